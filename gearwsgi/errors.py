@@ -1,0 +1,87 @@
+"""Every error that gearwsgi raises on its own account: one root to catch, one class for each thing to do about it."""
+
+__all__ = [
+    "AppLoadError",
+    "BadMessage",
+    "BadSignature",
+    "CallFailed",
+    "CallTimeout",
+    "ConfigError",
+    "GearwsgiError",
+    "InvalidTask",
+    "JobTimeout",
+    "ProtocolError",
+    "ServerError",
+    "ServerUnavailable",
+    "SpoolError",
+    "StartError",
+    "UnknownService",
+]
+
+
+class GearwsgiError(Exception):
+    """The root: `except GearwsgiError` catches all of this package's errors and no other's."""
+
+
+class ConfigError(GearwsgiError, ValueError):
+    """A setting is unknown or has a value that can't work; raised where the setting is given."""
+
+
+class AppLoadError(GearwsgiError):
+    """`module:name` can't be imported, isn't there, or holds no GearmanMiddleware."""
+
+
+class StartError(GearwsgiError):
+    """A process of ours can't start: a port is taken, a state directory is not usable."""
+
+
+class InvalidTask(GearwsgiError, ValueError):
+    """A task can't be written as a message; raised at the call, before anything is submitted."""
+
+
+class UnknownService(InvalidTask):
+    """The service is no alias, no path and no dotted name."""
+
+
+class BadMessage(GearwsgiError, ValueError):
+    """A payload is no message that may be replayed; the text says why."""
+
+
+class BadSignature(BadMessage):
+    """The payload has no signature, a wrong one, one for another queue, or one that is too old."""
+
+
+class ServerUnavailable(GearwsgiError, ConnectionError):
+    """No job server answered in time. Nothing is known to be queued."""
+
+
+class ServerError(GearwsgiError):
+    """The job server answered ERROR.
+
+    Attributes:
+        code: Gearman's code in capitals, such as `QUEUE_ERROR`.
+    """
+
+    def __init__(self, code: str, text: str, server: str = "") -> None:
+        super().__init__(f"job server {server} answered {code}: {text}".replace("  ", " "))
+        self.code = code
+
+
+class ProtocolError(GearwsgiError):
+    """Bytes from the other side that are not Gearman's protocol."""
+
+
+class CallTimeout(GearwsgiError, TimeoutError):
+    """`call()` had no answer within its timeout."""
+
+
+class CallFailed(GearwsgiError):
+    """The worker answered WORK_FAIL to a `call()`: the message was refused, its reason is in the dead letters."""
+
+
+class SpoolError(GearwsgiError):
+    """The state directory can't be used, or holds no file of that name."""
+
+
+class JobTimeout(GearwsgiError):
+    """Raised inside a job when its time limit is over, so that its `finally` blocks run."""
