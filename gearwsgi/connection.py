@@ -1,0 +1,281 @@
+"""The only socket to a job server: Gearman's packets in bytes, and one blocking connection.
+
+Packets and their parameters are pygearman's (`gearman.protocol`), with the two that it does not know. The packing is
+ours: it is done once for each job and each way, and pygearman's copies a dict for it.
+"""
+
+import os
+import select
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Iterator
+
+from gearman import protocol
+
+from .errors import ProtocolError, ServerError, ServerUnavailable
+from .settings import Address
+
+CAN_DO: int = protocol.GEARMAN_COMMAND_CAN_DO
+RESET_ABILITIES: int = protocol.GEARMAN_COMMAND_RESET_ABILITIES
+SET_CLIENT_ID: int = protocol.GEARMAN_COMMAND_SET_CLIENT_ID
+PRE_SLEEP: int = protocol.GEARMAN_COMMAND_PRE_SLEEP
+NOOP: int = protocol.GEARMAN_COMMAND_NOOP
+GRAB_JOB_UNIQ: int = protocol.GEARMAN_COMMAND_GRAB_JOB_UNIQ
+NO_JOB: int = protocol.GEARMAN_COMMAND_NO_JOB
+JOB_ASSIGN: int = protocol.GEARMAN_COMMAND_JOB_ASSIGN
+JOB_ASSIGN_UNIQ: int = protocol.GEARMAN_COMMAND_JOB_ASSIGN_UNIQ
+JOB_CREATED: int = protocol.GEARMAN_COMMAND_JOB_CREATED
+WORK_STATUS: int = protocol.GEARMAN_COMMAND_WORK_STATUS
+WORK_DATA: int = protocol.GEARMAN_COMMAND_WORK_DATA
+WORK_WARNING: int = protocol.GEARMAN_COMMAND_WORK_WARNING
+WORK_COMPLETE: int = protocol.GEARMAN_COMMAND_WORK_COMPLETE
+WORK_FAIL: int = protocol.GEARMAN_COMMAND_WORK_FAIL
+WORK_EXCEPTION: int = protocol.GEARMAN_COMMAND_WORK_EXCEPTION
+GET_STATUS: int = protocol.GEARMAN_COMMAND_GET_STATUS
+STATUS_RES: int = protocol.GEARMAN_COMMAND_STATUS_RES
+ECHO_REQ: int = protocol.GEARMAN_COMMAND_ECHO_REQ
+ECHO_RES: int = protocol.GEARMAN_COMMAND_ECHO_RES
+ERROR: int = protocol.GEARMAN_COMMAND_ERROR
+# Gearman's PROTOCOL document, "Binary Protocol Types"; pygearman has none of these.
+SUBMIT_JOB_EPOCH = 36
+GET_STATUS_UNIQUE = 41
+STATUS_RES_UNIQUE = 42
+
+SUBMIT_BACKGROUND: dict[str, int] = {
+    "normal": protocol.GEARMAN_COMMAND_SUBMIT_JOB_BG,
+    "high": protocol.GEARMAN_COMMAND_SUBMIT_JOB_HIGH_BG,
+    "low": protocol.GEARMAN_COMMAND_SUBMIT_JOB_LOW_BG,
+}
+SUBMIT_FOREGROUND: dict[str, int] = {
+    "normal": protocol.GEARMAN_COMMAND_SUBMIT_JOB,
+    "high": protocol.GEARMAN_COMMAND_SUBMIT_JOB_HIGH,
+    "low": protocol.GEARMAN_COMMAND_SUBMIT_JOB_LOW,
+}
+
+_HEADER = struct.Struct("!4sII")
+_REQ: bytes = protocol.MAGIC_REQ_STRING
+_RES: bytes = protocol.MAGIC_RES_STRING
+_PARAMETERS: dict[int, int] = {
+    **{kind: len(names) for kind, names in protocol.GEARMAN_PARAMS_FOR_COMMAND.items()},
+    STATUS_RES_UNIQUE: 6,
+}
+MAX_PACKET = 1 << 30
+"""Bytes that an answer may announce; more is not Gearman."""
+
+
+def pack(kind: int, *parameters: bytes) -> bytes:
+    """One request packet."""
+    body = b"\0".join(parameters)
+    return _HEADER.pack(_REQ, kind, len(body)) + body
+
+
+def pack_submit(queue: str, unique: str, payload: bytes, *, priority: str = "normal", at: int | None = None) -> bytes:
+    """The packet that submits a background job, due at the Unix time `at` where that is given.
+
+    gearmand has no delayed jobs with a priority: `at` makes it a normal one.
+    """
+    if at is None:
+        return pack(SUBMIT_BACKGROUND[priority], queue.encode(), unique.encode(), payload)
+    return pack(SUBMIT_JOB_EPOCH, queue.encode(), unique.encode(), b"%d" % at, payload)
+
+
+class PacketReader:
+    """Bytes in, packets out; keeps what is not yet whole. No I/O."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._wanted = 12
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, list[bytes]]]:
+        """The packets that `data` completes: (type, parameters).
+
+        Raises:
+            ProtocolError: the bytes are not Gearman's, or announce more than `MAX_PACKET`.
+        """
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while len(buffer) - start >= 12:
+            magic, kind, size = _HEADER.unpack_from(buffer, start)
+            if magic != _RES or size > MAX_PACKET:
+                raise ProtocolError(f"not Gearman's protocol: {bytes(buffer[start : start + 12])!r}")
+            end = start + 12 + size
+            if len(buffer) < end:
+                break
+            body = bytes(buffer[start + 12 : end])
+            start = end
+            count = _PARAMETERS.get(kind, 1)
+            yield kind, body.split(b"\0", count - 1) if count else []
+        if start:
+            del buffer[:start]
+
+
+def parse_error(parameters: list[bytes], server: str = "") -> ServerError:
+    """The exception for an ERROR packet."""
+    code, text = [*parameters, b""][:2]
+    return ServerError(code.decode("ascii", "replace"), text.decode("utf-8", "replace"), server)
+
+
+class Connection:
+    """A blocking connection to one job server, for one thread at a time. After any error it is closed.
+
+    Args:
+        address: the job server.
+        connect_timeout: seconds to wait for the connection.
+    """
+
+    def __init__(self, address: Address, connect_timeout: float) -> None:
+        self.address = address
+        self._packets = PacketReader()
+        self._waiting: list[tuple[int, list[bytes]]] = []
+        self._socket = open_socket(address, connect_timeout)
+        self._socket.setblocking(False)
+        self._poll = _Poll(self._socket)
+        self.pid = os.getpid()
+
+    def close(self) -> None:
+        """Close it; the job server puts a job that it had grabbed back into the queue."""
+        self._socket.close()
+
+    def is_stale(self) -> bool:
+        """Whether the job server has closed it, or sent what nobody asked for."""
+        return self._poll.readable(0)
+
+    def send(self, data: bytes, timeout: float) -> None:
+        """Send all of `data`; `timeout` counts the seconds without progress.
+
+        Raises:
+            ServerUnavailable: it could not be sent.
+        """
+        view = memoryview(data)
+        try:
+            while view:
+                try:
+                    view = view[self._socket.send(view) :]
+                except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                    wanted = isinstance(error, ssl.SSLWantReadError)
+                    if not (self._poll.readable(timeout) if wanted else self._poll.writable(timeout)):
+                        raise TimeoutError(f"nothing taken for {timeout:g} s") from None
+        except OSError as error:
+            self.close()
+            raise ServerUnavailable(f"job server {self.address}: {error}") from error
+
+    def receive(self, timeout: float) -> tuple[int, list[bytes]]:
+        """The next packet, waited for at most `timeout` seconds.
+
+        Raises:
+            ServerUnavailable: none came. `TimeoutError` is the cause where the connection still stands.
+            ProtocolError: what came is not Gearman's.
+        """
+        deadline: float | None = None
+        while not self._waiting:
+            if deadline is None:
+                deadline = time.monotonic() + timeout
+            try:
+                pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+                if not pending and not self._poll.readable(max(0.0, deadline - time.monotonic())):
+                    raise TimeoutError(f"no answer for {timeout:g} s")
+                try:
+                    data = self._socket.recv(65536)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    continue
+                if not data:
+                    raise ConnectionResetError("closed the connection")
+                self._waiting.extend(self._packets.feed(data))
+            except (OSError, ProtocolError) as error:
+                self.close()
+                if isinstance(error, ProtocolError):
+                    raise
+                raise ServerUnavailable(f"job server {self.address}: {error}") from error
+        return self._waiting.pop(0)
+
+    def expect(self, kind: int, timeout: float) -> list[bytes]:
+        """The parameters of the next packet, which must be of this kind.
+
+        Raises:
+            ServerError: it is an ERROR.
+            ProtocolError: it is another.
+            ServerUnavailable: none came.
+        """
+        got, parameters = self.receive(timeout)
+        if got == kind:
+            return parameters
+        if got == ERROR:
+            raise parse_error(parameters, str(self.address))
+        self.close()
+        raise ProtocolError(f"job server {self.address}: expected packet {kind}, got {got}")
+
+    def admin(self, command: str, timeout: float) -> list[str]:
+        """Send a text command and answer its lines, without the last one that is a dot.
+
+        Raises:
+            ServerUnavailable: no answer.
+        """
+        self.send(command.encode() + b"\r\n", timeout)
+        data = b""
+        single = not command.startswith(("status", "workers", "prioritystatus", "show"))
+        while not (data.endswith(b"\n") if single else data == b".\n" or data.endswith(b"\n.\n")):
+            try:
+                if not self._poll.readable(timeout):
+                    raise TimeoutError(f"no answer for {timeout:g} s")
+                try:
+                    more = self._socket.recv(65536)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    continue
+                if not more:
+                    raise ConnectionResetError("closed the connection")
+            except OSError as error:
+                self.close()
+                raise ServerUnavailable(f"job server {self.address}: {error}") from error
+            data += more
+        lines = data.decode("utf-8", "replace").splitlines()
+        return lines if single else lines[:-1]
+
+
+def open_socket(address: Address, timeout: float) -> socket.socket:
+    """A connected socket, with TLS where the address says so.
+
+    Raises:
+        ServerUnavailable: nothing answers, or not with TLS.
+    """
+    try:
+        plain = socket.create_connection((address.host, address.port), timeout)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if address.tls is None:
+            return plain
+        try:
+            context = ssl.create_default_context(cafile=address.tls.ca)
+            if address.tls.cert:
+                context.load_cert_chain(address.tls.cert, address.tls.key)
+            return context.wrap_socket(plain, server_hostname=address.host)
+        except BaseException:
+            plain.close()
+            raise
+    except (OSError, ValueError) as error:
+        raise ServerUnavailable(f"job server {address}: {_say(error, address)}") from error
+
+
+def _say(error: Exception, address: Address) -> str:
+    if address.tls is not None and isinstance(error, ssl.SSLError | TimeoutError | ConnectionError):
+        return f"no TLS there that can be trusted ({error}); nothing was sent"
+    return str(error)
+
+
+class _Poll:
+    """Waiting on one socket. `poll` rather than `select`, which fails from file descriptor 1024 on."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._read = select.poll()
+        self._read.register(sock, select.POLLIN)
+        self._sock = sock
+
+    def readable(self, seconds: float) -> bool:
+        return bool(self._read.poll(seconds * 1000))
+
+    def writable(self, seconds: float) -> bool:
+        write = select.poll()
+        write.register(self._sock, select.POLLOUT)
+        return bool(write.poll(seconds * 1000))

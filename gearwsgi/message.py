@@ -1,0 +1,464 @@
+"""The message: an HTTP/1.1 request in bytes, which is a job's payload. Written, read, changed; pure.
+
+Reading is strict (RFC 9112 without its leniences), for the bytes come from whoever reaches the job server's port.
+A payload that begins with `{` is a plain service call and is read as the request it stands for.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import parse_qs, unquote_to_bytes
+
+from . import services
+from .errors import BadMessage, InvalidTask
+
+MAX_HEAD = 64 * 1024
+"""Bytes that request line and headers may take together."""
+MAX_HEADERS = 200
+MAX_BODY = 64 * 1024 * 1024
+"""Bytes of a body, unless `max_body` says otherwise."""
+MAX_FAILURES = 10
+"""Failed attempts that a message tells of; older ones are dropped from it, not from the log."""
+
+PRIORITIES = ("high", "normal", "low")
+
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.[01]")
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+_ABSOLUTE = re.compile(r"(https?)://([^/?#@\\]+)(?:([/?].*))?", re.IGNORECASE)
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::\d{0,5})?")
+_LATIN1_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_OWN = "x-gearman-"
+_NUMBER = re.compile(r"\d{1,9}")
+_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
+
+dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request, and what the queue needs to know of it.
+
+    Attributes:
+        method: any HTTP token, in the case given.
+        scheme: `http` or `https`, the original request's.
+        host: the original request's Host, port included where it had one.
+        script_name: where the application was mounted, percent-encoded, without a slash at the end.
+        path: the target relative to the application, percent-encoded, with its query.
+        headers: pairs in their order, values as latin-1; none of gearwsgi's own fields.
+        body: the body's bytes.
+        id: the task's id, the same in all attempts; empty where a foreign message has none.
+        service: what the caller called.
+        attempt: 1-based.
+        max_attempts: how often it is tried; None: what the worker's settings say.
+        timeout: seconds that the job may take; None: what the worker's settings say.
+        backoff: the caller's own (backoff_min, backoff_max) in seconds.
+        priority: `high`, `normal` or `low`, kept for when a job has to be queued again.
+        wants_reply: whether a `call()` waits for the whole response.
+        remote_addr: the original client's address.
+        remote_user: who the user was, where inherited.
+        failures: one line for each failed attempt, oldest first.
+    """
+
+    method: str
+    scheme: str = "http"
+    host: str = "localhost"
+    script_name: str = ""
+    path: str = "/"
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    id: str = ""
+    service: str = ""
+    attempt: int = 1
+    max_attempts: int | None = None
+    timeout: float | None = None
+    backoff: tuple[float, float] | None = None
+    priority: str = "normal"
+    wants_reply: bool = False
+    remote_addr: str = ""
+    remote_user: str | None = None
+    failures: tuple[str, ...] = ()
+    plain: Mapping[str, Any] | None = field(default=None, compare=False)
+
+    @property
+    def url(self) -> str:
+        """The absolute URL of the request."""
+        return f"{self.scheme}://{self.host}{self.script_name}{self.path}"
+
+    @property
+    def target(self) -> str:
+        """Method and path, as the log shows it."""
+        return f"{self.method} {self.path}"
+
+    def header(self, name: str) -> str | None:
+        """The header's value, folded with commas where it is repeated, or None."""
+        found = [value for key, value in self.headers if key.lower() == name]
+        return ", ".join(found) if found else None
+
+    def data(self) -> Any:
+        """The data that the caller gave, decoded: JSON, form fields, query, or the body's bytes.
+
+        A form's or query's value is a string, or a list where the key is repeated.
+        """
+        if self.plain is not None:
+            return dict(self.plain)
+        kind = (self.header("content-type") or "").partition(";")[0].strip().lower()
+        if kind == "application/json" or kind.endswith("+json"):
+            try:
+                return json.loads(self.body)
+            except (ValueError, RecursionError):
+                return self.body
+        if kind == "application/x-www-form-urlencoded":
+            return _pairs(self.body.decode("latin-1"))
+        if self.body:
+            return self.body
+        query = self.path.partition("?")[2]
+        return _pairs(query) if query and services.takes_query(self.method) else None
+
+    def to_bytes(self) -> bytes:
+        """The message as it travels, without a signature."""
+        return write(self, self.headers)
+
+
+def _pairs(query: str) -> dict[str, Any]:
+    fields = parse_qs(query, keep_blank_values=True, max_num_fields=10_000)
+    return {key: values[0] if len(values) == 1 else values for key, values in fields.items()}
+
+
+def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
+    """The bytes of `message` with `headers`: the caller has checked them, or they were read.
+
+    The way out is short on purpose: a `task()` spends its microseconds here.
+    """
+    lines = [
+        f"{message.method} {message.scheme}://{message.host}{message.script_name}{message.path} HTTP/1.1",
+        f"Host: {message.host}",
+    ]
+    lines.extend([f"{name}: {value}" for name, value in headers])
+    if message.body:
+        lines.append(f"Content-Length: {len(message.body)}")
+    own = lines.append
+    if message.id:
+        own(f"X-Gearman-Task: {message.id}")
+    if message.service:
+        own(f"X-Gearman-Service: {_utf8(message.service)}")
+    own(f"X-Gearman-Attempt: {message.attempt}")
+    if message.max_attempts is not None:
+        own(f"X-Gearman-Max-Attempts: {message.max_attempts}")
+    if message.script_name:
+        own(f"X-Gearman-Script-Name: {message.script_name}")
+    if message.remote_addr:
+        own(f"X-Gearman-Remote-Addr: {message.remote_addr}")
+    if message.remote_user is not None:
+        own(f"X-Gearman-Remote-User: {message.remote_user}")
+    if message.timeout is not None:
+        own(f"X-Gearman-Timeout: {message.timeout:g}")
+    if message.backoff is not None:
+        own(f"X-Gearman-Backoff: {message.backoff[0]:g} {message.backoff[1]:g}")
+    if message.priority != "normal":
+        own(f"X-Gearman-Priority: {message.priority}")
+    if message.wants_reply:
+        own("X-Gearman-Reply: message")
+    for failure in message.failures[-MAX_FAILURES:]:
+        own(f"X-Gearman-Failed: {_utf8(failure)}")
+    own("\r\n")
+    return "\r\n".join(lines).encode("latin-1") + message.body
+
+
+def _utf8(text: str) -> str:
+    """The text as a header's value: UTF-8 bytes, each shown as one latin-1 character."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("latin-1")
+
+
+def _from_utf8(value: str) -> str:
+    return value if value.isascii() else value.encode("latin-1").decode("utf-8", "replace")
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """`text` cut to `limit` characters and without anything that would end a line."""
+    return "".join(char if char.isprintable() else " " for char in text[:limit]).strip()
+
+
+def check_headers(headers: Any) -> list[tuple[str, str]]:
+    """The caller's `headers` (a dict or pairs) as pairs that are safe to write.
+
+    Raises:
+        InvalidTask: a name is no token, a value has CR, LF, NUL or no latin-1, or the field isn't the caller's to set.
+    """
+    pairs: list[tuple[str, str]] = []
+    for item in headers.items() if isinstance(headers, Mapping) else headers:
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise InvalidTask(f"headers holds {item!r}: give a dict or pairs of strings")
+        name, value = item
+        if not isinstance(name, str) or not services.TOKEN.fullmatch(name):
+            raise InvalidTask(f"header name {name!r} is not an HTTP token, such as X-Request-ID")
+        folded = name.lower().replace("_", "-")
+        if folded in ("content-length", "transfer-encoding"):
+            raise InvalidTask(f"header {name!r} is set by the message itself; leave it out")
+        if folded.startswith(_OWN):
+            raise InvalidTask(f"header {name!r} is reserved: X-Gearman-* are the queue's own fields")
+        pairs.append((name, check_value(value, f"header {name!r}")))
+    return pairs
+
+
+def check_value(value: Any, what: str) -> str:
+    """`value` as a header's value.
+
+    Raises:
+        InvalidTask: it is no string, holds a control character, or a character that latin-1 has not.
+    """
+    text = value if isinstance(value, str) else str(value)
+    if _LATIN1_CONTROL.search(text):
+        raise InvalidTask(f"{what} has a control character (CR, LF or NUL): {text!r}")
+    if not text.isascii():
+        try:
+            text.encode("latin-1")
+        except UnicodeEncodeError:
+            raise InvalidTask(f"{what} has a character that no header can hold: {text!r}; encode it") from None
+    return text.strip(" \t")
+
+
+def safe_host(host: str) -> bool:
+    """Whether `host` (which a client chose) can stand in a request line."""
+    return _HOST.fullmatch(host) is not None
+
+
+def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
+    """The HTTP message in `payload`; a plain call is `read_plain`'s.
+
+    Raises:
+        BadMessage: it is none, or one that servers could read in two ways.
+    """
+    head, end, body = payload.partition(b"\r\n\r\n")
+    if not end:
+        raise BadMessage("neither an HTTP message (no empty line ends its head) nor a JSON object")
+    if len(head) > MAX_HEAD:
+        raise BadMessage(f"head of {len(head)} bytes is over the limit of {MAX_HEAD}")
+    lines = head.split(b"\r\n")
+    request = _REQUEST_LINE.fullmatch(lines[0])
+    if request is None:
+        raise BadMessage(f"request line can't be read: {lines[0][:200]!r}")
+    if len(lines) > MAX_HEADERS:
+        raise BadMessage(f"{len(lines) - 1} headers are over the limit of {MAX_HEADERS}")
+    headers: list[tuple[str, str]] = []
+    own: dict[str, str] = {}
+    failures: list[str] = []
+    length: str | None = None
+    host = ""
+    for line in lines[1:]:
+        matched = _HEADER.fullmatch(line)
+        if matched is None:
+            raise BadMessage(f"header line can't be read: {line[:200]!r}")
+        name, value = matched[1].decode(), matched[2].decode("latin-1").rstrip(" \t")
+        folded = name.lower().replace("_", "-")
+        if folded.startswith(_OWN):
+            if folded == "x-gearman-failed":
+                failures.append(_from_utf8(value))
+            elif folded in own:
+                raise BadMessage(f"{name} given twice")
+            own[folded[len(_OWN) :]] = value
+        elif folded == "content-length":
+            if length is not None:
+                raise BadMessage("Content-Length given twice")
+            length = value
+        elif folded == "transfer-encoding":
+            raise BadMessage("Transfer-Encoding has no place in a message")
+        elif folded == "host":
+            if host:
+                raise BadMessage("Host given twice")
+            host = value
+        else:
+            headers.append((name, value))
+    _check_length(length, body, max_body)
+    scheme, host, path = _read_target(request[2].decode(), host)
+    script_name = own.get("script-name", "").rstrip("/")
+    if script_name and (path == script_name or path.startswith((script_name + "/", script_name + "?"))):
+        path = path[len(script_name) :]
+    return _read_own(
+        Message(
+            method=request[1].decode(),
+            scheme=scheme,
+            host=host,
+            script_name=script_name,
+            path=path,
+            headers=tuple(headers),
+            body=body,
+            failures=tuple(failures),
+        ),
+        own,
+    )
+
+
+def _check_length(length: str | None, body: bytes, max_body: int) -> None:
+    if len(body) > max_body:
+        raise BadMessage(f"body of {len(body)} bytes is over max_body={max_body}")
+    if length is None:
+        if body:
+            raise BadMessage(f"a body of {len(body)} bytes without a Content-Length")
+    elif not (length.isascii() and length.isdigit() and len(length) < 20) or int(length) != len(body):
+        raise BadMessage(f"Content-Length {length[:40]!r} does not fit the body of {len(body)} bytes")
+
+
+def _read_target(target: str, host: str) -> tuple[str, str, str]:
+    """Scheme, host and path of a request line's target, in absolute form or in origin form."""
+    scheme = "http"
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is not None:
+        # RFC 9112, section 3.2.2: the target's host counts, whatever Host says.
+        scheme, host, target = absolute[1].lower(), absolute[2], absolute[3] or ""
+    elif not target.startswith("/"):
+        raise BadMessage(f"target {target[:200]!r} is neither a URL nor a path")
+    if "#" in target:
+        raise BadMessage("target has a fragment")
+    host = host or "localhost"
+    if not safe_host(host):
+        raise BadMessage(f"host {host[:200]!r} can't be one")
+    return scheme, host, target
+
+
+def _read_own(message: Message, own: Mapping[str, str]) -> Message:
+    attempt = _read_number(own, "attempt") or 1
+    seconds = own.get("timeout")
+    backoff = own.get("backoff")
+    if seconds is not None and not _SECONDS.fullmatch(seconds):
+        raise BadMessage(f"X-Gearman-Timeout {seconds[:40]!r} is no number of seconds")
+    if backoff is not None and not all(_SECONDS.fullmatch(part) for part in (backoff + " ").split(" ", 2)[:2]):
+        raise BadMessage(f"X-Gearman-Backoff {backoff[:40]!r} is not two numbers of seconds")
+    priority = own.get("priority", "normal")
+    if priority not in PRIORITIES:
+        raise BadMessage(f"X-Gearman-Priority {priority[:40]!r} is none of {', '.join(PRIORITIES)}")
+    reply = own.get("reply")
+    if reply not in (None, "message"):
+        raise BadMessage(f"X-Gearman-Reply {reply[:40]!r} is not known; 'message' is")
+    low, high = (float(part) for part in backoff.split(" ", 1)) if backoff else (0.0, 0.0)
+    return replace(
+        message,
+        id=_from_utf8(own.get("task", "")),
+        service=_from_utf8(own.get("service", "")) or message.target,
+        attempt=attempt,
+        max_attempts=_read_number(own, "max-attempts"),
+        timeout=float(seconds) if seconds is not None else None,
+        backoff=(low, high) if backoff is not None else None,
+        priority=priority,
+        wants_reply=reply is not None,
+        remote_addr=own.get("remote-addr", ""),
+        remote_user=own.get("remote-user"),
+    )
+
+
+def _read_number(own: Mapping[str, str], name: str) -> int | None:
+    value = own.get(name)
+    if value is None:
+        return None
+    if not _NUMBER.fullmatch(value) or int(value) < 1:
+        raise BadMessage(f"X-Gearman-{name.title()} {value[:40]!r} is no number from 1 on")
+    return int(value)
+
+
+def is_plain(payload: bytes) -> bool:
+    """Whether the payload is a plain service call rather than an HTTP message."""
+    return payload[:1] == b"{"
+
+
+def read_plain(
+    payload: bytes,
+    tasks: Mapping[str, services.Service],
+    resolver: services.Resolver | None,
+    *,
+    id: str,  # noqa: A002
+    max_body: int = MAX_BODY,
+) -> Message:
+    """The request that a plain call, `{"service": "default.index", …data}`, stands for.
+
+    Args:
+        payload: JSON; one NUL or newline at its end is forgiven.
+        tasks: the aliases.
+        resolver: as in `services.resolve`.
+        id: the task's id, for a plain call brings none.
+        max_body: bytes that the payload may have.
+
+    Raises:
+        BadMessage: it is no JSON object with a `service`, or the service is unknown.
+    """
+    if len(payload) > max_body:
+        raise BadMessage(f"payload of {len(payload)} bytes is over max_body={max_body}")
+    if payload.endswith(b"\r\n"):
+        payload = payload[:-2]
+    elif payload[-1:] in (b"\0", b"\n"):
+        payload = payload[:-1]
+    try:
+        call = json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadMessage(f"plain call can't be read as JSON: {error}") from error
+    name = call.pop("service", None)
+    if not isinstance(name, str):
+        raise BadMessage('plain call names no "service"')
+    try:
+        target = services.resolve(name, tasks, resolver)
+        path, headers, body = target.path, (), b""
+        if services.takes_query(target.method):
+            path = services.add_query(path, call)
+        else:
+            headers, body = (("Content-Type", "application/json"),), dumps(call).encode()
+    except InvalidTask as error:
+        raise BadMessage(f"plain call: {error}") from error
+    return Message(
+        method=target.method, path=path, headers=headers, body=body, id=id, service=name, plain=call
+    )
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def write_plain(name: str, data: Any) -> bytes:
+    """The plain call of `name` with `data` (a dict or None).
+
+    Raises:
+        InvalidTask: the data is no dict, has a `service` of its own, or JSON can't hold it.
+    """
+    if data is not None and not isinstance(data, Mapping):
+        raise InvalidTask(f"a plain call takes a dict as its data, not {type(data).__name__}")
+    if data and "service" in data:
+        raise InvalidTask('data has a "service" of its own, which a plain call has no room for')
+    return encode_json({**(data or {}), "service": name})
+
+
+def encode_json(data: Any) -> bytes:
+    """`data` as JSON in ASCII.
+
+    Raises:
+        InvalidTask: JSON can't hold it.
+    """
+    try:
+        return dumps(data).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidTask(f"data can't be written as JSON: {error}; send what JSON has, or body=") from error
+
+
+def path_info(path: str) -> tuple[str, str]:
+    """PATH_INFO (decoded, each byte a latin-1 character: PEP 3333) and QUERY_STRING of a percent-encoded path."""
+    raw, _, query = path.partition("?")
+    return (unquote_to_bytes(raw).decode("latin-1") if "%" in raw else raw), query
+
+
+def write_response(status: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+    """A response as an HTTP message, its status and headers as the application gave them."""
+    head = [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in headers], "\r\n"]
+    return "\r\n".join(head).encode("latin-1", "replace") + body
+
+
+def read_response(data: bytes) -> tuple[str, list[tuple[str, str]], bytes]:
+    """Status, headers and body of what `write_response` wrote.
+
+    Raises:
+        BadMessage: it is no HTTP response.
+    """
+    head, end, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    version, _, status = first.partition(" ")
+    if not end or version != "HTTP/1.1" or not status[:3].isdigit():
+        raise BadMessage(f"the worker's answer is no HTTP response: {data[:200]!r}")
+    pairs = [line.partition(":") for line in lines]
+    return status, [(name, value.strip()) for name, _, value in pairs], body
