@@ -48,6 +48,7 @@ class Message:
         path: the target relative to the application, percent-encoded, with its query.
         headers: pairs in their order, values as latin-1; none of gearwsgi's own fields.
         body: the body's bytes.
+        has_length: whether Content-Length is sent although the body is empty.
         id: the task's id, the same in all attempts; empty where a foreign message has none.
         service: what the caller called.
         attempt: 1-based.
@@ -68,6 +69,7 @@ class Message:
     path: str = "/"
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    has_length: bool = False
     id: str = ""
     service: str = ""
     attempt: int = 1
@@ -136,7 +138,7 @@ def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
         f"Host: {message.host}",
     ]
     lines.extend([f"{name}: {value}" for name, value in headers])
-    if message.body:
+    if message.body or message.has_length:
         lines.append(f"Content-Length: {len(message.body)}")
     own = lines.append
     if message.id:
@@ -284,6 +286,7 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
             path=path,
             headers=tuple(headers),
             body=body,
+            has_length=length is not None,
             failures=tuple(failures),
         ),
         own,

@@ -34,6 +34,11 @@ def sign(message: bytes, queue: str, key: bytes, now: float) -> bytes:
     return b"".join((head, line, end, body))
 
 
+def is_signed(message: bytes) -> bool:
+    """Whether the message claims a signature."""
+    return _LINE.search(message.partition(b"\r\n\r\n")[0]) is not None
+
+
 def verify(message: bytes, queue: str, keys: Sequence[bytes], now: float, max_age: float = DEFAULT_MAX_AGE) -> None:
     """Return if one of `keys` signed exactly these bytes for this queue, at most `max_age` seconds ago.
 

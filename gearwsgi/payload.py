@@ -1,0 +1,60 @@
+"""From a job's payload to a message that may be replayed: the one gate, for the worker and for its supervisor. Pure."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from . import message, signature
+from .settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Grabbed:
+    """A job as the job server hands it out."""
+
+    handle: bytes
+    queue: bytes
+    unique: bytes
+    payload: bytes
+
+    @property
+    def queue_name(self) -> str:
+        """The queue as text."""
+        return self.queue.decode("utf-8", "surrogateescape")
+
+    @property
+    def handle_name(self) -> str:
+        """The handle as text."""
+        return self.handle.decode("utf-8", "backslashreplace")
+
+
+def open_payload(job: Grabbed, settings: Settings, now: float) -> message.Message:
+    """The message in a job, verified where there are keys. A task without an id gets one that follows from the job.
+
+    Raises:
+        BadMessage: it may not run: `BadSignature` where the signature is why.
+    """
+    if message.is_plain(job.payload):
+        if not settings.may_be_unsigned(job.queue_name):
+            raise signature.BadSignature(
+                "no signature: a plain call runs only in a queue that accept_unsigned names"
+            )
+        return message.read_plain(
+            job.payload, settings.tasks, settings.resolver, id=own_id(job), max_body=settings.max_body
+        )
+    if settings.secret_keys and not (
+        settings.may_be_unsigned(job.queue_name) and not signature.is_signed(job.payload)
+    ):
+        signature.verify(job.payload, job.queue_name, settings.secret_keys, now, settings.max_age)
+    found = message.read(job.payload, max_body=settings.max_body)
+    return found if found.id else replace(found, id=own_id(job))
+
+
+def own_id(job: Grabbed) -> str:
+    """An id for a job that brings none: the same when the job server hands it out again."""
+    return hashlib.blake2b(b"\0".join((job.handle, job.unique, job.payload)), digest_size=16).hexdigest()
+
+
+def seal(task: message.Message, queue: str, settings: Settings, now: float) -> bytes:
+    """The bytes of `task` for this queue, signed where there are keys; `now` is when it is due."""
+    data = task.to_bytes()
+    return signature.sign(data, queue, settings.secret_keys[0], now) if settings.secret_keys else data

@@ -1,0 +1,198 @@
+"""Gearman's wire format, seen from the server: bytes → requests, answers → bytes. No I/O."""
+
+import struct
+from dataclasses import dataclass
+
+from gearman import protocol as numbers
+
+__all__ = ["ARGUMENTS", "BadBytes", "Line", "Packet", "Reader", "TooLarge", "answer", "error"]
+
+HEADER = struct.Struct("!4sII")
+REQUEST = b"\0REQ"
+ANSWER = b"\0RES"
+LINE_LIMIT = 8192  # bytes of one text command
+
+# Packets that pygearman does not know.
+SUBMIT_REDUCE_JOB, SUBMIT_REDUCE_JOB_BACKGROUND = 37, 38
+SUBMIT_JOB_EPOCH = 36
+GRAB_JOB_ALL = 39
+GET_STATUS_UNIQUE, STATUS_RES_UNIQUE = 41, 42
+
+# How many arguments a request that this server serves has; the last one may hold NULs.
+ARGUMENTS: dict[int, int] = {
+    number: len(numbers.GEARMAN_PARAMS_FOR_COMMAND[number])
+    for number in (
+        numbers.GEARMAN_COMMAND_CAN_DO,
+        numbers.GEARMAN_COMMAND_CANT_DO,
+        numbers.GEARMAN_COMMAND_RESET_ABILITIES,
+        numbers.GEARMAN_COMMAND_PRE_SLEEP,
+        numbers.GEARMAN_COMMAND_SUBMIT_JOB,
+        numbers.GEARMAN_COMMAND_GRAB_JOB,
+        numbers.GEARMAN_COMMAND_WORK_STATUS,
+        numbers.GEARMAN_COMMAND_WORK_COMPLETE,
+        numbers.GEARMAN_COMMAND_WORK_FAIL,
+        numbers.GEARMAN_COMMAND_GET_STATUS,
+        numbers.GEARMAN_COMMAND_ECHO_REQ,
+        numbers.GEARMAN_COMMAND_SUBMIT_JOB_BG,
+        numbers.GEARMAN_COMMAND_SUBMIT_JOB_HIGH,
+        numbers.GEARMAN_COMMAND_SET_CLIENT_ID,
+        numbers.GEARMAN_COMMAND_CAN_DO_TIMEOUT,
+        numbers.GEARMAN_COMMAND_WORK_EXCEPTION,
+        numbers.GEARMAN_COMMAND_OPTION_REQ,
+        numbers.GEARMAN_COMMAND_WORK_DATA,
+        numbers.GEARMAN_COMMAND_WORK_WARNING,
+        numbers.GEARMAN_COMMAND_GRAB_JOB_UNIQ,
+        numbers.GEARMAN_COMMAND_SUBMIT_JOB_HIGH_BG,
+        numbers.GEARMAN_COMMAND_SUBMIT_JOB_LOW,
+        numbers.GEARMAN_COMMAND_SUBMIT_JOB_LOW_BG,
+    )
+} | {SUBMIT_JOB_EPOCH: 4, GRAB_JOB_ALL: 0, GET_STATUS_UNIQUE: 1}
+
+
+class BadBytes(Exception):
+    """What follows can't be told apart into requests: the connection is of no more use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One binary request.
+
+    Attributes:
+        type: Gearman's number of the packet, also one that nobody knows.
+        args: as many arguments as `ARGUMENTS` says; fewer where the sender left some out; none for an unknown type.
+        magic: whether the packet began with `\\0REQ`, as a request must (else it began with `\\0RES`).
+    """
+
+    type: int
+    args: tuple[bytes, ...]
+    magic: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One text command, without its line end."""
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """A packet above the limit was announced; its bytes are thrown away as they come."""
+
+    size: int
+
+
+Request = Packet | Line | TooLarge
+
+
+class Reader:
+    """Takes bytes as they come, gives requests, binary and text mixed; holds at most one unfinished request.
+
+    Args:
+        max_packet: the largest body of a packet that is kept, in bytes.
+    """
+
+    def __init__(self, max_packet: int) -> None:
+        self.max_packet = max_packet
+        self._buffer: bytes | bytearray = b""
+        self._at = 0  # where the next request begins in the buffer
+        self._need = 1  # bytes of the buffer from there without which there is nothing to parse
+        self._skip = 0  # bytes of a refused packet still to come
+
+    @property
+    def pending(self) -> int:
+        """Bytes that are held and not parsed yet."""
+        return len(self._buffer) - self._at
+
+    def feed(self, data: bytes) -> None:
+        """Add what came from the socket."""
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        if self._at == len(self._buffer):
+            self._buffer, self._at = data, 0  # the usual case: whole requests, parsed where they are
+            return
+        if not isinstance(self._buffer, bytearray):
+            self._buffer = bytearray(memoryview(self._buffer)[self._at :])
+        elif self._at:
+            del self._buffer[: self._at]
+        self._at = 0
+        self._buffer += data
+
+    def next(self) -> Request | None:
+        """The next whole request, or None until more bytes come.
+
+        Raises:
+            BadBytes: the stream makes no sense from here on.
+        """
+        have = len(self._buffer) - self._at
+        if have < self._need or not have:
+            return None
+        request = self._packet(have) if self._buffer[self._at] == 0 else self._line(have)
+        if request is not None:
+            self._need = 1
+            if self._at == len(self._buffer):
+                self._buffer, self._at = b"", 0  # a large buffer is given back at once
+        return request
+
+    def _packet(self, have: int) -> Request | None:
+        start = self._at + HEADER.size
+        if have < HEADER.size:
+            if not REQUEST.startswith(head := bytes(self._buffer[self._at : self._at + 4])) and not (
+                ANSWER.startswith(head)
+            ):
+                raise BadBytes(f"no packet of Gearman's begins with {head!r}")
+            self._need = have + 1
+            return None
+        magic, kind, size = HEADER.unpack_from(self._buffer, self._at)
+        if magic not in (REQUEST, ANSWER):
+            raise BadBytes(f"no packet of Gearman's begins with {magic!r}")
+        end = start + size
+        if size > self.max_packet:
+            self._skip = max(0, end - len(self._buffer))
+            self._at = min(end, len(self._buffer))
+            return TooLarge(size)
+        if have < HEADER.size + size:
+            self._need = HEADER.size + size
+            return None
+        self._at = end
+        return Packet(kind, self._arguments(kind, start, end), magic == REQUEST)
+
+    def _arguments(self, kind: int, start: int, end: int) -> tuple[bytes, ...]:
+        buffer, count = self._buffer, ARGUMENTS.get(kind, 0)
+        if not count:
+            return ()
+        found: list[bytes] = []
+        # A slice of `bytes` is one copy; one of a bytearray goes through a view, for a large body to be copied once.
+        with memoryview(buffer) as view:
+            for _ in range(count - 1):
+                cut = buffer.find(0, start, end)
+                if cut < 0:
+                    break
+                found.append(bytes(view[start:cut]))
+                start = cut + 1
+            found.append(bytes(view[start:end]))
+        return tuple(found)
+
+    def _line(self, have: int) -> Line | None:
+        cut = self._buffer.find(b"\n", self._at + self._need - 1, self._at + LINE_LIMIT)
+        if cut < 0:
+            if have >= LINE_LIMIT:
+                raise BadBytes(f"a line of more than {LINE_LIMIT} bytes, or bytes that are neither text nor packets")
+            self._need = have + 1  # what was searched is not searched again
+            return None
+        line = bytes(self._buffer[self._at : cut])
+        self._at = cut + 1
+        return Line(line.removesuffix(b"\r"))
+
+
+def answer(kind: int, *args: bytes) -> bytes:
+    """An answer packet; only the last argument may hold NULs."""
+    body = b"\0".join(args)
+    return HEADER.pack(ANSWER, kind, len(body)) + body
+
+
+def error(code: str, text: str) -> bytes:
+    """An ERROR packet with one of gearmand's codes, such as `QUEUE_ERROR`."""
+    return answer(numbers.GEARMAN_COMMAND_ERROR, code.encode(), text.encode())
