@@ -1,0 +1,139 @@
+"""The demo: pages that queue work, and the services that do it, in one plain WSGI application.
+
+A page calls `environ["gearman"].task(service, data)` and answers at once. The worker (`gearman-server.py`)
+takes it from the queue and calls this very application with a POST request, the data as JSON in its body.
+"""
+
+import datetime
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from wsgiref.types import WSGIApplication
+
+from webob import Request, Response
+from webob.dec import wsgify
+from webob.exc import HTTPBadRequest, HTTPNotFound
+
+from gearwsgi import GearmanMiddleware
+
+FRONT_PAGE = Path(__file__).with_name("front.html").read_text(encoding="utf-8")
+
+
+def answer(data: dict[str, Any]) -> Response:
+    text = json.dumps(data, ensure_ascii=False) + "\n"
+    return Response(text.encode(errors="backslashreplace"), content_type="application/json")
+
+
+def given(request: Request) -> dict[str, Any]:
+    """Return what the request brings: a JSON object in the body, or else its parameters."""
+    try:
+        if "json" not in request.content_type:
+            return dict(request.params.mixed())
+        data = request.json_body
+    except UnicodeDecodeError:
+        raise HTTPBadRequest("The parameters are not UTF-8.") from None
+    except ValueError as error:
+        raise HTTPBadRequest(f"The body is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise HTTPBadRequest("The body is JSON, but no object.")
+    return data
+
+
+# Pages: they queue a task and don't wait for it.
+
+
+def front(request: Request) -> Response:
+    return Response(FRONT_PAGE)
+
+
+def queue(request: Request, service: str) -> Response:
+    """Queue a service with the parameters of this request."""
+    task = request.environ["gearman"].task(service, given(request))
+    watch = f"{request.application_url}/status?handle={quote(str(task))}"
+    return answer({"queued": service, "handle": str(task), "task": task.id, "status": watch})
+
+
+def index(request: Request) -> Response:
+    return queue(request, "default.index")
+
+
+def test(request: Request) -> Response:
+    return queue(request, "testTask")  # the alias below leads to Test.task, and that to /Test/task
+
+
+def slow(request: Request) -> Response:
+    return queue(request, "slow.count")
+
+
+def flaky(request: Request) -> Response:
+    return queue(request, "flaky.index")
+
+
+def status(request: Request) -> Response:
+    handle = given(request).get("handle", "")
+    return answer({"handle": handle, "status": str(request.environ["gearman"].status(handle))})
+
+
+# Services: the worker calls them, each with the task's data as the request's JSON body.
+
+
+def default_index(request: Request) -> Response:
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    return answer({**given(request), "hello": "world", "timestamp": now})
+
+
+def test_task(request: Request) -> Response:
+    return answer({**given(request), "test": "done"})
+
+
+def slow_count(request: Request) -> Response:
+    """Take some seconds and say how far it is; /status shows it."""
+    seconds = min(int(given(request).get("seconds", 5)), 60)
+    for done in range(1, seconds + 1):
+        time.sleep(1)  # the work
+        request.environ["gearwsgi.job"].progress(done, seconds)
+    return answer({"counted": seconds})
+
+
+def flaky_index(request: Request) -> Response:
+    """Fail twice, then succeed: a 503 is tried again, here after the two seconds that it asks for."""
+    attempt = request.environ["gearwsgi.job"].attempt
+    if attempt < 3:
+        return Response(f"not yet: attempt {attempt}\n", status=503, retry_after=2, content_type="text/plain")
+    return answer({**given(request), "attempt": attempt})
+
+
+ROUTES = {
+    "/": front,
+    "/index/index": index,
+    "/index/test": test,
+    "/index/slow": slow,
+    "/index/flaky": flaky,
+    "/status": status,
+    "/default/index": default_index,
+    "/Test/task": test_task,
+    "/slow/count": slow_count,
+    "/flaky/index": flaky_index,
+}
+
+
+def route(request: Request) -> Response:
+    handler = ROUTES.get(request.environ["PATH_INFO"])
+    if handler is None:
+        raise HTTPNotFound()
+    return handler(request)
+
+
+pages: WSGIApplication = wsgify(route)  # for an application of yours, whatever framework it is made with
+
+application = GearmanMiddleware(
+    pages,
+    # Without GEARMAN_SERVERS the worker brings a job server of its own, on 127.0.0.1:4730.
+    servers=os.environ.get("GEARMAN_SERVERS") or "embedded",
+    tasks={"testTask": "Test.task"},
+    # These two read gearwsgi.job, which only a task has: from outside they answer 404.
+    tasks_only=["/slow/*", "/flaky/*"],
+)
