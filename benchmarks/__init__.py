@@ -1,0 +1,1 @@
+"""What gearwsgi costs, beside what users would pick instead: `python -m benchmarks` measures and compares."""

@@ -1,0 +1,36 @@
+"""A virtual environment of the benchmarks' own: the peers stay out of yours. Standard library only."""
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / "benchmarks" / ".venv"
+PEERS = (
+    "celery[redis]>=5.4",
+    "rq>=2",
+    "huey[redis]>=2.5",
+    "dramatiq[redis]>=1.17",
+    "flask>=3",
+    "waitress>=3",
+)
+
+
+def enter() -> None:
+    """Go on in the benchmarks' environment, which is made at the first call; return if this is it already."""
+    if Path(sys.prefix).resolve() == HOME.resolve():
+        return
+    python = HOME / "bin" / "python"
+    mark = HOME / "installed"
+    wanted = "\n".join((*PEERS, (ROOT / "pyproject.toml").read_text()))
+    if not mark.exists() or mark.read_text() != wanted:
+        print(f"Installing the peers into {HOME} …", file=sys.stderr)
+        venv.create(HOME, with_pip=True, clear=HOME.exists())
+        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        if subprocess.run([*pip, "-e", str(ROOT), *PEERS], check=False).returncode:
+            sys.exit("The peers could not be installed; is a package index reachable?")
+        mark.write_text(wanted)
+    os.chdir(ROOT)
+    os.execv(python, [str(python), "-m", "benchmarks", *sys.argv[1:]])
