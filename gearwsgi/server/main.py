@@ -1,0 +1,167 @@
+"""Start a server in this process and run it until it is told to stop."""
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import resource
+import signal
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gearwsgi.errors import ConfigError, SpoolError, StartError
+from gearwsgi.server.serve import Server
+from gearwsgi.server.store import Durability, Store
+from gearwsgi.spool import Spool, make_private_folder
+
+__all__ = ["serve"]
+
+
+def serve(
+    listen: str = "127.0.0.1:4730",
+    state_dir: str | Path = "var/gearwsgi",
+    *,
+    durability: Durability = "normal",
+    job_retries: int = 0,
+    max_packet: int = 64 * 1024 * 1024,
+    parent_fd: int | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    tls_ca: Path | None = None,
+) -> int:
+    """Run a job server in the foreground, until SIGTERM, SIGINT or the text command `shutdown`.
+
+    Prints one line with the address on stdout once it listens; if it can't start, one line on stderr.
+
+    Args:
+        listen: `host:port` or `[host]:port`; port 0 takes a free one.
+        state_dir: the directory of its file, its lock and its dead letters; made where it is missing.
+        durability: "full" fsyncs each commit; "normal" survives a crash of the process only.
+        job_retries: how often a job is handed to a worker at most; 0 is without end.
+        max_packet: the largest packet that is read, in bytes.
+        parent_fd: a descriptor whose end of file tells that who started the server is gone: it stops.
+        tls_cert, tls_key: serve TLS with this certificate and its key (PEM files).
+        tls_ca: let in only clients with a certificate from this authority.
+
+    Returns:
+        The exit code: 0 after a clean stop, 1 if it could not start.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    os.umask(0o077)
+    try:
+        host, port = parse_address(listen)
+        tls = _tls(tls_cert, tls_key, tls_ca)
+        with _owner(Path(state_dir)) as lock:
+            store = Store(Path(state_dir) / "jobs.sqlite3", durability)
+            dead = Spool(Path(state_dir) / "dead", "dead letter")
+            limits = (job_retries, max_packet)
+            asyncio.run(_run(store, dead, limits, (host, port), tls, lock, Path(state_dir), parent_fd))
+    except (StartError, ConfigError, SpoolError) as error:
+        print(f"gearwsgi server: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def parse_address(listen: str) -> tuple[str, int]:
+    """Host and port of `host:port` or `[host]:port`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    host, colon, port = listen.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not (colon and bare and port.isascii() and port.isdigit() and int(port) < 65536) or (
+        ":" in bare and bare == host
+    ):
+        raise ConfigError(
+            f"can't listen on {listen!r}: write HOST:PORT, such as 127.0.0.1:4730 or [::1]:4730"
+        )
+    return bare, int(port)
+
+
+def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext | None:
+    if cert is None:
+        if key or ca:
+            raise ConfigError("TLS needs a certificate (--tls-cert)")
+        return None
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key)
+        if ca is not None:
+            context.load_verify_locations(ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise StartError(
+            f"can't use the TLS files {cert}, {key or cert}, {ca or 'no authority'}: {error}"
+        ) from error
+    return context
+
+
+@contextlib.contextmanager
+def _owner(state_dir: Path) -> Iterator[int]:
+    """Be the only server of the directory; the lock file tells others by whom and where it is served."""
+    path = state_dir / "server.lock"
+    try:
+        make_private_folder(state_dir)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"can't use the state directory {state_dir}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(lock, 200, 0).decode().strip() or "another process"
+            raise StartError(
+                f"the state directory {state_dir} is in use by the server with {owner}"
+            ) from None
+        yield lock
+    finally:
+        os.close(lock)
+
+
+async def _run(
+    store: Store, dead: Spool, limits: tuple[int, int], address: tuple[str, int], tls: ssl.SSLContext | None,
+    lock: int, state_dir: Path, parent_fd: int | None,
+) -> None:  # fmt: skip
+    _raise_descriptor_limit()
+    loop = asyncio.get_running_loop()
+    server = Server(store, dead, *limits)
+    # The heap holds nothing but jobs now: a full collection would walk them all and find no garbage.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    host, port = address
+    try:
+        port = await server.listen(host, port, tls)
+    except OSError as error:
+        await server.close()
+        raise StartError(f"can't listen on {host}:{port}: {error.strerror or error}") from error
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    if parent_fd is not None:
+        loop.add_reader(parent_fd, _parent, loop, parent_fd, server)
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    os.truncate(lock, 0)
+    os.pwrite(lock, f"pid {os.getpid()} on {shown}\n".encode(), 0)
+    print(f"gearwsgi server: listening on {shown}, pid {os.getpid()}, state in {state_dir}", flush=True)
+    await server.ended.wait()
+    await server.close()
+
+
+def _parent(loop: asyncio.AbstractEventLoop, fd: int, server: Server) -> None:
+    if not os.read(fd, 1):
+        loop.remove_reader(fd)
+        server.stop()
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # macOS caps it elsewhere too; fewer connections, no harm
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,141 @@
+"""The queue on disk: one SQLite file in WAL mode, one transaction for all that came together."""
+
+import contextlib
+import os
+import socket
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from gearwsgi.errors import StartError
+from gearwsgi.server.jobs import GONE, Job
+
+__all__ = ["Durability", "Store"]
+
+Durability = Literal["normal", "full"]
+APPLICATION_ID = 0x67656172  # "gear"
+IDS_PER_START = 10**12  # each start of the server numbers its jobs from a fresh multiple of this
+SCHEMA = """
+CREATE TABLE job (
+    id INTEGER PRIMARY KEY, position INTEGER NOT NULL, priority INTEGER NOT NULL, due REAL NOT NULL,
+    attempts INTEGER NOT NULL, function BLOB NOT NULL, uniq BLOB NOT NULL, data BLOB NOT NULL);
+CREATE TABLE state (prefix TEXT NOT NULL, starts INTEGER NOT NULL);
+"""
+INSERT = "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+ROWS = "SELECT id, function, uniq, data, priority, due, position, attempts FROM job ORDER BY position"
+SPARE_PAGES = 256  # a file may keep that many free pages, and a quarter of its size
+SHRINK_PAGES = 2000  # pages given back in one step, some milliseconds of work
+WAL_LIMIT = 4 * 1024 * 1024  # bytes
+
+Row = tuple[int, bytes, bytes, bytes, int, float, int, int]
+
+
+class Store:
+    """The file `jobs.sqlite3`.
+
+    Args:
+        path: the file; made, readable for its owner only, where it is missing.
+        durability: "normal" survives a crash of the process, "full" also one of the machine (an fsync a commit).
+
+    Attributes:
+        prefix: what all handles of this file begin with.
+        first_id: the first id that was never used.
+
+    Raises:
+        StartError: the file can't be used; it is left as it is.
+    """
+
+    def __init__(self, path: Path, durability: Durability = "normal") -> None:
+        self.path = path
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            fresh = not path.stat().st_size
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0, cached_statements=16)
+            try:
+                self._open(durability, fresh)
+            except BaseException:
+                self._db.close()
+                raise
+        except (OSError, sqlite3.Error) as error:
+            raise StartError(f"can't use {path}: {error}") from error
+
+    def _open(self, durability: Durability, fresh: bool) -> None:
+        db = self._db
+        if fresh:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        elif db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise StartError(f"can't use {self.path}: it is not a job server's file")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+        db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+        if fresh:
+            # A handle has at most 63 bytes, and a host may get another name while the file stays.
+            prefix = f"H:{socket.gethostname()[:40]}:"
+            db.executescript(f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; COMMIT")
+            db.execute("INSERT INTO state VALUES (?, 0)", (prefix,))
+        db.execute("UPDATE state SET starts = starts + 1")
+        name, starts = db.execute("SELECT prefix, starts FROM state").fetchone()
+        self.prefix: bytes = name.encode()
+        self.first_id: int = starts * IDS_PER_START + 1
+
+    def rows(self) -> Iterator[Row]:
+        """All jobs in the order of their positions.
+
+        Raises:
+            StartError: the file is damaged.
+        """
+        try:
+            yield from self._db.execute(ROWS)
+        except sqlite3.Error as error:
+            raise StartError(f"can't read {self.path}: {error}") from error
+
+    def write(self, insert: Iterable[Job], update: Iterable[Job], delete: Iterable[int]) -> None:
+        """Write it all or nothing; after that it survives what `durability` says.
+
+        Raises:
+            sqlite3.Error: nothing was written.
+        """
+        db = self._db
+        jobs = [job for job in insert if job.durable and job.state != GONE]
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            if jobs:
+                db.executemany(INSERT, [(job.id, job.position, job.priority, job.due, job.attempts, job.function.name,
+                                         job.unique, job.data) for job in jobs])  # fmt: skip
+            changed = [(job.position, job.attempts, job.id) for job in update]
+            if changed:
+                db.executemany("UPDATE job SET position = ?, attempts = ? WHERE id = ?", changed)
+            gone = [(id,) for id in delete]
+            if gone:
+                db.executemany("DELETE FROM job WHERE id = ?", gone)
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            with contextlib.suppress(sqlite3.Error):  # the first error is the one to know
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+            raise
+        for job in jobs:
+            job.stored = True
+
+    def shrink(self) -> bool:
+        """Give back some of the file's free pages; True if there are more.
+
+        Raises:
+            sqlite3.Error: it could not be done now.
+        """
+        db = self._db
+        pages, free = (
+            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
+        )
+        if free > SPARE_PAGES and free > pages // 4:
+            db.execute(f"PRAGMA incremental_vacuum({SHRINK_PAGES})").fetchall()
+            return True
+        wal = self.path.with_name(self.path.name + "-wal")
+        if wal.exists() and wal.stat().st_size > WAL_LIMIT // 4:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return False
+
+    def close(self) -> None:
+        """Write the log back into the file and close it."""
+        self._db.close()
