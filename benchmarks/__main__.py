@@ -22,7 +22,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
-    venv.enter()
+    venv.enter("benchmarks")
     # Only from here on the peers can be imported.
     from benchmarks import measures, plots, report
     from benchmarks.harness import Stage, Trouble

@@ -75,13 +75,16 @@ def session(leader: int) -> list[int]:
 
 def cpu_seconds(leader: int) -> float:
     """CPU of a session: the living in ns, the children that they have waited for in clock ticks."""
+    return sum(map(process_cpu, session(leader)))
+
+
+def process_cpu(pid: int) -> float:
     total = 0.0
-    for pid in session(leader):
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += (int(fields[13]) + int(fields[14])) / TICK
-            for thread in Path(f"/proc/{pid}/task").iterdir():
-                total += int((thread / "schedstat").read_text().split()[0]) / 1e9
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[13]) + int(fields[14])) / TICK
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            total += int((thread / "schedstat").read_text().split()[0]) / 1e9
     return total
 
 

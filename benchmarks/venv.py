@@ -15,11 +15,14 @@ PEERS = (
     "dramatiq[redis]>=1.17",
     "flask>=3",
     "waitress>=3",
+    "py-spy>=0.4",  # benchmarks.cost
 )
 
 
-def enter() -> None:
+def enter(module: str) -> None:
     """Go on in the benchmarks' environment, which is made at the first call; return if this is it already."""
+    # Debian has gearmand where the path of a plain user does not lead.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
     if Path(sys.prefix).resolve() == HOME.resolve():
         return
     python = HOME / "bin" / "python"
@@ -27,10 +30,11 @@ def enter() -> None:
     wanted = "\n".join((*PEERS, (ROOT / "pyproject.toml").read_text()))
     if not mark.exists() or mark.read_text() != wanted:
         print(f"Installing the peers into {HOME} …", file=sys.stderr)
-        venv.create(HOME, with_pip=True, clear=HOME.exists())
+        if not python.exists():
+            venv.create(HOME, with_pip=True, clear=True)
         pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         if subprocess.run([*pip, "-e", str(ROOT), *PEERS], check=False).returncode:
             sys.exit("The peers could not be installed; is a package index reachable?")
         mark.write_text(wanted)
     os.chdir(ROOT)
-    os.execv(python, [str(python), "-m", "benchmarks", *sys.argv[1:]])
+    os.execv(python, [str(python), "-m", module, *sys.argv[1:]])
