@@ -1,9 +1,11 @@
 """From a job's payload to a message that may be replayed: the one gate, for the worker and for its supervisor. Pure."""
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 
 from . import message, signature
+from .errors import BadSignature
 from .settings import Settings
 
 
@@ -27,23 +29,26 @@ class Grabbed:
         return self.handle.decode("utf-8", "backslashreplace")
 
 
-def open_payload(job: Grabbed, settings: Settings, now: float) -> message.Message:
+def open_payload(job: Grabbed, settings: Settings, now: float, *, trusted: bool = False) -> message.Message:
     """The message in a job, verified where there are keys. A task without an id gets one that follows from the job.
+
+    Args:
+        job: what the job server handed out.
+        settings: the middleware's.
+        now: Unix time.
+        trusted: it has been through here already.
 
     Raises:
         BadMessage: it may not run: `BadSignature` where the signature is why.
     """
     if message.is_plain(job.payload):
-        if not settings.may_be_unsigned(job.queue_name):
-            raise signature.BadSignature(
-                "no signature: a plain call runs only in a queue that accept_unsigned names"
-            )
+        if not trusted and not settings.may_be_unsigned(job.queue_name):
+            raise BadSignature("no signature: a plain call runs only in a queue that accept_unsigned names")
         return message.read_plain(
             job.payload, settings.tasks, settings.resolver, id=own_id(job), max_body=settings.max_body
         )
-    if settings.secret_keys and not (
-        settings.may_be_unsigned(job.queue_name) and not signature.is_signed(job.payload)
-    ):
+    unsigned_is_fine = settings.may_be_unsigned(job.queue_name) and not signature.is_signed(job.payload)
+    if settings.secret_keys and not trusted and not unsigned_is_fine:
         signature.verify(job.payload, job.queue_name, settings.secret_keys, now, settings.max_age)
     found = message.read(job.payload, max_body=settings.max_body)
     return found if found.id else replace(found, id=own_id(job))
@@ -52,6 +57,16 @@ def open_payload(job: Grabbed, settings: Settings, now: float) -> message.Messag
 def own_id(job: Grabbed) -> str:
     """An id for a job that brings none: the same when the job server hands it out again."""
     return hashlib.blake2b(b"\0".join((job.handle, job.unique, job.payload)), digest_size=16).hexdigest()
+
+
+_PLAIN_ID = re.compile(r"[0-9A-Za-z_.-]{1,44}")
+
+
+def make_unique(task_id: str, attempt: int, again: str = "") -> str:
+    """The unique of a task's attempt: `id:attempt`, at most 63 bytes, with `again` where it is queued once more."""
+    if not _PLAIN_ID.fullmatch(task_id):
+        task_id = hashlib.blake2b(task_id.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return f"{task_id}:{attempt}{again}"
 
 
 def seal(task: message.Message, queue: str, settings: Settings, now: float) -> bytes:

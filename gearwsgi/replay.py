@@ -1,11 +1,12 @@
 """A replay: one true WSGI call (PEP 3333) of the application with a message, and what came of it."""
 
-import contextlib
 import contextvars
 import io
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -262,19 +263,22 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
 def _reply(response: _Response, error: BaseException | None) -> tuple[Outcome, bytes]:
     """For a `call()`: the whole response whatever it is; the caller decides."""
     if error is not None:
-        text = f"{type(error).__name__}: the worker's log has the traceback\n".encode()
-        data = write_response("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")], text)
-        return Outcome("response", f"500 after {type(error).__name__}", status=200), data
+        name = type(error).__name__
+        data = error_reply(500, f"{name}: the worker's log has the traceback")
+        return Outcome("response", f"500 after {name}", status=200), data
     return Outcome("response", response.status, status=200), write_response(
         response.status, response.headers, response.body
     )
 
 
-def _show_traceback(errors: Any, error: BaseException) -> None:
-    import traceback
+def error_reply(status: int, text: str) -> bytes:
+    """A response of the queue's own to a `call()`: the application gave none."""
+    headers = [("Content-Type", "text/plain; charset=utf-8")]
+    return write_response(f"{status} {HTTPStatus(status).phrase}", headers, text.encode() + b"\n")
 
-    with contextlib.suppress(ValueError):  # a stream that the application has closed
-        errors.write("".join(traceback.format_exception(error)))
+
+def _show_traceback(errors: Any, error: BaseException) -> None:
+    errors.write("".join(traceback.format_exception(error)))
 
 
 def describe(result: Result) -> str:

@@ -17,7 +17,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     "--state-dir", default="var/gearwsgi", show_default=True, envvar="GEARWSGI_STATE_DIR", metavar="DIR"
 )
 @click.option("--durability", default="normal", show_default=True, type=click.Choice(["normal", "full"]),
-              help="What a queued job survives: a crash of the process, or (full) of the machine.")  # fmt: skip
+              help="normal survives a crash of the process, full one of the machine.")  # fmt: skip
 @click.option("--job-retries", default=0, show_default=True, type=click.IntRange(0), metavar="N",
               help="Hand a job out N times at most, then keep it in dead/; 0 is without end.")  # fmt: skip
 @click.option(

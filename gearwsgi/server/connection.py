@@ -113,7 +113,7 @@ class Connection(Peer, asyncio.Protocol):
         self.server.dirty.add(self)
 
     def forward(self, packet: bytes) -> None:
-        """Send what a worker says; a client that does not read loses its connection, not others their memory."""
+        """Send what a worker says; a client that does not read loses its connection."""
         if self.out_size + self.transport.get_write_buffer_size() > FORWARD_LIMIT:
             self.complain("it does not read its jobs' results: closed")
             self.transport.abort()
@@ -167,7 +167,8 @@ class Connection(Peer, asyncio.Protocol):
             return
         due = _epoch(args[2]) if kind == protocol.SUBMIT_JOB_EPOCH else 0.0
         priority, waits = SUBMITS[kind]
-        job = self.server.queue.submit(name, unique, data, priority, self if waits else None, due, now)
+        client = self if waits else None
+        job = self.server.queue.submit(name, unique, data, now=now, priority=priority, client=client, due=due)
         if job is None:
             self.send(QUEUE_FULL)
             return

@@ -1,4 +1,4 @@
-"""The queue's semantics, in memory and pure: no I/O, and no clock but the `now=` arguments (seconds since 1970).
+"""The queue's semantics, in memory and pure: no I/O, no clock but the `now` arguments (Unix time).
 
 What has to be done outside (rows to write, workers to wake, clients to tell) is collected in `Queue.changes`.
 """
@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
 
-__all__ = ["GONE", "HIGH", "LOW", "NORMAL", "RUNNING", "Changes", "Function", "Job", "Peer", "Queue"]
+__all__ = ["GONE", "HIGH", "LOW", "NORMAL", "RUNNING", "Changes", "Function", "Job", "Peer", "Queue", "Row"]
 
 HIGH, NORMAL, LOW = range(3)
 QUEUED, DELAYED, RUNNING, GIVEN_UP, GONE = range(5)
 WAKE_PATIENCE = 0.5  # seconds that a woken worker may take to grab before another one is woken
+
+# id, function, unique, data, priority, due, position, attempts
+Row = tuple[int, bytes, bytes, bytes, int, float, int, int]
 
 
 class Job:
@@ -33,7 +36,7 @@ class Job:
                  "numerator", "position", "priority", "state", "stored", "unique", "worker")  # fmt: skip
 
     def __init__(
-        self, id: int, function: "Function", unique: bytes, data: bytes, priority: int, due: float
+        self, id: int, function: "Function", unique: bytes, data: bytes, *, priority: int, due: float
     ) -> None:
         self.id = self.position = id
         self.function = function
@@ -145,10 +148,11 @@ class Queue:
         name: bytes,
         unique: bytes,
         data: bytes,
-        priority: int,
-        client: Peer | None,
-        due: float,
+        *,
         now: float,
+        priority: int = NORMAL,
+        client: Peer | None = None,
+        due: float = 0,
     ) -> Job | None:
         """Queue a job, or find the one that it coalesces with.
 
@@ -160,7 +164,7 @@ class Queue:
             The job, or None if the function's `maxqueue` is reached.
         """
         function = self.function(name)
-        job = Job(self._next, function, unique, data, priority, due if due > now else 0)
+        job = Job(self._next, function, unique, data, priority=priority, due=due if due > now else 0)
         key = job.key
         if key and (found := function.uniques.get(key)) is not None:
             job = found
@@ -183,10 +187,10 @@ class Queue:
             client.waiting[job.id] = job
         return job
 
-    def restore(self, id: int, name: bytes, unique: bytes, data: bytes, priority: int, due: float, position: int,
-                attempts: int, now: float) -> None:  # fmt: skip
+    def restore(self, row: Row, now: float) -> None:
         """Take back a row from disk; rows come in the order of their positions."""
-        job = Job(id, self.function(name), unique, data, priority, due if due > now else 0)
+        id, name, unique, data, priority, due, position, attempts = row
+        job = Job(id, self.function(name), unique, data, priority=priority, due=due if due > now else 0)
         job.position, job.attempts, job.durable, job.stored = position, attempts, True, True
         self._next = max(self._next, id + 1, position + 1)
         self.jobs[id] = job
@@ -219,7 +223,7 @@ class Queue:
         self._enqueue(job, now)
 
     def unstore(self, job: Job) -> None:
-        """The job could not be written: it is no background job, and goes unless someone waits for it or runs it."""
+        """It could not be written: it is no background job; gone, unless someone waits for it or runs it."""
         job.durable = False
         if job.state != RUNNING and not job.clients:
             self.remove(job)
@@ -239,7 +243,7 @@ class Queue:
     # Workers
 
     def can_do(self, peer: Peer, name: bytes, limit: float, now: float) -> None:
-        """The worker serves the function; a job that it holds longer than `limit` seconds is taken from it."""
+        """The worker serves the function; what it holds longer than `limit` seconds is taken from it."""
         function = self.function(name)
         if name not in peer.functions:
             function.workers += 1
@@ -280,12 +284,13 @@ class Queue:
         """Hand the worker a job: its functions take turns, within one high goes before normal before low."""
         self._rouse(peer)
         found = None
-        for name, limit in peer.functions.items():
+        for name in peer.functions:
             function = self.functions[name]
             if function.ready:
                 found = self._take(function)
                 break
         if found is not None:
+            limit = peer.functions[name]
             if len(peer.functions) > 1:
                 peer.functions[name] = peer.functions.pop(name)
             found.state, found.worker = RUNNING, peer
@@ -384,7 +389,7 @@ class Queue:
         job.limit_at = inf
 
     def _give_up(self, job: Job) -> bool:
-        """Whether its attempts are used up; then it waits outside all lines for the caller to write it off."""
+        """Whether its attempts are used up; then it waits outside all lines to be written off."""
         if not self._job_retries or job.attempts < self._job_retries:
             return False
         job.state = GIVEN_UP

@@ -10,7 +10,8 @@ import resource
 import signal
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from gearwsgi.errors import ConfigError, SpoolError, StartError
@@ -19,6 +20,17 @@ from gearwsgi.server.store import Durability, Store
 from gearwsgi.spool import Spool, make_private_folder
 
 __all__ = ["serve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is and whose it is."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    state_dir: Path
+    parent_fd: int | None
 
 
 def serve(
@@ -58,8 +70,8 @@ def serve(
         with _owner(Path(state_dir)) as lock:
             store = Store(Path(state_dir) / "jobs.sqlite3", durability)
             dead = Spool(Path(state_dir) / "dead", "dead letter")
-            limits = (job_retries, max_packet)
-            asyncio.run(_run(store, dead, limits, (host, port), tls, lock, Path(state_dir), parent_fd))
+            place = Place(host, port, tls, Path(state_dir), parent_fd)
+            asyncio.run(_run(lambda: Server(store, dead, job_retries, max_packet), place, lock))
     except (StartError, ConfigError, SpoolError) as error:
         print(f"gearwsgi server: {error}", file=sys.stderr, flush=True)
         return 1
@@ -123,30 +135,27 @@ def _owner(state_dir: Path) -> Iterator[int]:
         os.close(lock)
 
 
-async def _run(
-    store: Store, dead: Spool, limits: tuple[int, int], address: tuple[str, int], tls: ssl.SSLContext | None,
-    lock: int, state_dir: Path, parent_fd: int | None,
-) -> None:  # fmt: skip
+async def _run(server_of: Callable[[], Server], place: Place, lock: int) -> None:
     _raise_descriptor_limit()
     loop = asyncio.get_running_loop()
-    server = Server(store, dead, *limits)
+    server = server_of()
     # The heap holds nothing but jobs now: a full collection would walk them all and find no garbage.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    host, port = address
+    host, port = place.host, place.port
     try:
-        port = await server.listen(host, port, tls)
+        port = await server.listen(host, port, place.tls)
     except OSError as error:
         await server.close()
         raise StartError(f"can't listen on {host}:{port}: {error.strerror or error}") from error
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
-    if parent_fd is not None:
-        loop.add_reader(parent_fd, _parent, loop, parent_fd, server)
+    if place.parent_fd is not None:
+        loop.add_reader(place.parent_fd, _parent, loop, place.parent_fd, server)
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     os.truncate(lock, 0)
     os.pwrite(lock, f"pid {os.getpid()} on {shown}\n".encode(), 0)
-    print(f"gearwsgi server: listening on {shown}, pid {os.getpid()}, state in {state_dir}", flush=True)
+    print(f"gearwsgi server: listening on {shown}, pid {os.getpid()}, state in {place.state_dir}", flush=True)
     await server.ended.wait()
     await server.close()
 

@@ -59,7 +59,7 @@ class Packet:
 
     Attributes:
         type: Gearman's number of the packet, also one that nobody knows.
-        args: as many arguments as `ARGUMENTS` says; fewer where the sender left some out; none for an unknown type.
+        args: as many as `ARGUMENTS` says; fewer where the sender left some out; none for an unknown type.
         magic: whether the packet began with `\\0REQ`, as a request must (else it began with `\\0RES`).
     """
 
@@ -164,7 +164,7 @@ class Reader:
         if not count:
             return ()
         found: list[bytes] = []
-        # A slice of `bytes` is one copy; one of a bytearray goes through a view, for a large body to be copied once.
+        # Through a view, so that a large body is copied once from a bytearray too.
         with memoryview(buffer) as view:
             for _ in range(count - 1):
                 cut = buffer.find(0, start, end)

@@ -2,19 +2,16 @@
 
 import asyncio
 import logging
-import os
-import signal
 import sqlite3
 import ssl
 import time
 from collections.abc import Iterable
 from math import inf
-from pathlib import Path
 from typing import cast
 
 from gearman import protocol as numbers
 
-from gearwsgi.errors import SpoolError, StartError
+from gearwsgi.errors import SpoolError
 from gearwsgi.server.connection import NOOP, Connection
 from gearwsgi.server.jobs import Job, Peer, Queue
 from gearwsgi.server.protocol import answer, error
@@ -67,7 +64,7 @@ class Server:
         self._warned: dict[str, float] = {}
         now = time.time()
         for row in store.rows():
-            self.queue.restore(*row, now)
+            self.queue.restore(row, now)
         self.settle(now)
 
     # Listening and stopping

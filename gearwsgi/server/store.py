@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from gearwsgi.errors import StartError
-from gearwsgi.server.jobs import GONE, Job
+from gearwsgi.server.jobs import GONE, Job, Row
 
 __all__ = ["Durability", "Store"]
 
@@ -23,12 +23,25 @@ CREATE TABLE job (
 CREATE TABLE state (prefix TEXT NOT NULL, starts INTEGER NOT NULL);
 """
 INSERT = "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_LARGE = "INSERT INTO job SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE ?"
+LARGE = 100_000  # bytes
 ROWS = "SELECT id, function, uniq, data, priority, due, position, attempts FROM job ORDER BY position"
 SPARE_PAGES = 256  # a file may keep that many free pages, and a quarter of its size
 SHRINK_PAGES = 2000  # pages given back in one step, some milliseconds of work
 WAL_LIMIT = 4 * 1024 * 1024  # bytes
 
-Row = tuple[int, bytes, bytes, bytes, int, float, int, int]
+
+def _row(job: Job) -> tuple[int, int, int, float, int, bytes, bytes, bytes]:
+    return (
+        job.id,
+        job.position,
+        job.priority,
+        job.due,
+        job.attempts,
+        job.function.name,
+        job.unique,
+        job.data,
+    )
 
 
 class Store:
@@ -36,7 +49,7 @@ class Store:
 
     Args:
         path: the file; made, readable for its owner only, where it is missing.
-        durability: "normal" survives a crash of the process, "full" also one of the machine (an fsync a commit).
+        durability: "normal" survives a crash of the process, "full" also one of the machine.
 
     Attributes:
         prefix: what all handles of this file begin with.
@@ -101,8 +114,12 @@ class Store:
         try:
             db.execute("BEGIN IMMEDIATE")
             if jobs:
-                db.executemany(INSERT, [(job.id, job.position, job.priority, job.due, job.attempts, job.function.name,
-                                         job.unique, job.data) for job in jobs])  # fmt: skip
+                db.executemany(INSERT, [_row(job) for job in jobs if len(job.data) < LARGE])
+            for job in jobs:
+                if len(job.data) >= LARGE:
+                    db.execute(INSERT_LARGE, (*_row(job), True))
+                    # A cached statement keeps a copy of what it was given last: give it little.
+                    db.execute(INSERT_LARGE, (*[0] * 8, False))
             changed = [(job.position, job.attempts, job.id) for job in update]
             if changed:
                 db.executemany("UPDATE job SET position = ?, attempts = ? WHERE id = ?", changed)
@@ -129,7 +146,7 @@ class Store:
             db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
         )
         if free > SPARE_PAGES and free > pages // 4:
-            db.execute(f"PRAGMA incremental_vacuum({SHRINK_PAGES})").fetchall()
+            db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")  # `execute` takes one step of it: one page
             return True
         wal = self.path.with_name(self.path.name + "-wal")
         if wal.exists() and wal.stat().st_size > WAL_LIMIT // 4:

@@ -1,0 +1,198 @@
+"""The worker process: takes a job from its pipe, replays it through the application, answers the outcome."""
+
+import gc
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from . import channel, log
+from .errors import BadMessage, JobTimeout
+from .message import Message
+from .payload import Grabbed, open_payload
+from .policy import Outcome
+from .replay import Job, Result, WSGIApplication, describe, error_reply, replay
+from .settings import Settings
+
+
+class Child:
+    """One worker process's life, from its first job to the end of its pipe.
+
+    Args:
+        app: the wrapped application.
+        settings: the middleware's.
+        pipe: the socket to the supervisor, blocking.
+        claim: who has a job held ahead.
+        stream: what the application prints.
+        max_rss: megabytes after which it wants to be replaced.
+        verbose: whether jobs that go well are logged.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        settings: Settings,
+        pipe: socket.socket,
+        claim: channel.Claim,
+        stream: log.LogStream,
+        *,
+        max_rss: float | None,
+        verbose: bool,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._pipe = pipe
+        self._claim = claim
+        self._stream = stream
+        self._max_rss = max_rss
+        self._verbose = verbose
+        self._pid = os.getpid()
+        self._limit = 0.0
+        self._armed = False
+        self._late = False
+
+    def run(self) -> None:
+        """Work until the supervisor closes the pipe."""
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        reader = channel.FrameReader()
+        self._pipe.sendall(channel.frame(channel.READY, 0))
+        while data := self._pipe.recv(262144):
+            for kind, sequence, payload in reader.feed(data):
+                if kind == channel.JOB:
+                    self._take(sequence, channel.read_job(payload))
+
+    def _take(self, sequence: int, grabbed: Grabbed) -> None:
+        if not self._claim.start(sequence):
+            self._pipe.sendall(channel.frame(channel.SKIPPED, sequence))
+            return
+        answer = self._work(sequence, grabbed)
+        if os.getpid() != self._pid:
+            # The application forked and the copy came back here: the job is its parent's.
+            os._exit(0)
+        if self._max_rss is not None and resident_megabytes() > self._max_rss:
+            answer = channel.frame(channel.RETIRING, sequence) + answer
+        self._pipe.sendall(answer)
+
+    def _work(self, sequence: int, grabbed: Grabbed) -> bytes:
+        """Run one job; the frame that answers it."""
+        handle = grabbed.handle_name
+        try:
+            task = open_payload(grabbed, self._settings, time.time())
+        except BadMessage as error:
+            return self._failed(sequence, Outcome("refused", str(error)))
+        if task.plain is not None:
+            self._pipe.sendall(channel.frame(channel.TRANSLATED, sequence, task.to_bytes()))
+        limits = self._settings.limits(task)
+        job = Job(
+            id=task.id,
+            service=task.service,
+            queue=grabbed.queue_name,
+            handle=handle,
+            attempt=task.attempt,
+            max_attempts=limits.max_attempts,
+            _message=task,
+            _report=lambda done, total: self._pipe.sendall(channel.progress_frame(sequence, done, total)),
+        )
+        if self._verbose:
+            log.write(
+                handle,
+                f"received {task.service} {task.target} attempt {task.attempt} of {limits.max_attempts}, "
+                f"{len(grabbed.payload)} bytes, id {task.id}",
+            )
+        self._stream.handle = handle
+        result = self._run_in_time(task, job)
+        self._stream.end_line()
+        self._stream.handle = "app"
+        outcome = result.outcome
+        if outcome.kind == "response" and 200 <= outcome.status < 300:
+            if self._verbose:
+                log.write(handle, f"result {describe(result)}, id {task.id}")
+            return channel.frame(channel.DONE, sequence, result.data)
+        return self._failed(sequence, outcome)
+
+    def _run_in_time(self, task: Message, job: Job) -> Result:
+        self._limit = self._settings.time_limit(task)
+        self._late = False
+        self._armed = True
+        signal.setitimer(signal.ITIMER_REAL, self._limit)
+        try:
+            try:
+                result = replay(self._app, task, job, self._stream)
+            finally:
+                self._armed = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except JobTimeout:
+            self._late = True
+            result = Result(Outcome("timeout"), b"", self._limit)
+        if not self._late:
+            return result
+        # Even where the handler caught it and answered: what it answered was not the work asked for.
+        reason = f"timed out after {self._limit:g} s"
+        if task.wants_reply:
+            return Result(Outcome("response", reason, status=200), error_reply(504, reason), result.seconds)
+        return Result(Outcome("timeout", reason), b"", result.seconds)
+
+    def _on_alarm(self, signum: int, stack: FrameType | None) -> None:
+        if self._armed:
+            self._armed = False
+            self._late = True
+            raise JobTimeout(f"the job's time limit of {self._limit:g} s is over")
+
+    @staticmethod
+    def _failed(sequence: int, outcome: Outcome) -> bytes:
+        values: dict[str, Any] = {
+            name: getattr(outcome, name)
+            for name in ("kind", "reason", "status", "location", "retry_after", "retry_in", "never")
+        }
+        values["response"] = outcome.response.decode("latin-1")
+        return channel.frame(channel.FAILED, sequence, json.dumps(values).encode())
+
+
+def read_outcome(payload: bytes) -> Outcome:
+    """The outcome in a FAILED frame.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    values = json.loads(payload)
+    values["response"] = values["response"].encode("latin-1")
+    return Outcome(**values)
+
+
+def resident_megabytes() -> float:
+    """Memory of this process: resident on Linux, its peak elsewhere."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def prepare_process() -> None:
+    """After the fork: signals are the supervisor's business, and randomness is this process's own."""
+
+    def nothing(signum: int, stack: FrameType | None) -> None:
+        """A handler and not SIG_IGN, which what the application starts would inherit."""
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, nothing)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    random.seed()
+    gc.enable()
+
+
+def die_with_parent() -> None:
+    """On Linux: be killed when the fork server is, whatever code runs; elsewhere the fork server's end does it."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    pr_set_pdeathsig = 1  # linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,0 +1,185 @@
+"""From an attempt's outcome to the answer that the job server gets: a job's fate, in one place.
+
+The order is what nothing is lost by: first the next attempt is on the job server (its JOB_CREATED is read) or the
+dead letter is on disk, and only then is the old job answered. A crash in between repeats work.
+"""
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from . import connection as gearman
+from . import log
+from .dead import DeadLetters
+from .errors import BadMessage, ServerError, SpoolError
+from .link import Link
+from .message import Message, one_line
+from .outbox import Outbox, Submission
+from .payload import Grabbed, make_unique, open_payload, seal
+from .policy import Dead, Done, Outcome, decide
+from .replay import error_reply
+from .settings import Settings
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A job that this supervisor holds: grabbed, not yet answered."""
+
+    job: Grabbed
+    link: Link
+    generation: int
+    sequence: int
+    since: float = 0.0
+    started: float = 0.0
+    claimed: float = 0.0
+    returned: bool = False
+    limit: float | None = None
+    trusted: bool = False
+
+    @property
+    def handle(self) -> str:
+        """The job server's handle."""
+        return self.job.handle_name
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether the connection that grabbed it still stands: only that one may answer."""
+        return self.link.is_up and self.link.generation == self.generation
+
+    def complete(self, data: bytes) -> None:
+        """Answer WORK_COMPLETE."""
+        if not self.can_answer:
+            log.write(self.handle, "done, but its connection to the job server was lost meanwhile: it may run again")
+            return
+        self.link.send(gearman.pack(gearman.WORK_COMPLETE, self.job.handle, data))
+
+    def fail(self) -> None:
+        """Answer WORK_FAIL: of a background job nobody hears it, a waiting client is told."""
+        if self.can_answer:
+            self.link.send(gearman.pack(gearman.WORK_FAIL, self.job.handle))
+
+
+class Settler:
+    """Settles jobs. What can't be kept on disk just now stays held, and is tried again by `tick`.
+
+    Args:
+        settings: the middleware's.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._dead = DeadLetters(settings)
+        self._outbox = Outbox(settings)
+        self._undone: deque[tuple[Held, Callable[[], None]]] = deque()
+        self._said = ""
+
+    def settle(self, held: Held, outcome: Outcome) -> None:
+        """Do with a job whose attempt ended what its outcome asks for."""
+        now = time.time()
+        try:
+            task = open_payload(held.job, self._settings, now, trusted=held.trusted)
+        except BadMessage as error:
+            self._bury(held, None, str(error), outcome)
+            return
+        if task.wants_reply:
+            status = 504 if outcome.kind == "timeout" else 502
+            log.write(held.handle, f"failed {outcome.reason}, id {task.id}; the caller gets {status}")
+            held.complete(error_reply(status, outcome.reason))
+            return
+        limits = self._settings.limits(task)
+        fate = decide(outcome, task.attempt, limits, now, target=task.target)
+        if isinstance(fate, Done):
+            held.complete(b"")
+        elif isinstance(fate, Dead):
+            self._bury(held, task, fate.reason, outcome)
+        else:
+            self._retry(held, task, fate.at, fate.reason, limits.max_attempts)
+
+    def hand_back(self, held: Held) -> bool:
+        """Queue a job again that was never started, and answer the old one; whether it can be."""
+        try:
+            task = open_payload(held.job, self._settings, time.time(), trusted=held.trusted)
+        except BadMessage:
+            return False
+        unique = make_unique(task.id, task.attempt, "~" + secrets.token_hex(3))
+        again = Submission(held.job.queue_name, unique, held.job.payload, task.priority, id=task.id)
+        self._replace(held, again, f"handed back: it waited behind a long job, id {task.id}")
+        return True
+
+    def tick(self) -> None:
+        """Try again what could not be kept on disk."""
+        for _ in range(len(self._undone)):
+            held, keep = self._undone.popleft()
+            self._keep(held, keep)
+
+    @property
+    def undone(self) -> int:
+        """Jobs that wait for the disk."""
+        return len(self._undone)
+
+    def _retry(self, held: Held, task: Message, at: float, reason: str, max_attempts: int) -> None:
+        now = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+        failure = one_line(f"attempt {task.attempt} at {stamp}: {reason}")
+        following = replace(
+            task, attempt=task.attempt + 1, max_attempts=max_attempts, failures=(*task.failures, failure)
+        )
+        queue = held.job.queue_name
+        submission = Submission(
+            queue,
+            make_unique(task.id, following.attempt),
+            seal(following, queue, self._settings, at),
+            task.priority,
+            at,
+            task.id,
+        )
+        self._replace(
+            held,
+            submission,
+            f"failed {reason}; attempt {following.attempt} of {max_attempts} in {at - now:.1f} s, id {task.id}",
+        )
+
+    def _replace(self, held: Held, submission: Submission, event: str) -> None:
+        """Submit, and answer the held job when that is safe."""
+
+        def answer(handle: str, error: ServerError | None) -> None:
+            if error is not None:
+                log.write(held.handle, f"{error}; id {submission.id} goes to the outbox")
+                self._keep(held, keep)
+                return
+            log.write(held.handle, f"{event}, queued as {handle}")
+            held.fail()
+
+        def keep() -> None:
+            self._outbox.put(submission)
+            log.write(held.handle, f"{event}, kept in the outbox")
+            held.fail()
+
+        if not held.can_answer:
+            self._keep(held, keep)
+            return
+        epoch = submission.epoch(time.time())
+        packet = gearman.pack_submit(
+            submission.queue, submission.unique, submission.payload, priority=submission.priority, at=epoch
+        )
+        held.link.submit(packet, answer)
+
+    def _bury(self, held: Held, task: Message | None, reason: str, outcome: Outcome) -> None:
+        def keep() -> None:
+            letter = self._dead.bury(held.job, task, reason, outcome)
+            log.write(held.handle, f"dead {reason}, id {letter}")
+            held.fail()
+
+        self._keep(held, keep)
+
+    def _keep(self, held: Held, keep: Callable[[], None]) -> None:
+        try:
+            keep()
+        except SpoolError as error:
+            # Unanswered, the job stays the job server's to hand out again should this process end.
+            if str(error) != self._said:
+                self._said = str(error)
+                log.write(held.handle, f"waits, held: {error}")
+            self._undone.append((held, keep))

@@ -1,0 +1,463 @@
+"""One slot: a connection to each job server, and one worker process. It grabs, gives, and settles what comes back.
+
+A slot takes one job at a time. While its jobs are short it holds one more ahead, already in the process's pipe, which
+hides the round trip; what has waited ahead for a second is claimed back and handed back to the job server.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import IO, Protocol
+
+from . import channel, log
+from . import connection as gearman
+from .child import read_outcome
+from .errors import BadMessage, ProtocolError
+from .link import Link
+from .payload import Grabbed, open_payload
+from .policy import Outcome
+from .settings import Settings
+from .settle import Held, Settler
+
+SHORT = 0.020
+"""Seconds that jobs take at most for one more to be held ahead."""
+AHEAD_MAX = 1.0
+"""Seconds that a job may wait ahead."""
+GRACE = 5.0
+"""Seconds from a job's time limit, when it gets an exception, to SIGKILL."""
+EXIT_REPORT = 2.0
+"""Seconds to wait for the fork server's word on how a process ended."""
+RESPAWN_MAX = 10.0
+"""Seconds between two starts of a process that dies while it starts, at most."""
+
+_REMEMBERED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the worker's command line says."""
+
+    graceful_timeout: float = 30.0
+    max_jobs: int | None = None
+    max_rss: float | None = None
+    lookahead: bool = True
+    verbose: bool = True
+
+
+class Yard(Protocol):
+    """What a slot needs of its supervisor."""
+
+    settings: Settings
+    options: Options
+    settler: Settler
+
+    def make_links(self, slot: "Slot") -> list[Link]: ...
+    def make_stream(
+        self, sock: socket.socket, on_data: Callable[[bytes], None], on_close: Callable[[str], None]
+    ) -> channel.Stream: ...
+    def fork(self, slot: "Slot", pipe: socket.socket, memory: IO[bytes]) -> bool: ...
+    def kill(self, pid: int) -> None: ...
+    def slot_closed(self, slot: "Slot") -> None: ...
+    def job_limit(self) -> int | None: ...
+    def link_changed(self, link: Link, reason: str) -> None: ...
+
+
+class Slot:
+    """One worker as the job server sees it.
+
+    Args:
+        yard: the supervisor.
+        number: for people, from 1.
+        queues: the Gearman functions it serves.
+    """
+
+    def __init__(self, yard: Yard, number: int, queues: Sequence[str]) -> None:
+        self._yard = yard
+        self.number = number
+        self.queues = tuple(queues)
+        self.jobs_done = 0
+        self.pid = 0
+        self.running: Held | None = None
+        self.ahead: Held | None = None
+        self.draining = False
+        self.closed = False
+        self._links = yard.make_links(self)
+        self._turn = 0
+        self._sequence = 0
+        self._recent: list[float] = []
+        self._stream: channel.Stream | None = None
+        self._claim: channel.Claim | None = None
+        self._frames = channel.FrameReader()
+        self._ready = self._was_ready = False
+        self._retiring = False
+        self._jobs_of_process = 0
+        self._job_limit = yard.job_limit()
+        self._started_at = 0.0
+        self._start_failures = 0
+        self._spawn_at = 0.0
+        self._pipe_lost_at = 0.0
+        self._pipe_trouble = ""
+        self._timed_out = False
+
+    # -- the worker process ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Ask the fork server for a process, and connect."""
+        for link in self._links:
+            link.open()
+        self._spawn()
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        memory = channel.Claim.make_file()
+        try:
+            if not self._yard.fork(self, theirs, memory):
+                ours.close()
+                self._spawn_at = time.monotonic() + 0.5
+                return
+            self._claim = channel.Claim(memory.fileno())
+        finally:
+            theirs.close()
+            memory.close()
+        self._frames = channel.FrameReader()
+        self._stream = self._yard.make_stream(ours, self._on_pipe, self._on_pipe_closed)
+        self._ready = self._was_ready = self._retiring = False
+        self._jobs_of_process = 0
+        self._job_limit = self._yard.job_limit()
+        self._started_at = time.monotonic()
+        self._spawn_at = self._pipe_lost_at = 0.0
+        self._pipe_trouble = ""
+        self.pid = 0
+
+    def on_forked(self, pid: int) -> None:
+        """The fork server has started our process."""
+        self.pid = pid
+
+    def on_exit(self, status: int | None) -> None:
+        """Our process is gone: its exit status, negative for a signal, None where nobody knows."""
+        if self._stream is not None:
+            self._stream.receive()  # what it answered before its end counts
+            self._stream.close()
+            self._stream = None
+        claim, self._claim = self._claim, None
+        self._ready = False
+        pid, self.pid = self.pid, 0
+        self._pipe_lost_at = 0.0
+        now = time.monotonic()
+        reason = self._why(status, now)
+        held = self.running
+        if held is not None and claim is not None and claim.is_started(held.sequence):
+            # Anything else that it had was not started, and goes to the next process as it is.
+            self.running, self.ahead = self.ahead, None
+            log.write(held.handle, f"worker process {pid} {reason}")
+            self._yard.settler.settle(held, Outcome("timeout" if self._timed_out else "lost", reason))
+        self._timed_out = False
+        if claim is not None:
+            claim.close()
+        if not self.closed:
+            self._respawn(reason, now)
+
+    def _respawn(self, reason: str, now: float) -> None:
+        if self._was_ready:
+            self._start_failures = 0
+        else:
+            self._start_failures += 1
+            log.note(f"slot {self.number}: a worker process did not start: {reason}")
+        if self.draining:
+            self._drain()
+        elif self._start_failures:
+            self._spawn_at = now + min(RESPAWN_MAX, 0.25 * 2.0 ** min(self._start_failures, 10))
+        else:
+            self._spawn()
+
+    def _why(self, status: int | None, now: float) -> str:
+        took = f" after {now - self.running.started:.1f} s" if self.running and self.running.started else ""
+        if self._timed_out and self.running is not None:
+            return f"timed out{took} and was killed by SIGKILL: it did not end at its time limit"
+        if self._pipe_trouble:
+            return f"{self._pipe_trouble}{took}"
+        if status is None:
+            return f"ended{took}, nobody knows how"
+        if status < 0:
+            name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+            guess = " (out of memory?)" if name == "SIGKILL" else ""
+            return f"killed by {name}{guess}{took}"
+        return f"exited with code {status}{took}"
+
+    def _on_pipe_closed(self, reason: str) -> None:
+        """Its end closed: it is dead, or as good as."""
+        self._stream = None
+        self._ready = False
+        self._pipe_lost_at = time.monotonic()
+        if reason != "closed by the other side" and "reset" not in reason.lower():
+            self._pipe_trouble = f"killed: {reason}"
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to our process."""
+        if self.pid:
+            self._yard.kill(self.pid)
+
+    def _retire(self) -> None:
+        """Let the process end after its last job: it reads the end of its pipe."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+            self._ready = False
+            self._pipe_lost_at = time.monotonic()
+
+    # -- what the process says ---------------------------------------------------------------------------------------
+
+    def _on_pipe(self, data: bytes) -> None:
+        for kind, sequence, payload in self._frames.feed(data):
+            if kind in (channel.DONE, channel.FAILED, channel.SKIPPED):
+                self._on_answer(kind, sequence, payload)
+            elif kind == channel.READY:
+                self._on_ready()
+            elif kind == channel.PROGRESS:
+                held = self._expect(sequence)
+                if held.can_answer:
+                    numbers = [b"%d" % number for number in channel.read_progress(payload)]
+                    held.link.send(gearman.pack(gearman.WORK_STATUS, held.job.handle, *numbers))
+            elif kind == channel.TRANSLATED:
+                held = self._expect(sequence)
+                held.job, held.trusted = replace(held.job, payload=payload), True
+            elif kind == channel.RETIRING:
+                self._retiring = True
+            else:
+                raise ProtocolError(f"a frame of kind {kind} from a worker process")
+            if self._stream is None:
+                return
+
+    def _expect(self, sequence: int) -> Held:
+        if self.running is None or self.running.sequence != sequence:
+            raise ProtocolError("an answer for a job that does not run: has the application written to the pipe?")
+        return self.running
+
+    def _on_ready(self) -> None:
+        self._ready = self._was_ready = True
+        waiting, self.running, self.ahead = [self.running, self.ahead], None, None
+        for held in waiting:
+            # What came over a connection that is lost is the job server's again.
+            if held is not None and not held.returned and held.can_answer:
+                self._give(held)
+        self._pump()
+
+    def _on_answer(self, kind: int, sequence: int, payload: bytes) -> None:
+        held = self._expect(sequence)
+        now = time.monotonic()
+        outcome = None
+        if kind == channel.FAILED:
+            try:
+                outcome = read_outcome(payload)
+            except (ValueError, TypeError, KeyError) as error:
+                raise ProtocolError(f"an outcome that can't be read: {error}") from error
+        self.running, self.ahead = self.ahead, None
+        if self.running is not None:
+            self.running.started = now
+        if held.claimed and self._claim is not None:
+            self._claim.take(0)
+        if kind == channel.SKIPPED:
+            if not held.returned and held.can_answer:
+                self._give(held)  # the process is free before we had handed it back
+            self._pump()
+            return
+        self._count(now - held.started)
+        if kind == channel.DONE and len(self._links) == 1 and held.can_answer and self._may_grab(held.link):
+            # The answer and the next grab in one write: one round trip a job.
+            held.link.grab(gearman.pack(gearman.WORK_COMPLETE, held.job.handle, payload))
+            return
+        if kind == channel.DONE:
+            held.complete(payload)
+        elif outcome is not None:
+            self._yard.settler.settle(held, outcome)
+        if held.can_answer:
+            held.link.has_work = True  # or so we assume, until it says NO_JOB
+        self._pump()
+
+    def _count(self, seconds: float) -> None:
+        self.jobs_done += 1
+        self._jobs_of_process += 1
+        self._recent.append(seconds)
+        if len(self._recent) > _REMEMBERED:
+            del self._recent[0]
+        if self._job_limit is not None and self._jobs_of_process >= self._job_limit:
+            self._retiring = True
+
+    # -- what the job servers say ------------------------------------------------------------------------------------
+
+    def on_connected(self, link: Link) -> None:
+        """A link stands."""
+        self._yard.link_changed(link, "")
+        self._pump()
+
+    def on_lost(self, link: Link, reason: str) -> None:
+        """A link is gone; what it held is in the job server's queue again, if there still is a job server."""
+        self._yard.link_changed(link, reason)
+        ahead = self.ahead
+        if ahead is not None and ahead.link is link and not ahead.claimed:
+            self._take_back(ahead)
+        self._pump()
+
+    def on_work(self, link: Link) -> None:
+        """There may be a job."""
+        self._pump()
+
+    def on_no_job(self, link: Link) -> None:
+        """There is none."""
+        self._pump()
+
+    def on_job(self, link: Link, job: Grabbed) -> None:
+        """We have one."""
+        if not job.unique:
+            job = replace(job, unique=job.handle)
+        held = Held(job, link, link.generation, 0)
+        if not self.draining:
+            self._give(held)
+        elif can_be_handed_back(job.payload):
+            self._yard.settler.hand_back(held)
+        # Otherwise it goes back when the link is closed, which comes with the end of what runs.
+        self._pump()
+
+    def _give(self, held: Held) -> None:
+        now = time.monotonic()
+        self._sequence = self._sequence % 255 + 1
+        held.sequence, held.since, held.started, held.claimed = self._sequence, now, 0.0, 0.0
+        if self.running is None:
+            held.started = now
+            self.running = held
+        else:
+            self.ahead = held
+        if self._ready and self._stream is not None:
+            self._stream.send(channel.job_frame(held.sequence, held.job))
+
+    # -- what to do next ---------------------------------------------------------------------------------------------
+
+    def _may_grab(self, link: Link) -> bool:
+        """Whether this slot has room for one more job now."""
+        if self.draining or self._retiring or not self._ready or not link.is_up:
+            return False
+        if any([each.is_grabbing for each in self._links]):
+            return False
+        if self.running is None:
+            return True
+        return self.ahead is None and self._is_short()
+
+    def _is_short(self) -> bool:
+        """Whether one more job may be held ahead: the recent ones were short, and what comes can be handed back."""
+        if not self._yard.options.lookahead or len(self._recent) < _REMEMBERED or max(self._recent) > SHORT:
+            return False
+        if self._job_limit is not None and self._jobs_of_process + 1 >= self._job_limit:
+            return False
+        running = self.running
+        return running is not None and can_be_handed_back(running.job.payload)
+
+    def _pump(self) -> None:
+        """Grab where there is room and may be work; else sleep; where draining, end when nothing is left."""
+        if self.draining:
+            self._drain()
+            return
+        if self._retiring and self.running is None and self.ahead is None:
+            self._retire()
+            return
+        links = [link for link in self._links if link.is_up]
+        for place in range(len(links)):
+            link = links[(self._turn + place) % len(links)]
+            if link.has_work and self._may_grab(link):
+                self._turn += 1
+                link.grab()
+                break
+        for link in links:
+            resting = not (link.has_work or link.is_asleep or link.is_grabbing)
+            # A link whose own job runs asks again with its answer, and needs no waking.
+            if resting and (self.running is None or self.running.link is not link):
+                link.sleep(time.monotonic())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs and every job server that answers has said that it has nothing."""
+        links = [link for link in self._links if link.is_up]
+        quiet = not any(link.has_work or link.is_grabbing or link.awaits for link in links)
+        return bool(links) and quiet and self._ready and self.running is None and self.ahead is None
+
+    def drain(self) -> None:
+        """Grab no more, finish what runs, hand back what waits, then end."""
+        self.draining = True
+        if self.ahead is not None and not self.ahead.claimed and can_be_handed_back(self.ahead.job.payload):
+            self._take_back(self.ahead)
+        self._pump()
+
+    def _drain(self) -> None:
+        started = self.running is not None and self._ready and not self.running.returned
+        if self.closed or started or any(link.awaits for link in self._links):
+            return
+        self.stop()
+
+    def stop(self) -> None:
+        """End now: jobs that are held go back into the job servers' queues with their connections."""
+        self.closed = True
+        for link in self._links:
+            link.close()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        self._yard.slot_closed(self)
+
+    def tick(self, now: float) -> None:
+        """What time brings, a few times a second."""
+        for link in self._links:
+            link.tick(now)
+        if self._spawn_at and now >= self._spawn_at and not self.draining:
+            self._spawn()
+        if self._pipe_lost_at and now - self._pipe_lost_at > EXIT_REPORT:
+            self.kill()
+            self.on_exit(None)
+        self._watch_running(now)
+        self._watch_ahead(now)
+        if self.draining:
+            self._drain()
+
+    def _watch_running(self, now: float) -> None:
+        held = self.running
+        if held is None or not self._ready or self._timed_out or now - held.started < GRACE:
+            return
+        if held.limit is None:
+            held.limit = self._time_limit(held)
+        if now - held.started > held.limit + GRACE:
+            self._timed_out = True
+            self.kill()
+
+    def _time_limit(self, held: Held) -> float:
+        settings = self._yard.settings
+        try:
+            return settings.time_limit(open_payload(held.job, settings, time.time(), trusted=True))
+        except BadMessage:
+            return settings.job_timeout
+
+    def _watch_ahead(self, now: float) -> None:
+        held = self.ahead
+        if held is None or held.returned or self._claim is None or not self._ready:
+            return
+        if not held.claimed:
+            if now - held.since > AHEAD_MAX and can_be_handed_back(held.job.payload):
+                self._take_back(held)
+        elif now > held.claimed and not self._claim.is_started(held.sequence):
+            # Claimed a turn ago and not started: the process will skip it.
+            held.returned = not held.can_answer or self._yard.settler.hand_back(held)
+
+    def _take_back(self, held: Held) -> None:
+        """Claim a job that lies ahead; whether that was in time shows at the next tick."""
+        if self._claim is not None:
+            held.claimed = time.monotonic()
+            self._claim.take(held.sequence)
+
+
+def can_be_handed_back(payload: bytes) -> bool:
+    """Whether a job may be submitted again as a background job: not where someone may wait for its answer.
+
+    That is a `call()`, and a plain call, of which only its sender knows.
+    """
+    return payload[:1] != b"{" and payload.find(b"\r\nX-Gearman-Reply:", 0, payload.find(b"\r\n\r\n")) < 0
