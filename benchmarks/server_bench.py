@@ -1,7 +1,7 @@
-"""The embedded job server's speed against gearmand's, in one run: `python benchmarks/server_bench.py [--quick]`.
+"""The embedded job server's speed against gearmand, in one run: `python benchmarks/server_bench.py`.
 
-Needs gearmand on the PATH. Rounds alternate between the servers; a rate is the median of its rounds, so that what the
-machine does besides falls on all of them alike. Ends with code 1 where a bar is missed.
+Needs gearmand on the PATH, and Linux. Rounds alternate between the servers; a rate is the median of its rounds, so
+that what the machine does besides falls on all of them alike. Ends with code 1 where a bar is missed.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from gearwsgi.server import EmbeddedServer
@@ -149,13 +149,13 @@ def compare(addresses: dict[str, tuple[str, int]], scale: int) -> None:
     for name, found in rate.items():
         print(f"{labels[name]:<24}" + "".join(f"{value:>14.0f}" for value in found.values()))
     for what, against, bar, text in (
-        ("single", "sqlite", 5, "durable submits one by one, × gearmand -q libsqlite3 (≥ 5)"),
-        ("pipelined", "sqlite", 5, "durable submits in hundreds, × gearmand -q libsqlite3 (≥ 5)"),
-        ("drain", "sqlite", 3, "drain, × gearmand -q libsqlite3 (≥ 3)"),
-        ("single", "memory", 0.4, "submits one by one, × gearmand in memory (≥ 0.4)"),
+        ("single", "sqlite", 5, "durable submits one by one, x gearmand -q libsqlite3 (≥ 5)"),
+        ("pipelined", "sqlite", 5, "durable submits in hundreds, x gearmand -q libsqlite3 (≥ 5)"),
+        ("drain", "sqlite", 3, "drain, x gearmand -q libsqlite3 (≥ 3)"),
+        ("single", "memory", 0.4, "submits one by one, x gearmand in memory (≥ 0.4)"),
     ):
         ratio = rate["ours"][what] / rate[against][what]
-        show(text, ratio, "×", ratio >= bar)
+        show(text, ratio, "x", ratio >= bar)
 
 
 def backlog(jobs: int, scale: int) -> None:
@@ -174,7 +174,7 @@ def backlog(jobs: int, scale: int) -> None:
                 rates.setdefault((name, "drain"), []).append(drain(wire, 6 * scale))
         for what in ("submits one by one", "drain"):
             ratio = statistics.median(rates["full", what]) / statistics.median(rates["empty", what])
-            show(f"{what} with a backlog of {jobs}, × without (≥ 0.9)", ratio, "×", ratio >= 0.9)
+            show(f"{what} with a backlog of {jobs}, x without (≥ 0.9)", ratio, "x", ratio >= 0.9)
         size = sum(path.stat().st_size for path in full.state_dir.iterdir())
         begin = time.perf_counter()
         drain(wires["full"], jobs)

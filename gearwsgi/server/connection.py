@@ -14,7 +14,7 @@ from gearwsgi.server.jobs import HIGH, LOW, NORMAL, Job, Peer
 from gearwsgi.server.protocol import BadBytes, Line, Packet, Reader, TooLarge, answer, error
 
 if TYPE_CHECKING:
-    from gearwsgi.server.serve import Server
+    from gearwsgi.server.engine import Server
 
 __all__ = ["Connection"]
 
@@ -59,6 +59,7 @@ class Connection(Peer, asyncio.Protocol):
         self.buffered = 0  # what it adds to the server's sum of unfinished requests, in bytes
         self.heard = 0.0  # when its last bytes came, by the loop's clock
         self.complained = False
+        self.doomed = False  # to be closed when its answers are out
         self.reader = Reader(server.max_packet)
         self.transport: asyncio.Transport
 
@@ -96,14 +97,15 @@ class Connection(Peer, asyncio.Protocol):
         """Handle what was read, as far as the answers' limit lets it."""
         now = time.time()
         try:
-            while self.out_size < OUT_LIMIT and not self.held and not self.transport.is_closing():
+            while self.out_size < OUT_LIMIT and not (self.held or self.doomed):
                 request = self.reader.next()
                 if request is None:
                     break
                 self._handle(request, now)
         except BadBytes as problem:
             self.complain(str(problem))
-            self.transport.close()
+            self.doomed = True
+            self.server.dirty.add(self)
         self.server.after(self)
 
     def send(self, packet: bytes) -> None:
@@ -129,6 +131,8 @@ class Connection(Peer, asyncio.Protocol):
             out = [b"".join(out)]
         for packet in out:
             self.transport.write(packet)
+        if self.doomed:
+            self.transport.close()
 
     def complain(self, what: str) -> None:
         """Log what is wrong with this connection, once."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gearwsgi.errors import ConfigError, SpoolError, StartError
-from gearwsgi.server.serve import Server
+from gearwsgi.server.engine import Server
 from gearwsgi.server.store import Durability, Store
 from gearwsgi.spool import Spool, make_private_folder
 
@@ -137,6 +137,7 @@ def _owner(state_dir: Path) -> Iterator[int]:
 
 async def _run(server_of: Callable[[], Server], place: Place, lock: int) -> None:
     _raise_descriptor_limit()
+    _return_large_blocks()
     loop = asyncio.get_running_loop()
     server = server_of()
     # The heap holds nothing but jobs now: a full collection would walk them all and find no garbage.
@@ -164,6 +165,16 @@ def _parent(loop: asyncio.AbstractEventLoop, fd: int, server: Server) -> None:
     if not os.read(fd, 1):
         loop.remove_reader(fd)
         server.stop()
+
+
+def _return_large_blocks() -> None:
+    """Have glibc map large blocks one by one: it would keep tens of megabytes of freed payloads for later."""
+    if sys.platform == "linux":
+        import ctypes
+
+        if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+            m_mmap_threshold = -3
+            libc.mallopt(m_mmap_threshold, 1024 * 1024)
 
 
 def _raise_descriptor_limit() -> None:

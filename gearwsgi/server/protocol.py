@@ -1,7 +1,7 @@
 """Gearman's wire format, seen from the server: bytes → requests, answers → bytes. No I/O."""
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gearman import protocol as numbers
 
@@ -53,8 +53,7 @@ class BadBytes(Exception):
     """What follows can't be told apart into requests: the connection is of no more use."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     """One binary request.
 
     Attributes:
@@ -68,15 +67,13 @@ class Packet:
     magic: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One text command, without its line end."""
 
     text: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class TooLarge:
+class TooLarge(NamedTuple):
     """A packet above the limit was announced; its bytes are thrown away as they come."""
 
     size: int

@@ -113,10 +113,10 @@ class Store:
         jobs = [job for job in insert if job.durable and job.state != GONE]
         try:
             db.execute("BEGIN IMMEDIATE")
-            if jobs:
-                db.executemany(INSERT, [_row(job) for job in jobs if len(job.data) < LARGE])
             for job in jobs:
-                if len(job.data) >= LARGE:
+                if len(job.data) < LARGE:
+                    db.execute(INSERT, _row(job))
+                else:
                     db.execute(INSERT_LARGE, (*_row(job), True))
                     # A cached statement keeps a copy of what it was given last: give it little.
                     db.execute(INSERT_LARGE, (*[0] * 8, False))
@@ -146,7 +146,9 @@ class Store:
             db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
         )
         if free > SPARE_PAGES and free > pages // 4:
-            db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")  # `execute` takes one step of it: one page
+            db.executescript(
+                f"PRAGMA incremental_vacuum({SHRINK_PAGES})"
+            )  # `execute` takes one step of it: one page
             return True
         wal = self.path.with_name(self.path.name + "-wal")
         if wal.exists() and wal.stat().st_size > WAL_LIMIT // 4:
