@@ -1,7 +1,7 @@
 """The embedded job server's speed against gearmand, in one run: `python benchmarks/server_bench.py`.
 
-Needs gearmand on the PATH, and Linux. Rounds alternate between the servers; a rate is the median of its rounds, so
-that what the machine does besides falls on all of them alike. Ends with code 1 where a bar is missed.
+Needs gearmand on the PATH, and Linux. Rounds alternate between the servers and a rate is the median of its rounds:
+what the machine does besides falls on all of them alike. Ends with code 1 where a bar is missed.
 """
 
 import argparse

@@ -6,12 +6,14 @@ import sqlite3
 import ssl
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from math import inf
 from typing import cast
 
 from gearman import protocol as numbers
 
-from gearwsgi.errors import SpoolError
+from gearwsgi import message
+from gearwsgi.errors import BadMessage, SpoolError
 from gearwsgi.server.connection import NOOP, Connection
 from gearwsgi.server.jobs import Job, Peer, Queue
 from gearwsgi.server.protocol import answer, error
@@ -190,23 +192,20 @@ class Server:
             self._set_alarm(now)
 
     def _bury(self, job: Job, reason: str, now: float) -> None:
+        """A job is given up: a durable one is kept in `dead/`, and where it can't be, it is queued again."""
         if job.durable:
-            fields = {
-                "queue": job.function.name.decode("utf-8", "surrogateescape"),
-                "unique": job.unique.decode("utf-8", "surrogateescape"),
-                "priority": PRIORITIES[job.priority],
-                "handle": self.handle(job).decode(),
-                "attempts": str(job.attempts),
-                "reason": reason,
-            }
             try:
-                name = self._dead.put(Letter(job.data, fields))
+                name = self._dead.put(_letter(job, self.handle(job), reason, now))
             except SpoolError as problem:
                 log.error("job %s is queued again: %s", self.handle(job).decode(), problem)
                 self.queue.requeue(job, now)
                 return
             log.error(
-                "job %s is dead: %s; kept in %s/%s.http", fields["handle"], reason, self._dead.folder, name
+                "job %s is dead: %s; it is %s in %s",
+                self.handle(job).decode(),
+                reason,
+                name,
+                self._dead.folder,
             )
         self.fail(job, self.queue.remove(job))
 
@@ -295,3 +294,23 @@ class Server:
             idle = min((c for c in self._connections if c.buffered), key=lambda c: c.heard)
             idle.complain("too many unfinished packets, and its came no further for longest: closed")
             idle.transport.abort()
+
+
+def _letter(job: Job, handle: bytes, reason: str, now: float) -> Letter:
+    """The dead letter of a job: with its task's id where the payload is a message, which nobody verified."""
+    try:
+        task = message.read(job.data)
+    except BadMessage:
+        task = None
+    fields = {} if task is None else {"id": task.id, "service": task.service, "target": task.target}
+    fields |= {
+        "queue": job.function.name.decode("utf-8", "surrogateescape"),
+        "unique": job.unique.decode("utf-8", "surrogateescape"),
+        "priority": PRIORITIES[job.priority],
+        "handle": handle.decode(),
+        "died": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
+        "attempts": str(job.attempts),
+        "reason": reason,
+        "trusted": "no",
+    }
+    return Letter(job.data, fields)
