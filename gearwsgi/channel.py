@@ -54,11 +54,8 @@ def read_job(payload: bytes) -> Grabbed:
     """The job in a JOB frame."""
     handle, queue, unique = _JOB.unpack_from(payload)
     start = _JOB.size
-    parts = []
-    for length in (handle, queue, unique):
-        parts.append(payload[start : start + length])
-        start += length
-    return Grabbed(*parts, payload[start:])
+    middle, end = start + handle, start + handle + queue
+    return Grabbed(payload[start:middle], payload[middle:end], payload[end : end + unique], payload[end + unique :])
 
 
 def progress_frame(sequence: int, done: int, total: int) -> bytes:

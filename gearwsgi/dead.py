@@ -166,5 +166,3 @@ class DeadLetters:
             if (count is not None and place >= count) or self.spool.modified(name) < limit:
                 self.spool.remove(name)
                 _log.warning("dead letters: removed %s, over dead_max_age or dead_max_count", name)
-
-

@@ -92,8 +92,10 @@ def is_gearman(address: Address) -> bool:
         connection.send(gearman.pack(gearman.ECHO_REQ, b"gearwsgi"), 2.0)
         answer = connection.expect(gearman.ECHO_RES, 3.0)
     except GearwsgiError as error:
-        raise StartError(f"{address} is taken by something that does not speak Gearman ({error}); "
-                         "stop it, or set servers to another port, as embedded://127.0.0.1:4731") from error
+        raise StartError(
+            f"{address} is taken by something that does not speak Gearman ({error}); "
+            "stop it, or set servers to another port, as embedded://127.0.0.1:4731"
+        ) from error
     finally:
         connection.close()
     return answer == [b"gearwsgi"]

@@ -57,7 +57,7 @@ def _now() -> str:
 class LogStream(io.TextIOBase):
     """A text stream whose lines go to the log with the handle of the job that runs: what an application prints."""
 
-    encoding = "utf-8"  # type: ignore[assignment]
+    encoding = "utf-8"
     errors = "backslashreplace"
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
 dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """A request, and what the queue needs to know of it.
 
@@ -67,7 +67,7 @@ class Message:
     host: str = "localhost"
     script_name: str = ""
     path: str = "/"
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Sequence[tuple[str, str]] = ()
     body: bytes = b""
     has_length: bool = False
     id: str = ""
@@ -399,16 +399,15 @@ def read_plain(
         raise BadMessage('plain call names no "service"')
     try:
         target = services.resolve(name, tasks, resolver)
-        path, headers, body = target.path, (), b""
+        path, body = target.path, b""
+        headers: tuple[tuple[str, str], ...] = ()
         if services.takes_query(target.method):
             path = services.add_query(path, call)
         else:
             headers, body = (("Content-Type", "application/json"),), dumps(call).encode()
     except InvalidTask as error:
         raise BadMessage(f"plain call: {error}") from error
-    return Message(
-        method=target.method, path=path, headers=headers, body=body, id=id, service=name, plain=call
-    )
+    return Message(method=target.method, path=path, headers=headers, body=body, id=id, service=name, plain=call)
 
 
 def _refuse_constant(name: str) -> Any:

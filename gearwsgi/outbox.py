@@ -1,6 +1,8 @@
 """The outbox: tasks on disk that no job server has taken yet, and the relay that submits them."""
 
 import logging
+import re
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from .spool import Letter, Spool
 
 _log = logging.getLogger("gearwsgi")
 
+_OUR_ID = re.compile(r"[0-9a-f]{32}")
 _REFUSED_AGAIN = 30.0
 """Seconds until a submission that the job server refused is tried again."""
 
@@ -67,7 +70,13 @@ class Outbox:
             "at": f"{submission.at:.3f}",
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        return self.spool.put(Letter(submission.payload, fields))
+        known = _OUR_ID.fullmatch(submission.id) is not None
+        name = f"{time.time_ns():020d}-{submission.id if known else secrets.token_hex(16)}"
+        return self.spool.put(Letter(submission.payload, fields), name)
+
+    def holds(self, task_id: str) -> bool:
+        """Whether the task with this id waits here."""
+        return any(name.endswith(f"-{task_id}") for name in self.spool.names())
 
     def get(self, name: str) -> Submission:
         """The submission of that name, with a fresh signature where there are keys.

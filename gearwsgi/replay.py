@@ -101,9 +101,7 @@ class _Response:
         self._keep_all = keep_all
         self._kept = bytearray()
 
-    def start(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], None]:
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
         """`start_response` of PEP 3333."""
         if exc_info:
             try:

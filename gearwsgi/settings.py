@@ -291,8 +291,10 @@ def _keys(name: str, value: Any) -> tuple[bytes, ...]:
     for place, key in enumerate(keys, 1):
         # The key itself is never shown.
         if not isinstance(key, bytes) or len(key) < MIN_KEY:
-            raise ConfigError(f"secret_keys: key number {place} has under {MIN_KEY} bytes; make one with "
-                              '`python -c "import secrets; print(secrets.token_hex(32))"`')
+            raise ConfigError(
+                f"secret_keys: key number {place} has under {MIN_KEY} bytes; make one with "
+                '`python -c "import secrets; print(secrets.token_hex(32))"`'
+            )
     return keys
 
 

@@ -4,13 +4,12 @@ A slot takes one job at a time. While its jobs are short it holds one more ahead
 hides the round trip; what has waited ahead for a second is claimed back and handed back to the job server.
 """
 
-import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from . import channel, log
 from . import connection as gearman
@@ -382,6 +381,23 @@ class Slot:
         links = [link for link in self._links if link.is_up]
         quiet = not any(link.has_work or link.is_grabbing or link.awaits for link in links)
         return bool(links) and quiet and self._ready and self.running is None and self.ahead is None
+
+    def describe(self, now: float) -> dict[str, Any]:
+        """What `gearwsgi status` shows of it."""
+        held = self.running
+        state = "starting" if not self._ready else "busy" if held else "idle" if self._is_up() else "disconnected"
+        return {
+            "slot": self.number,
+            "pid": self.pid,
+            "queues": list(self.queues),
+            "state": "draining" if self.draining else state,
+            "job": held.handle if held is not None else "",
+            "age": round(now - held.started, 1) if held is not None and held.started else 0.0,
+            "done": self.jobs_done,
+        }
+
+    def _is_up(self) -> bool:
+        return any(link.is_up for link in self._links)
 
     def drain(self) -> None:
         """Grab no more, finish what runs, hand back what waits, then end."""

@@ -1,0 +1,5 @@
+"""`python -m gearwsgi`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,67 @@
+"""The command line: `gearwsgi worker`, `server`, `send`, `status`, `outbox`, `dead`, `dev`, `check`.
+
+A command is imported when it is asked for: the supervisor, which lives as long as the site, carries no other's weight.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from .. import __version__
+from ..errors import AppLoadError, GearwsgiError
+
+EXIT_ERROR = 3
+EXIT_APP = 4
+
+_COMMANDS = {
+    "worker": ("gearwsgi.cli.worker", "worker"),
+    "server": ("gearwsgi.server.__main__", "command"),
+    "send": ("gearwsgi.cli.tasks", "send"),
+    "status": ("gearwsgi.cli.tasks", "show_status"),
+    "outbox": ("gearwsgi.cli.tasks", "outbox"),
+    "dead": ("gearwsgi.cli.dead", "dead"),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gearwsgi")
+def cli() -> None:
+    """Background work for any WSGI application: requests queued on Gearman, replayed through the same app."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code; `arguments` are the process's where they are not given."""
+    try:
+        code = cli.main(None if arguments is None else list(arguments), prog_name="gearwsgi", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except AppLoadError as error:
+        _fail(error, EXIT_APP)
+    except GearwsgiError as error:
+        _fail(error, EXIT_ERROR)
+    except BrokenPipeError:
+        sys.exit(0)  # as `gearwsgi dead list | head` does
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: GearwsgiError, code: int) -> NoReturn:
+    click.echo(f"gearwsgi: {error}", err=True)
+    sys.exit(code)

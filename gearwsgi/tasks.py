@@ -1,0 +1,514 @@
+"""`environ["gearman"]`: from a handler's `task()` and `call()` to a message, with the request's surroundings."""
+
+import io
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from webob import Response
+
+from . import __version__, services
+from .bodies import encode_body
+from .client import Client, Receipt, Status
+from .errors import InvalidTask
+from .message import PRIORITIES, Message, check_headers, check_value, safe_host, write_plain
+from .outbox import Submission
+from .payload import make_unique, seal
+from .replay import JOB_KEY
+from .settings import Settings, check_queue
+
+_log = logging.getLogger("gearwsgi")
+
+USER_AGENT = f"gearwsgi/{__version__}"
+_FORWARDED = (
+    ("HTTP_TRACEPARENT", "traceparent"),
+    ("HTTP_TRACESTATE", "tracestate"),
+    ("HTTP_X_REQUEST_ID", "X-Request-ID"),
+    ("HTTP_ACCEPT_LANGUAGE", "Accept-Language"),
+)
+_PATH_SAFE = "/!$&'()*+,:;=@~"
+_NOT_REPLAYED = frozenset(
+    {
+        "HTTP_HOST", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_COOKIE", "HTTP_AUTHORIZATION",
+        "HTTP_CONNECTION", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_IDEMPOTENCY_KEY", "HTTP_PROXY_AUTHORIZATION",
+        "HTTP_UPGRADE", "HTTP_TE", "HTTP_KEEP_ALIVE",
+    }
+)  # fmt: skip
+"""What belongs to a connection, or is said by inherit= only."""
+_MAX_DELAY = 10 * 365 * 86400.0
+
+Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]]
+
+
+class Task:
+    """A task that was queued.
+
+    Attributes:
+        id: the same in all attempts; a handler sees it as `Idempotency-Key`.
+        handle: the job server's; empty while the task waits in the outbox, or for `after_response`.
+        service: what was called.
+        queue: the queue (Gearman function).
+        server: the job server that has it, as `host:port`.
+    """
+
+    __slots__ = ("handle", "id", "max_attempts", "queue", "server", "service", "unique")
+
+    def __init__(self, id: str, service: str, queue: str, unique: str, max_attempts: int) -> None:  # noqa: A002
+        self.id = id
+        self.service = service
+        self.queue = queue
+        self.unique = unique
+        self.max_attempts = max_attempts
+        self.handle = ""
+        self.server = ""
+
+    def __str__(self) -> str:
+        return self.handle
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} {self.service} in {self.queue} {self.handle or 'in the outbox'}>"
+
+
+class Gearman:
+    """What a handler queues its tasks with, and a script too (`application.gearman`).
+
+    Args:
+        client: the middleware's.
+        environ: the request's; None where there is no request.
+    """
+
+    __slots__ = ("_client", "_count", "_environ", "_host", "_scheme", "_script_name", "_settings", "deferred")
+
+    def __init__(self, client: Client, environ: dict[str, Any] | None) -> None:
+        self._client = client
+        self._settings: Settings = client.settings
+        self._environ = environ
+        self._count = 0
+        self.deferred: list[tuple[Task, Submission]] | None = None
+        # Taken now: frameworks that mount applications change these in place.
+        if environ is None:
+            self._scheme: str | None = "http"
+            self._host: str | None = "localhost"
+            self._script_name: str | None = ""
+        else:
+            self._scheme = environ.get("wsgi.url_scheme")
+            self._host = environ.get("HTTP_HOST")
+            self._script_name = environ.get("SCRIPT_NAME")
+
+    def task(
+        self,
+        service: str,
+        data: Any = None,
+        queue: str | None = None,
+        *,
+        form: Pairs | None = None,
+        files: Pairs | None = None,
+        body: bytes | None = None,
+        content_type: str | None = None,
+        params: Pairs | None = None,
+        headers: Pairs | None = None,
+        method: str | None = None,
+        priority: str = "normal",
+        unique: str | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        max_attempts: int | None = None,
+        backoff_min: float | None = None,
+        backoff_max: float | None = None,
+        timeout: float | None = None,
+        after_response: bool = False,
+        plain: bool | None = None,
+    ) -> Task:
+        """Queue a request for `service`, to be run by a worker through this same application.
+
+        Args:
+            service: an alias, `/path?query`, `METHOD /path`, or a dotted name.
+            data: sent as JSON; with GET, HEAD and DELETE as the query.
+            queue: the Gearman function; the middleware's `queue` where it is not given.
+            form: sent as a form (a dict or pairs; a list repeats its key).
+            files: sent as an upload, beside `form`: bytes, open files, or (file name, bytes[, content type]).
+            body: sent as it is.
+            content_type: of the body.
+            params: added to the query string.
+            headers: added to the request.
+            method: instead of the service's.
+            priority: `high`, `normal` or `low`.
+            unique: while a task with this key is queued or running, another is dropped, and its answer is the first
+                one's handle. At most 63 bytes.
+            delay: seconds to wait.
+            at: when to run, with a time zone.
+            max_attempts: how often it is tried.
+            backoff_min: as the setting, for this task.
+            backoff_max: as the setting, for this task.
+            timeout: seconds that one attempt may take.
+            after_response: submit when this request's response was sent, with a status under 400.
+            plain: send the plain JSON call that PhalApi's workers run.
+
+        Returns:
+            The task: a job server has it, or the outbox has it on disk.
+
+        Raises:
+            InvalidTask: something given can't be a request; nothing is queued. `UnknownService` is one.
+            ServerUnavailable: `on_unavailable="raise"` and no job server answers.
+            ServerError: the job server refused it.
+            SpoolError: no job server answers and the outbox can't be written.
+        """
+        settings = self._settings
+        queue = self._queue(queue)
+        due = _due(delay, at)
+        if priority not in PRIORITIES:
+            raise InvalidTask(f"priority {priority!r} is none of {', '.join(PRIORITIES)}")
+        if plain is None:
+            plain = queue in settings.plain_queues
+        task_id = os.urandom(16).hex()
+        if plain:
+            self._refuse_with_plain(form, files, body, content_type, params, headers, method)
+            task = Task(task_id, service, queue, _unique(unique, task_id), 1)
+            payload = write_plain(self._plain_name(service), data)
+        else:
+            message = self._message(
+                task_id, service, data, form, files, body, content_type, params, headers, method, timeout
+            )
+            message.priority = priority
+            message.max_attempts = _attempts(max_attempts)
+            message.backoff = self._backoff(service, backoff_min, backoff_max)
+            limits = settings.limits(message)
+            message.max_attempts = limits.max_attempts
+            task = Task(task_id, service, queue, _unique(unique, task_id), limits.max_attempts)
+            payload = seal(message, queue, settings, due or time.time())
+        submission = Submission(queue, task.unique, payload, priority, due, task_id)
+        self._submit(task, submission, after_response)
+        return task
+
+    def call(
+        self,
+        service: str,
+        data: Any = None,
+        queue: str | None = None,
+        *,
+        form: Pairs | None = None,
+        files: Pairs | None = None,
+        body: bytes | None = None,
+        content_type: str | None = None,
+        params: Pairs | None = None,
+        headers: Pairs | None = None,
+        method: str | None = None,
+        priority: str = "normal",
+        unique: str | None = None,
+        timeout: float | None = None,
+    ) -> Response:
+        """Have `service` run by a worker and wait for its response, whatever its status. Nothing is retried.
+
+        Args:
+            timeout: seconds to wait; the middleware's `job_timeout` where it is not given.
+
+        The other arguments are `task()`'s.
+
+        Returns:
+            The application's response, untouched; 500 where it raised, 502 where its worker died, 504 where it ran
+            over its time limit.
+
+        Raises:
+            InvalidTask: as `task()`.
+            CallTimeout: no response in time.
+            CallFailed: the worker refused the message.
+            ServerUnavailable: no job server answers.
+        """
+        queue = self._queue(queue)
+        if priority not in PRIORITIES:
+            raise InvalidTask(f"priority {priority!r} is none of {', '.join(PRIORITIES)}")
+        seconds = self._settings.job_timeout if timeout is None else _positive(timeout, "timeout")
+        task_id = os.urandom(16).hex()
+        message = self._message(
+            task_id, service, data, form, files, body, content_type, params, headers, method, timeout
+        )
+        message.priority, message.wants_reply, message.max_attempts = priority, True, 1
+        payload = seal(message, queue, self._settings, time.time())
+        submission = Submission(queue, _unique(unique, task_id), payload, priority, id=task_id)
+        status, pairs, content = self._client.call(submission, seconds)
+        return Response(status=status, headerlist=pairs, app_iter=[content])
+
+    def replay(
+        self,
+        queue: str | None = None,
+        *,
+        priority: str = "normal",
+        unique: str | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        max_attempts: int | None = None,
+        timeout: float | None = None,
+        after_response: bool = False,
+    ) -> Task:
+        """Queue the request in hand itself, to be run again by a worker: method, target, headers and body.
+
+        Its body is read here, and put back for who reads it next. Cookies and Authorization stay behind unless
+        `inherit=` names them. The arguments are `task()`'s.
+
+        Raises:
+            InvalidTask: there is no request in hand, or it is a replay already.
+        """
+        environ = self._environ
+        if environ is None:
+            raise InvalidTask("replay() needs a request: use environ['gearman'] in a handler")
+        if JOB_KEY in environ:
+            raise InvalidTask("this request is a replay already; look for environ['gearwsgi.job'] first")
+        body = self._read_body(environ)
+        target = quote(environ.get("PATH_INFO", "").encode("latin-1"), safe=_PATH_SAFE) or "/"
+        if environ.get("QUERY_STRING"):
+            target += "?" + environ["QUERY_STRING"]
+        headers = [
+            (key[5:].replace("_", "-").title(), value)
+            for key, value in environ.items()
+            if key.startswith("HTTP_") and key not in _NOT_REPLAYED and not key.startswith("HTTP_X_GEARMAN")
+        ]
+        return self.task(
+            target,
+            queue=queue,
+            method=environ["REQUEST_METHOD"],
+            body=body or None,
+            content_type=environ.get("CONTENT_TYPE") or None if body else None,
+            headers=headers,
+            priority=priority,
+            unique=unique,
+            delay=delay,
+            at=at,
+            max_attempts=max_attempts,
+            timeout=timeout,
+            after_response=after_response,
+        )
+
+    def status(self, task: Task | str) -> Status:
+        """What the job servers know of a task, or of the job with this handle: queued, running n of m, or unknown.
+
+        Raises:
+            ServerUnavailable: no job server answers.
+        """
+        if isinstance(task, str):
+            return self._client.status(task, "")
+        if self._client.outbox.holds(task.id) or any(task is waiting for waiting, _ in self.deferred or ()):
+            return Status("queued")
+        attempts = [make_unique(task.id, attempt) for attempt in range(2, min(task.max_attempts, 20) + 1)]
+        if not task.handle:
+            attempts.insert(0, task.unique)
+        return self._client.status(task.handle, task.server, attempts)
+
+    # -- from what was given to a message ----------------------------------------------------------------------------
+
+    def _message(
+        self,
+        task_id: str,
+        service: str,
+        data: Any,
+        form: Pairs | None,
+        files: Pairs | None,
+        body: bytes | None,
+        content_type: str | None,
+        params: Pairs | None,
+        headers: Pairs | None,
+        method: str | None,
+        timeout: float | None,
+    ) -> Message:
+        settings = self._settings
+        target = services.resolve(service, settings.tasks, settings.resolver, method)
+        path = target.path
+        if data is not None and services.takes_query(target.method) and form is None and body is None:
+            path, data = services.add_query(path, data), None
+        if params is not None:
+            path = services.add_query(path, params)
+        content, kind = encode_body(data=data, form=form, files=files, body=body, content_type=content_type)
+        if len(content) > settings.max_body:
+            raise InvalidTask(f"a body of {len(content)} bytes is over max_body={settings.max_body}")
+        own = check_headers(headers) if headers is not None else []
+        pairs = self._surroundings(own)
+        host = self._safe_host()
+        if own:
+            given = {name.lower() for name, _ in own}
+            if "content-type" in given:
+                if content_type is not None:
+                    raise InvalidTask("Content-Type is given twice: as content_type= and in headers=")
+                kind = None
+            if "host" in given:
+                host = next(value for name, value in own if name.lower() == "host")
+                own = [pair for pair in own if pair[0].lower() != "host"]
+                if not safe_host(host):
+                    raise InvalidTask(f"Host {host!r} can't be one")
+            pairs = [pair for pair in pairs if pair[0].lower() not in given] + own
+        if kind is not None:
+            pairs.append(("Content-Type", kind))
+        pairs.append(("Idempotency-Key", task_id))
+        environ = self._environ
+        message = Message(
+            target.method, "https" if self._scheme == "https" else "http", host,
+            quote(self._script_name.encode("latin-1"), safe=_PATH_SAFE).rstrip("/") if self._script_name else "",
+            path, pairs, content, False, task_id, service,
+        )  # fmt: skip
+        if timeout is not None:
+            message.timeout = _positive(timeout, "timeout")
+        if environ is not None:
+            message.remote_addr = _header_safe(environ.get("REMOTE_ADDR"))
+            if "remote-user" in settings.inherit:
+                message.remote_user = _header_safe(environ.get("REMOTE_USER")) or None
+        return message
+
+    def _surroundings(self, own: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The headers of the request in hand that travel: what correlates, and what `inherit=` names."""
+        pairs = [("User-Agent", USER_AGENT)]
+        environ = self._environ
+        if environ is None:
+            return pairs
+        for key, name in _FORWARDED:
+            value = environ.get(key)
+            if value is not None:
+                pairs.append((name, _header_safe(value)))
+        for name in self._settings.inherit:
+            value = environ.get("HTTP_" + name.upper().replace("-", "_"))
+            if value is not None and name != "remote-user":
+                pairs = [pair for pair in pairs if pair[0].lower() != name]
+                pairs.append((name.title(), _header_safe(value)))
+        return pairs
+
+    def _safe_host(self) -> str:
+        """The request's host; where a client sent one that can't be, the server's own name."""
+        host = self._host
+        if host is not None and safe_host(host):
+            return host
+        environ = self._environ or {}
+        port = str(environ.get("SERVER_PORT", ""))
+        default = "443" if self._scheme == "https" else "80"
+        host = str(environ.get("SERVER_NAME", "localhost")) + (f":{port}" if port not in ("", default) else "")
+        return host if safe_host(host) else "localhost"
+
+    def _queue(self, queue: str | None) -> str:
+        if queue is None:
+            return self._settings.queue
+        check_queue(queue, InvalidTask)
+        return queue
+
+    def _backoff(self, service: str, low: float | None, high: float | None) -> tuple[float, float] | None:
+        if low is None and high is None:
+            return None
+        limits = self._settings.limits(Message("POST", service=service))
+        low = limits.backoff_min if low is None else _positive(low, "backoff_min")
+        return low, max(low, limits.backoff_max if high is None else _positive(high, "backoff_max"))
+
+    def _plain_name(self, service: str) -> str:
+        """What a PHP worker knows a service by: an alias stands for its value, as in the original."""
+        if not isinstance(service, str) or not service or not service.isprintable():
+            raise InvalidTask(f"service {service!r} can't be one")
+        entry = self._settings.tasks.get(service)
+        return entry.target if entry is not None else service
+
+    @staticmethod
+    def _refuse_with_plain(*given: Any) -> None:
+        names = ("form", "files", "body", "content_type", "params", "headers", "method")
+        for name, value in zip(names, given, strict=True):
+            if value is not None:
+                raise InvalidTask(f"{name} is given for a plain call, which carries a service's name and data only")
+
+    def _read_body(self, environ: dict[str, Any]) -> bytes:
+        length = environ.get("CONTENT_LENGTH") or ""
+        limit = self._settings.max_body
+        stream = environ["wsgi.input"]
+        if length.isascii() and length.isdigit():
+            if int(length) > limit:
+                raise InvalidTask(f"a body of {length} bytes is over max_body={limit}")
+            body = stream.read(int(length))
+        elif environ.get("wsgi.input_terminated"):
+            body = stream.read(limit + 1)
+        else:
+            body = b""
+        if len(body) > limit:
+            raise InvalidTask(f"the body is over max_body={limit}")
+        environ["wsgi.input"] = io.BytesIO(body)
+        return bytes(body)
+
+    # -- to the job server -------------------------------------------------------------------------------------------
+
+    def _submit(self, task: Task, submission: Submission, after_response: bool) -> None:
+        if self._environ is not None:
+            self._count += 1
+            if self._count > self._settings.max_tasks_per_request:
+                raise InvalidTask(
+                    f"this request has queued max_tasks_per_request={self._settings.max_tasks_per_request} tasks; "
+                    "queue one task that does them all"
+                )
+        if after_response:
+            if self.deferred is None:
+                raise InvalidTask("after_response=True after the response, or without a request: call it in a handler")
+            self.deferred.append((task, submission))
+            return
+        (receipt,) = self._client.submit((submission,))
+        _note(task, receipt)
+
+    def submit_deferred(self) -> None:
+        """Submit what waits for `after_response`, in one write; called by the middleware."""
+        waiting, self.deferred = self.deferred, None
+        if waiting:
+            receipts = self._client.submit([submission for _, submission in waiting])
+            for (task, _), receipt in zip(waiting, receipts, strict=True):
+                _note(task, receipt)
+
+    def drop_deferred(self, why: str) -> None:
+        """Forget what waits for `after_response`: the response was not sent."""
+        waiting, self.deferred = self.deferred, None
+        for task, _ in waiting or ():
+            _log.info("id %s %s is not queued: %s", task.id, task.service, why)
+
+
+def _note(task: Task, receipt: Receipt) -> None:
+    task.handle, task.server = receipt
+    if _log.isEnabledFor(logging.INFO):
+        where = f"as {task.handle} on {task.server}" if task.handle else "in the outbox: no job server answers"
+        _log.info("queued %s in %s %s, id %s", task.service, task.queue, where, task.id)
+
+
+def _unique(unique: str | None, task_id: str) -> str:
+    if unique is None:
+        return make_unique(task_id, 1)
+    if not isinstance(unique, str) or not unique or not unique.isprintable():
+        raise InvalidTask(f"unique {unique!r} can't be one: give a string without control characters")
+    if len(unique.encode()) > 63:
+        raise InvalidTask(f"unique {unique!r} has {len(unique.encode())} bytes; Gearman compares only 63")
+    if unique == "-":
+        raise InvalidTask("unique '-' means something else to Gearman; give another")
+    return unique
+
+
+def _due(delay: float | None, at: datetime | None) -> float:
+    """Unix time when the task is due; 0: now."""
+    if delay is not None and at is not None:
+        raise InvalidTask("delay and at are given together: give one")
+    if delay is not None:
+        if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= _MAX_DELAY:
+            raise InvalidTask(f"delay is {delay!r}: give seconds, from 0 to ten years")
+        return time.time() + delay if delay else 0.0
+    if at is None:
+        return 0.0
+    if not isinstance(at, datetime) or at.utcoffset() is None:
+        raise InvalidTask(f"at is {at!r}: give a datetime with a time zone, such as datetime.now(UTC)")
+    if at.timestamp() - time.time() > _MAX_DELAY:
+        raise InvalidTask(f"at is {at!r}: more than ten years from now")
+    return max(at.timestamp(), 0.0)
+
+
+def _attempts(value: int | None) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 10**6):
+        raise InvalidTask(f"max_attempts is {value!r}: give a whole number from 1 on")
+    return value
+
+
+def _positive(value: float, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**9:
+        raise InvalidTask(f"{name} is {value!r}: give seconds, more than 0")
+    return float(value)
+
+
+def _header_safe(value: Any) -> str:
+    """A value of the request in hand as a header's: a server should have refused what is dropped here."""
+    text = str(value or "")
+    return text if text.isprintable() else "".join(char for char in text if char >= " " and char != "\x7f")
