@@ -1,0 +1,33 @@
+"""Fixtures for all: a bench (job server, folder, workers) with each kind of job server."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from .support import GEARMAND, Bench, bench
+
+KINDS = ("gearmand", "embedded")
+
+
+def require(kind: str) -> None:
+    """Skip where gearmand is not on the machine; in CI that is a failure."""
+    if kind == "gearmand" and GEARMAND is None:
+        if os.environ.get("CI"):
+            pytest.fail("gearmand is not installed; CI must test with it")
+        pytest.skip("gearmand is not installed: tested with the embedded job server alone")
+
+
+@pytest.fixture(params=KINDS)
+def site(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A bench, once with gearmand and once with the embedded job server."""
+    require(request.param)
+    with bench(request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def embedded_site() -> Iterator[Bench]:
+    """A bench with the embedded job server, for what does not depend on the kind."""
+    with bench("embedded") as made:
+        yield made
