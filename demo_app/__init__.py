@@ -30,9 +30,10 @@ def answer(data: dict[str, Any]) -> Response:
 def given(request: Request) -> dict[str, Any]:
     """Return what the request brings: a JSON object in the body, or else its parameters."""
     try:
-        if "json" not in request.content_type:
+        body = request.body
+        if not body.startswith(b"{") and not (body and "json" in request.content_type):
             return dict(request.params.mixed())
-        data = request.json_body
+        data = json.loads(body)
     except UnicodeDecodeError:
         raise HTTPBadRequest("The parameters are not UTF-8.") from None
     except ValueError as error:

@@ -12,6 +12,8 @@ def main() -> None:
     host = os.environ.get("HOST") or "127.0.0.1"
     port = os.environ.get("PORT") or "8080"
     try:
+        if not 0 <= int(port) < 65536:
+            raise ValueError("a port is a number below 65536")
         server = waitress.create_server(application, host=host, port=int(port))
     except (OSError, ValueError) as error:
         sys.exit(f"demo_app can't listen on {host}:{port}: {error}. HOST and PORT choose another place.")

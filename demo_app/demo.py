@@ -75,7 +75,8 @@ class Demo:
             if not name:
                 raise Stopped(f"{line}: stopping", 0)
             if line is None:
-                raise Stopped(f"the {name} process has ended by itself", 1)
+                code = self.processes.pop(name).wait()
+                raise Stopped(f"the {name} process has ended by itself (exit code {code})", 1)
             print(f"{name:>6} | {line}", flush=True)
             if wanted(name, line):
                 return line

@@ -56,9 +56,7 @@ class Tree:
     def path_begins_with(self, folder: Path) -> None:
         self.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
 
-    def run(
-        self, *command: str, timeout: float = 110, cwd: Path | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 110, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, as from cron: no terminal, nothing to read."""
         return subprocess.run(
             command,

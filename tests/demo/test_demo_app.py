@@ -59,9 +59,7 @@ def test_every_link_of_the_front_page_queues_a_task_that_runs(tree: Tree, web: W
         tree.has_line(web.queue(link)["handle"])
 
 
-def test_index_queues_its_parameters_for_the_service_and_answers_with_the_handle(
-    tree: Tree, web: Web
-) -> None:
+def test_index_queues_its_parameters_for_the_service_and_answers_with_the_handle(tree: Tree, web: Web) -> None:
     tree.start()
     answer = web.queue("index/index?name=%E4%B8%AD%E6%96%87&city=Ulm")
     line = tree.has_line(answer["handle"], "中文", "Ulm", '"hello": "world"')
