@@ -140,10 +140,7 @@ def compare(addresses: dict[str, tuple[str, int]], scale: int) -> None:
             found["single"].append(submit(wire, size))
             found["pipelined"].append(submit(wire, size * 2, BATCH))
             found["drain"].append(drain(wire, size * 3))
-    rate = {
-        name: {what: statistics.median(values) for what, values in found.items()}
-        for name, found in rates.items()
-    }
+    rate = {name: {what: statistics.median(values) for what, values in found.items()} for name, found in rates.items()}
     print(f"{'jobs a second':<24}{'one by one':>14}{'in hundreds':>14}{'drain':>14}")
     labels = {"ours": "gearwsgi server", "sqlite": "gearmand -q libsqlite3", "memory": "gearmand in memory"}
     for name, found in rate.items():
@@ -186,9 +183,7 @@ def backlog(jobs: int, scale: int) -> None:
         show(f"drain of the backlog in {took:.0f} s; its files' size after, of {size / 1e6:.0f} MB (< 5 %)",
              100 * left / size, "%", left < size / 20)  # fmt: skip
         after = memory(full.pid)
-        show(
-            "memory after it, of what the backlog took", 100 * (after - before) / (each * jobs + 1), "%", True
-        )
+        show("memory after it, of what the backlog took", 100 * (after - before) / (each * jobs + 1), "%", True)
 
 
 def costs() -> None:

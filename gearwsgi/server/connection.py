@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-OUT_LIMIT = (
-    256 * 1024
-)  # bytes of answers after which a connection's further requests wait until they are sent
+OUT_LIMIT = 256 * 1024  # bytes of answers after which a connection's further requests wait until they are sent
 FORWARD_LIMIT = 8 * 1024 * 1024  # unread bytes of a client for which a further result is one too many
 UNIQUE_LIMIT = 64  # bytes
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 from gearwsgi.errors import StartError
 
@@ -29,15 +30,14 @@ class EmbeddedServer:
         pid: its process.
     """
 
-    def __init__(
-        self, listen: str = "127.0.0.1:0", state_dir: str | Path | None = None, *options: str
-    ) -> None:
+    def __init__(self, listen: str = "127.0.0.1:0", state_dir: str | Path | None = None, *options: str) -> None:
         self._listen = listen
         self._options = options
         self._temporary = tempfile.TemporaryDirectory(prefix="gearwsgi-") if state_dir is None else None
         self.state_dir = Path(self._temporary.name if self._temporary else state_dir or "")
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
+        self._said: IO[bytes]
         self.address = ""
         self.pid = 0
 
@@ -48,24 +48,27 @@ class EmbeddedServer:
             StartError: it did not start within `timeout` seconds; the text is what it said.
         """
         theirs, self._lifeline = os.pipe()
-        with tempfile.TemporaryFile() as said:
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "gearwsgi.server", "--listen", self._listen, "--state-dir",
-                     str(self.state_dir), "--parent-fd", str(theirs), *self._options],
-                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, pass_fds=(theirs,),
-                )  # fmt: skip
-            finally:
-                os.close(theirs)
-            line = self._first_line(timeout)
-            found = re.search(r"listening on (\S+), pid (\d+)", line)
-            if found is None:
-                self.kill()
-                said.seek(0)
-                text = said.read().decode(errors="replace").strip()
-                raise StartError(text or f"the job server did not start within {timeout} s")
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed when the process is gone
+        command = [sys.executable, "-m", "gearwsgi.server", "--listen", self._listen]
+        command += ["--state-dir", str(self.state_dir), "--parent-fd", str(theirs), *self._options]
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._said, pass_fds=(theirs,)
+            )
+        finally:
+            os.close(theirs)
+        found = re.search(r"listening on (\S+), pid (\d+)", self._first_line(timeout))
+        if found is None:
+            text = self.log().strip()
+            self.kill()
+            raise StartError(text or f"the job server did not start within {timeout} s")
         self.address, self.pid = found[1], int(found[2])
         return self
+
+    def log(self) -> str:
+        """What it has logged since its start."""
+        descriptor = self._said.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
 
     def _first_line(self, timeout: float) -> str:
         assert self._process is not None and self._process.stdout is not None
@@ -101,6 +104,7 @@ class EmbeddedServer:
     def _release(self) -> None:
         assert self._process is not None and self._process.stdout is not None
         self._process.stdout.close()
+        self._said.close()
         self._process = None
         with contextlib.suppress(OSError):
             os.close(self._lifeline)

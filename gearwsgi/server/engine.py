@@ -43,9 +43,7 @@ class Server:
         StartError: the file is damaged.
     """
 
-    def __init__(
-        self, store: Store, dead: Spool, job_retries: int = 0, max_packet: int = 64 * 1024 * 1024
-    ) -> None:
+    def __init__(self, store: Store, dead: Spool, job_retries: int = 0, max_packet: int = 64 * 1024 * 1024) -> None:
         self.store = store
         self.max_packet = max_packet
         self.queue = Queue(store.first_id, job_retries)

@@ -35,9 +35,7 @@ class Job:
     __slots__ = ("attempts", "clients", "data", "denominator", "due", "durable", "function", "id", "limit_at",
                  "numerator", "position", "priority", "state", "stored", "unique", "worker")  # fmt: skip
 
-    def __init__(
-        self, id: int, function: "Function", unique: bytes, data: bytes, *, priority: int, due: float
-    ) -> None:
+    def __init__(self, id: int, function: "Function", unique: bytes, data: bytes, *, priority: int, due: float) -> None:
         self.id = self.position = id
         self.function = function
         self.unique = unique
@@ -63,9 +61,7 @@ class Peer:
     """What the queue knows of a connection: as a worker, as a client, or as both."""
 
     name: bytes = b"-"
-    functions: dict[bytes, float] = field(
-        default_factory=dict
-    )  # → time limit in seconds; least recently served first
+    functions: dict[bytes, float] = field(default_factory=dict)  # → time limit in seconds; least recently served first
     asleep: bool = False
     woken_for: "Function | None" = None
     running: dict[int, Job] = field(default_factory=dict)

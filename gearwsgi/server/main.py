@@ -89,9 +89,7 @@ def parse_address(listen: str) -> tuple[str, int]:
     if not (colon and bare and port.isascii() and port.isdigit() and int(port) < 65536) or (
         ":" in bare and bare == host
     ):
-        raise ConfigError(
-            f"can't listen on {listen!r}: write HOST:PORT, such as 127.0.0.1:4730 or [::1]:4730"
-        )
+        raise ConfigError(f"can't listen on {listen!r}: write HOST:PORT, such as 127.0.0.1:4730 or [::1]:4730")
     return bare, int(port)
 
 
@@ -107,9 +105,7 @@ def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext
             context.load_verify_locations(ca)
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
-        raise StartError(
-            f"can't use the TLS files {cert}, {key or cert}, {ca or 'no authority'}: {error}"
-        ) from error
+        raise StartError(f"can't use the TLS files {cert}, {key or cert}, {ca or 'no authority'}: {error}") from error
     return context
 
 
@@ -127,9 +123,7 @@ def _owner(state_dir: Path) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.pread(lock, 200, 0).decode().strip() or "another process"
-            raise StartError(
-                f"the state directory {state_dir} is in use by the server with {owner}"
-            ) from None
+            raise StartError(f"the state directory {state_dir} is in use by the server with {owner}") from None
         yield lock
     finally:
         os.close(lock)
@@ -181,7 +175,5 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # macOS caps it elsewhere too; fewer connections, no harm
+        with contextlib.suppress(OSError, ValueError):  # macOS caps it elsewhere too; fewer connections, no harm
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -176,9 +176,7 @@ class Reader:
         cut = self._buffer.find(b"\n", self._at + self._need - 1, self._at + LINE_LIMIT)
         if cut < 0:
             if have >= LINE_LIMIT:
-                raise BadBytes(
-                    f"a line of more than {LINE_LIMIT} bytes, or bytes that are neither text nor packets"
-                )
+                raise BadBytes(f"a line of more than {LINE_LIMIT} bytes, or bytes that are neither text nor packets")
             self._need = have + 1  # what was searched is not searched again
             return None
         line = bytes(self._buffer[self._at : cut])

@@ -142,13 +142,9 @@ class Store:
             sqlite3.Error: it could not be done now.
         """
         db = self._db
-        pages, free = (
-            db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
-        )
+        pages, free = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
         if free > SPARE_PAGES and free > pages // 4:
-            db.executescript(
-                f"PRAGMA incremental_vacuum({SHRINK_PAGES})"
-            )  # `execute` takes one step of it: one page
+            db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")  # `execute` takes one step of it: one page
             return True
         wal = self.path.with_name(self.path.name + "-wal")
         if wal.exists() and wal.stat().st_size > WAL_LIMIT // 4:

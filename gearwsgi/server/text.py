@@ -45,15 +45,12 @@ def _table(lines: Iterable[bytes]) -> bytes:
 
 
 def _status(host: Host, words: list[bytes]) -> bytes:
-    return _table(
-        b"%s\t%d\t%d\t%d" % (f.name, f.total, f.running, f.workers) for f in host.queue.functions.values()
-    )
+    return _table(b"%s\t%d\t%d\t%d" % (f.name, f.total, f.running, f.workers) for f in host.queue.functions.values())
 
 
 def _priority_status(host: Host, words: list[bytes]) -> bytes:
     return _table(
-        b"%s\t%d\t%d\t%d\t%d"
-        % (f.name, len(f.lines[0]), len(f.lines[1]) + f.delayed, len(f.lines[2]), f.workers)
+        b"%s\t%d\t%d\t%d\t%d" % (f.name, len(f.lines[0]), len(f.lines[1]) + f.delayed, len(f.lines[2]), f.workers)
         for f in host.queue.functions.values()
     )
 
@@ -82,8 +79,7 @@ def _show(host: Host, words: list[bytes]) -> bytes:
     match [word.lower() for word in words]:
         case [b"jobs"]:
             return _table(
-                b"%s\t%d\t0\t%d"
-                % (host.handle(job), max(0, job.attempts - (job.state == RUNNING)), job.durable)
+                b"%s\t%d\t0\t%d" % (host.handle(job), max(0, job.attempts - (job.state == RUNNING)), job.durable)
                 for job in jobs
             )
         case [b"unique", b"jobs"]:

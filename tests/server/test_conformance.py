@@ -87,11 +87,7 @@ def test_high_goes_before_normal_before_low_and_each_is_first_in_first_out(serve
             client.submit(b"f", name + number, name + number, kind)
     assert client.table(b"prioritystatus") == [[b"f", b"4", b"4", b"4", b"0"]]
     kinds = [(b"high1", b"high2"), (b"normal1", b"normal2"), (b"low1", b"low2")]
-    expected = [
-        job
-        for one, two in kinds
-        for job in (one, one[:-1] + b" foreground1", two, two[:-1] + b" foreground2")
-    ]
+    expected = [job for one, two in kinds for job in (one, one[:-1] + b" foreground1", two, two[:-1] + b" foreground2")]
     assert server.worker(b"f").drain() == expected
 
 

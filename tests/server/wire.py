@@ -36,6 +36,7 @@ class Wire:
 
     def __init__(self, address: tuple[str, int], **options: Any) -> None:
         self.socket = socket.create_connection(address, timeout=PATIENCE, **options)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
 
     def send(self, kind: int, *args: bytes) -> None:
