@@ -63,8 +63,11 @@ class Bench:
         self.stamps = Stamps(stage.environ["BENCH_STAMPS"])
         self.reset()
 
-    def players(self, *keys: str) -> list[Player]:
-        return [player for player in ALL if player.key in keys and player.key not in self.absent]
+    def players(self, turn: int, *keys: str) -> list[Player]:
+        """Those that are there, another one first each round: whatever the first has of it, each has in turn."""
+        found = [player for player in ALL if player.key in keys and player.key not in self.absent]
+        first = turn % len(found) if found else 0
+        return found[first:] + found[:first]
 
     def reset(self) -> None:
         """Empty queues: a new gearmand and a flushed Redis."""
@@ -122,7 +125,7 @@ class Bench:
 
 def submit(bench: Bench, turn: int) -> None:
     """task() one by one, one thread; and the peers' equivalents."""
-    for player in bench.players("gearwsgi", "bare", "php", "celery", "rq", "huey", "dramatiq"):
+    for player in bench.players(turn, "gearwsgi", "bare", "php", "celery", "rq", "huey", "dramatiq"):
         with bench.attempt("submit", player, turn):
             bench.results.note("submit", player.key, turn, submit_once(bench, player, turn))
     if "celery" not in bench.absent:
@@ -156,7 +159,7 @@ def batch(bench: Bench, turn: int) -> None:
 def body(bench: Bench, turn: int) -> None:
     """A body of 5 MB."""
     n = 6
-    for player in bench.players("gearwsgi", "bare"):
+    for player in bench.players(turn, "gearwsgi", "bare"):
         with bench.attempt("body", player, turn):
             probe = bench.probe(player)
             probe.ask("body", n=1, size=5_000_000)
@@ -218,7 +221,7 @@ def drain_once(bench: Bench, player: Player, n: int, workers: int = 1, wait: flo
 
 def drain(bench: Bench, turn: int) -> None:
     """A full queue, one worker."""
-    for player in bench.players(*BY_KEY):
+    for player in bench.players(turn, *BY_KEY):
         with bench.attempt("drain", player, turn):
             sample = drain_once(bench, player, bench.scaled(player.jobs))
             bench.results.note("drain", player.key, turn, sample)
@@ -234,7 +237,7 @@ def workers(bench: Bench, turn: int) -> None:
 
 def latency(bench: Bench, turn: int) -> None:
     """From the call to the handler's start, all idle; p50. Sample by sample in turn, all workers up."""
-    players = bench.players("gearwsgi", "bare", "php", "celery", "rq", "huey", "dramatiq", "http")
+    players = bench.players(turn, "gearwsgi", "bare", "php", "celery", "rq", "huey", "dramatiq", "http")
     running: list[Running] = []
     try:
         for player in list(players):
@@ -261,7 +264,7 @@ def latency(bench: Bench, turn: int) -> None:
 
 def memory(bench: Bench, turn: int) -> None:
     """Megabytes (PSS of the whole tree) of four workers that have all worked; of eight for gearwsgi."""
-    for player in bench.players("gearwsgi", "celery", "huey", "dramatiq"):
+    for player in bench.players(turn, "gearwsgi", "celery", "huey", "dramatiq"):
         for count in (4, 8) if player.key == "gearwsgi" else (4,):
             key = player.key if count == 4 else "eight"
             with bench.attempt("memory", player, turn):
@@ -283,7 +286,7 @@ def memory_once(bench: Bench, player: Player, count: int) -> float:
 
 def start(bench: Bench, turn: int) -> None:
     """Seconds from the command to the start of the first job, which waits in the queue."""
-    for player in bench.players("gearwsgi", "bare", "php", "celery", "rq", "huey", "dramatiq"):
+    for player in bench.players(turn, "gearwsgi", "bare", "php", "celery", "rq", "huey", "dramatiq"):
         with bench.attempt("start", player, turn):
             bench.results.note("start", player.key, turn, Sample(start_once(bench, player)))
 
@@ -302,7 +305,7 @@ def start_once(bench: Bench, player: Player) -> float:
 
 def behind(bench: Bench, turn: int) -> None:
     """Two workers, short jobs before, beside and after one of 8 s: seconds until the slowest is done."""
-    for player in bench.players("gearwsgi", "celery"):
+    for player in bench.players(turn, "gearwsgi", "celery"):
         with bench.attempt("behind", player, turn):
             bench.results.note("behind", player.key, turn, Sample(behind_once(bench, player)))
     bench.reset()

@@ -82,9 +82,7 @@ def missing() -> dict[str, str]:
         why = "redis-server is not installed (Debian: apt-get install redis-server)"
         absent |= {player.key: why for player in ALL if player.server == "redis"}
     if not _php_has_gearman():
-        absent["php"] = (
-            "php with its gearman extension is not installed (Debian: apt-get install php-cli php-gearman)"
-        )
+        absent["php"] = "php with its gearman extension is not installed (Debian: apt-get install php-cli php-gearman)"
     return absent
 
 

@@ -52,8 +52,14 @@ def http_push() -> Send:
 
     def send(number: int, wait: float) -> None:
         body = json.dumps({"number": number, "wait": wait}).encode()
-        connection.request("POST", "/job", body, {"Content-Type": "application/json"})
-        with connection.getresponse() as response:
+        try:
+            connection.request("POST", "/job", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+            connection.close()  # the server of the last round; this one is new
+            connection.request("POST", "/job", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+        with answer as response:
             response.read()
             if response.status != 200:
                 raise RuntimeError(f"status {response.status}")
@@ -116,12 +122,14 @@ class Gearwsgi(Peer):
             body.close()
 
     def submit(self, start: int, n: int, wait: float = 0.0) -> None:
-        def todo(gearman: Any) -> None:
-            task = gearman.task
-            for number in range(start, start + n):
-                task("/job", {"number": number, "wait": wait})
+        for first in range(start, start + n, 500):  # one request may queue a thousand
 
-        self._request(todo)
+            def todo(gearman: Any, first: int = first) -> None:
+                task = gearman.task
+                for number in range(first, min(first + 500, start + n)):
+                    task("/job", {"number": number, "wait": wait})
+
+            self._request(todo)
 
     def batch(self, start: int, n: int, wait: float = 0.0) -> None:
         """The same, 100 a request, sent together once the response has gone out."""

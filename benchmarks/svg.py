@@ -109,9 +109,7 @@ class _Drawing:
 
     def label_heights(self) -> list[float]:
         """Where each line's name stands: beside its end, pushed down where two would overlap."""
-        wanted = sorted(
-            (self.y(line.points[-1][1]) + 4, place) for place, line in enumerate(self.chart.lines)
-        )
+        wanted = sorted((self.y(line.points[-1][1]) + 4, place) for place, line in enumerate(self.chart.lines))
         heights = [0.0] * len(wanted)
         least = 0.0
         for height, place in wanted:
