@@ -6,10 +6,8 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-from webob import Response
 
 from . import __version__, services
 from .bodies import encode_body
@@ -20,6 +18,9 @@ from .outbox import Submission
 from .payload import make_unique, seal
 from .replay import JOB_KEY
 from .settings import Settings, check_queue
+
+if TYPE_CHECKING:
+    from webob import Response
 
 _log = logging.getLogger("gearwsgi")
 
@@ -200,7 +201,7 @@ class Gearman:
         priority: str = "normal",
         unique: str | None = None,
         timeout: float | None = None,
-    ) -> Response:
+    ) -> "Response":
         """Have `service` run by a worker and wait for its response, whatever its status. Nothing is retried.
 
         Args:
@@ -230,6 +231,8 @@ class Gearman:
         payload = seal(message, queue, self._settings, time.time())
         submission = Submission(queue, _unique(unique, task_id), payload, priority, id=task_id)
         status, pairs, content = self._client.call(submission, seconds)
+        from webob import Response  # for its 40 ms, only who calls imports it
+
         return Response(status=status, headerlist=pairs, app_iter=[content])
 
     def replay(
