@@ -32,10 +32,11 @@ demo: $(VENV)/.has-package
 test: $(VENV)/.has-test
 	@case "$${CI:-}" in '' | 0 | false) ;; *) command -v gearmand >/dev/null || \
 		{ echo 'make test: CI is set, and gearmand is not on this machine' >&2; exit 1; };; esac
-	$(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
-	@command -v gearmand >/dev/null || \
+	@$(PY) -m pytest -n $(JOBS) --dist loadgroup $(ARGS); code=$$?; \
+		command -v gearmand >/dev/null || \
 		echo 'Left out: all tests on gearmand, which is not on this machine (Debian: gearman-job-server).' \
-		'Everything ran on the embedded job server alone.'
+		'What ran, ran on the embedded job server alone.'; \
+		exit $$code
 
 lint: $(VENV)/.has-lint
 	$(PY) -m ruff check .
