@@ -47,6 +47,7 @@ class EmbeddedServer:
         Raises:
             StartError: it did not start within `timeout` seconds; the text is what it said.
         """
+        self.kill()  # one that ended by itself is still to be put away
         theirs, self._lifeline = os.pipe()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed when the process is gone
         command = [sys.executable, "-m", "gearwsgi.server", "--listen", self._listen]
@@ -61,6 +62,7 @@ class EmbeddedServer:
         if found is None:
             text = self.log().strip()
             self.kill()
+            self._clean_up()
             raise StartError(text or f"the job server did not start within {timeout} s")
         self.address, self.pid = found[1], int(found[2])
         return self
@@ -83,9 +85,14 @@ class EmbeddedServer:
 
     def stop(self, timeout: float = 10.0) -> int:
         """End it as SIGTERM does; answers its exit code."""
+        if self._process is not None:
+            self._process.terminate()
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 10.0) -> int:
+        """Wait until it has ended; answers its exit code. It is killed after `timeout` seconds."""
         if self._process is None:
             return 0
-        self._process.terminate()
         try:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -109,6 +116,10 @@ class EmbeddedServer:
         with contextlib.suppress(OSError):
             os.close(self._lifeline)
 
+    def _clean_up(self) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
     def __enter__(self) -> "EmbeddedServer":
         return self.start()
 
@@ -116,5 +127,4 @@ class EmbeddedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        self._clean_up()

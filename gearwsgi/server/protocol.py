@@ -10,6 +10,7 @@ __all__ = ["ARGUMENTS", "BadBytes", "Line", "Packet", "Reader", "TooLarge", "ans
 HEADER = struct.Struct("!4sII")
 REQUEST = b"\0REQ"
 ANSWER = b"\0RES"
+LARGE = 64 * 1024  # bytes of a body that is worth the care not to copy it twice
 LINE_LIMIT = 8192  # bytes of one text command
 
 # Packets that pygearman does not know.
@@ -160,9 +161,10 @@ class Reader:
         buffer, count = self._buffer, ARGUMENTS.get(kind, 0)
         if not count:
             return ()
+        if end - start < LARGE:
+            return tuple(bytes(buffer[start:end]).split(b"\0", count - 1))
         found: list[bytes] = []
-        # Through a view, so that a large body is copied once from a bytearray too.
-        with memoryview(buffer) as view:
+        with memoryview(buffer) as view:  # a large body is copied once
             for _ in range(count - 1):
                 cut = buffer.find(0, start, end)
                 if cut < 0:

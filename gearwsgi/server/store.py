@@ -24,6 +24,8 @@ CREATE TABLE state (prefix TEXT NOT NULL, starts INTEGER NOT NULL);
 """
 INSERT = "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_LARGE = "INSERT INTO job SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE ?"
+UPDATE = "UPDATE job SET position = ?, attempts = ? WHERE id = ?"
+DELETE = "DELETE FROM job WHERE id = ?"
 LARGE = 100_000  # bytes
 ROWS = "SELECT id, function, uniq, data, priority, due, position, attempts FROM job ORDER BY position"
 SPARE_PAGES = 256  # a file may keep that many free pages, and a quarter of its size
@@ -79,6 +81,8 @@ class Store:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         elif db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise StartError(f"can't use {self.path}: it is not a job server's file")
+        # Nobody else can hold the server up with a lock, and a commit is a third cheaper for it.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
         db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
@@ -111,22 +115,22 @@ class Store:
         """
         db = self._db
         jobs = [job for job in insert if job.durable and job.state != GONE]
+        steps: list[tuple[str, tuple[object, ...]]] = []
+        for job in jobs:
+            if len(job.data) < LARGE:
+                steps.append((INSERT, _row(job)))
+            else:
+                # A cached statement keeps a copy of what it was given last: give it little.
+                steps += [(INSERT_LARGE, (*_row(job), True)), (INSERT_LARGE, (*[0] * 8, False))]
+        steps += [(UPDATE, (job.position, job.attempts, job.id)) for job in update]
+        steps += [(DELETE, (id,)) for id in delete]
         try:
-            db.execute("BEGIN IMMEDIATE")
-            for job in jobs:
-                if len(job.data) < LARGE:
-                    db.execute(INSERT, _row(job))
-                else:
-                    db.execute(INSERT_LARGE, (*_row(job), True))
-                    # A cached statement keeps a copy of what it was given last: give it little.
-                    db.execute(INSERT_LARGE, (*[0] * 8, False))
-            changed = [(job.position, job.attempts, job.id) for job in update]
-            if changed:
-                db.executemany("UPDATE job SET position = ?, attempts = ? WHERE id = ?", changed)
-            gone = [(id,) for id in delete]
-            if gone:
-                db.executemany("DELETE FROM job WHERE id = ?", gone)
-            db.execute("COMMIT")
+            if len(steps) > 1:
+                db.execute("BEGIN IMMEDIATE")
+            for sql, values in steps:
+                db.execute(sql, values)
+            if db.in_transaction:
+                db.execute("COMMIT")
         except sqlite3.Error:
             with contextlib.suppress(sqlite3.Error):  # the first error is the one to know
                 if db.in_transaction:

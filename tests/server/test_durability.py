@@ -1,8 +1,11 @@
 """What was said to be queued is there after a crash, in order; what was done is not."""
 
+import contextlib
 import resource
+import shutil
 import sqlite3
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -30,9 +33,15 @@ KINDS = (SUBMIT_JOB_HIGH_BG, SUBMIT_JOB_BG, SUBMIT_JOB_LOW_BG)
 
 
 def rows(server: Embedded) -> int:
-    """Jobs on disk, as another process sees them."""
-    with sqlite3.connect(f"file:{server.state_dir}/jobs.sqlite3?mode=ro", uri=True) as db:
-        return int(db.execute("SELECT count(*) FROM job").fetchone()[0])
+    """Jobs on disk, read from a copy of the files; -1 where they changed meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path in sorted(server.state_dir.glob("jobs.sqlite3*")):
+            shutil.copy(path, folder)
+        try:
+            with contextlib.closing(sqlite3.connect(f"{folder}/jobs.sqlite3")) as db:
+                return int(db.execute("SELECT count(*) FROM job").fetchone()[0])
+        except sqlite3.DatabaseError:
+            return -1
 
 
 def fill(client: Wire, count: int, size: int = 100) -> list[bytes]:

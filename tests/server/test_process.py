@@ -160,7 +160,7 @@ def test_a_signal_ends_it_with_all_that_was_read_answered(embedded: Start, numbe
             while True:
                 wire.expect(JOB_CREATED)
                 created += 1
-    until(lambda: server.server._process is not None and server.server._process.poll() == 0)
+    assert server.server.wait(20) == 0
     assert not (server.state_dir / "jobs.sqlite3-wal").exists()
     server.start()
     assert (server.connect().status(b"f") or (0,))[0] >= created
@@ -169,7 +169,7 @@ def test_a_signal_ends_it_with_all_that_was_read_answered(embedded: Start, numbe
 def test_the_text_command_shutdown_ends_it(embedded: Start) -> None:
     server = embedded()
     assert server.connect().text(b"shutdown") == b"OK"
-    until(lambda: server.server._process is not None and server.server._process.poll() == 0)
+    assert server.server.wait(20) == 0
 
 
 def test_a_graceful_shutdown_waits_for_the_last_connection(embedded: Start) -> None:
@@ -184,7 +184,7 @@ def test_a_graceful_shutdown_waits_for_the_last_connection(embedded: Start) -> N
     worker.complete(handle)
     worker.nothing_more()
     worker.close()
-    until(lambda: server.server._process is not None and server.server._process.poll() == 0)
+    assert server.server.wait(20) == 0
     server.start()
     assert server.worker(b"f").grab() is None
 
