@@ -2,6 +2,7 @@
 
 import contextvars
 import io
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
+from wsgiref.util import FileWrapper
 
 from . import log
 from .errors import JobTimeout
@@ -24,6 +26,9 @@ JOB_KEY = "gearwsgi.job"
 """The environ key that only a replay has: no client can send it."""
 
 WSGIApplication = Callable[..., Iterable[bytes]]
+
+_STATUS = re.compile(r"[0-9]{3}(?: [^\x00-\x1f\x7f]*)?")
+_ENDS_LINE = re.compile(r"[\x00\r\n]")
 
 
 @dataclass(slots=True)
@@ -83,11 +88,12 @@ class Retry(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One attempt's outcome, WORK_COMPLETE's data where it succeeded, and the seconds it took."""
+    """One attempt's outcome, WORK_COMPLETE's data where it succeeded, the seconds it took, and what it raised."""
 
     outcome: Outcome
     data: bytes
     seconds: float
+    error: BaseException | None = None
 
 
 class _Response:
@@ -111,9 +117,12 @@ class _Response:
                 exc_info = None
         elif self.status:
             raise AssertionError("start_response called a second time without exc_info")
-        if not isinstance(status, str) or len(status) < 3 or not status[:3].isdigit() or status[3:4] not in ("", " "):
+        if not isinstance(status, str) or not _STATUS.fullmatch(status):
             raise ValueError(f"start_response called with the status {status!r}, such as '200 OK' is wanted")
-        self.status, self.headers = status, list(headers)
+        pairs = list(headers)
+        for pair in pairs:
+            _check_header(pair)
+        self.status, self.headers = status, pairs
         return self.write
 
     def write(self, chunk: bytes) -> None:
@@ -143,9 +152,18 @@ class _Response:
         return next((str(value) for key, value in self.headers if key.lower() == name), "")
 
 
+def _check_header(pair: Any) -> None:
+    """What a server would refuse in a response's header, so that a job fails where a request would."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        raise TypeError(f"start_response called with the header {pair!r}, such as ('Content-Type', 'text/plain')")
+    if any(_ENDS_LINE.search(text) for text in pair):
+        raise ValueError(f"start_response called with the header {pair!r}, which has a control character")
+
+
 def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
     """The environ of a replay: as a server would make it, and the job. Nothing of the submitting process is in it."""
     path, query = path_info(task.path)
+    task_id = _native(job.id)
     host, _, port = task.host.rpartition(":") if not task.host.endswith("]") else (task.host, "", "")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": task.method,
@@ -162,16 +180,17 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
         "wsgi.url_scheme": task.scheme,
         "wsgi.input": io.BytesIO(task.body),
         "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": FileWrapper,
         "wsgi.errors": errors,
         "wsgi.multithread": False,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
-        "HTTP_X_GEARMAN_TASK": job.id,
-        "HTTP_X_GEARMAN_SERVICE": job.service.encode("utf-8", "replace").decode("latin-1"),
-        "HTTP_X_GEARMAN_QUEUE": job.queue,
+        "HTTP_X_GEARMAN_TASK": task_id,
+        "HTTP_X_GEARMAN_SERVICE": _native(job.service),
+        "HTTP_X_GEARMAN_QUEUE": _native(job.queue),
         "HTTP_X_GEARMAN_ATTEMPT": str(job.attempt),
         "HTTP_X_GEARMAN_MAX_ATTEMPTS": str(job.max_attempts),
-        "HTTP_IDEMPOTENCY_KEY": job.id,
+        "HTTP_IDEMPOTENCY_KEY": task_id,
         JOB_KEY: job,
     }
     if task.remote_user is not None:
@@ -180,6 +199,8 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
         environ["CONTENT_LENGTH"] = str(len(task.body))
     seen: set[str] = set()
     for name, value in task.headers:
+        if "_" in name:
+            continue  # as servers do: in the environ X_Forwarded-For could not be told from X-Forwarded-For
         key = name.upper().replace("-", "_")
         key = key if key == "CONTENT_TYPE" else "HTTP_" + key
         if key in seen:
@@ -188,6 +209,11 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
         environ[key] = value
     environ.setdefault("HTTP_USER_AGENT", "gearwsgi")
     return environ
+
+
+def _native(text: str) -> str:
+    """Text as PEP 3333 wants it in an environ: each byte of its UTF-8 is one character."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result:
@@ -212,7 +238,7 @@ def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result
     except BaseException as caught:  # SystemExit too: whatever the application does is this attempt's outcome
         error = caught
         _show_traceback(errors, caught)
-    return Result(*_judge(task, job, response, error), time.perf_counter() - began)
+    return Result(*_judge(task, job, response, error), time.perf_counter() - began, error)
 
 
 def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job: Job) -> None:
