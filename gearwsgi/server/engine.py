@@ -1,10 +1,12 @@
 """The server's process: sockets, signals, the clock, and one commit a turn of the event loop."""
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import ssl
 import time
+from collections import deque
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import inf
@@ -15,8 +17,9 @@ from gearman import protocol as numbers
 from gearwsgi import message
 from gearwsgi.errors import BadMessage, SpoolError
 from gearwsgi.server.connection import NOOP, Connection
-from gearwsgi.server.jobs import Job, Peer, Queue
+from gearwsgi.server.jobs import Job, Peer
 from gearwsgi.server.protocol import answer, error
+from gearwsgi.server.queues import Queue
 from gearwsgi.server.store import Store
 from gearwsgi.spool import Letter, Spool
 
@@ -24,8 +27,9 @@ __all__ = ["Server"]
 
 log = logging.getLogger("gearwsgi.server")
 
-WRITE_BEHIND = 0.05  # seconds that a finished job may still be on disk
+WRITE_BEHIND = 0.01  # seconds that a finished job may still be on disk, so that many go in one commit
 RETRY_WRITE = 1.0  # seconds to wait with what could not be written
+WARNINGS = 20  # log lines in ten seconds at most about what others do wrong
 CLOSE_PATIENCE = 2.0  # seconds that a stop waits for answers to be read
 PRIORITIES = ("high", "normal", "low")
 
@@ -61,7 +65,9 @@ class Server:
         self._tick: asyncio.TimerHandle | None = None
         self._tick_at = inf
         self._buffered = 0
-        self._warned: dict[str, float] = {}
+        self._warnings: deque[float] = deque(maxlen=WARNINGS)  # when the last ones were logged
+        self._closing = False
+        self._all_left = asyncio.Event()
         now = time.time()
         for row in store.rows():
             self.queue.restore(row, now)
@@ -95,16 +101,13 @@ class Server:
         for handle in (self._turn, self._behind, self._shrink, self._tick):
             if handle is not None:
                 handle.cancel()
-        connections, self._connections = (
-            self._connections,
-            set(),
-        )  # from here on, nobody's leaving changes the queue
-        for connection in connections:
+        self._closing = True  # from here on, nobody's leaving changes the queue
+        for connection in self._connections:
             connection.transport.close()
-        deadline = self._loop.time() + CLOSE_PATIENCE
-        while any(c.transport.get_write_buffer_size() for c in connections) and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)
-        for connection in connections:
+        if self._connections:
+            with contextlib.suppress(TimeoutError):  # who does not read in time gets no more
+                await asyncio.wait_for(self._all_left.wait(), CLOSE_PATIENCE)
+        for connection in self._connections:
             connection.transport.abort()
         self.store.close()
 
@@ -114,9 +117,11 @@ class Server:
 
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
-        if connection not in self._connections:
-            return
         self._connections.discard(connection)
+        if self._closing:
+            if not self._connections:
+                self._all_left.set()
+            return
         self.queue.close(connection, time.time())
         self.after(connection)
         self.dirty.discard(connection)
@@ -151,13 +156,11 @@ class Server:
         self.tell(clients, answer(numbers.GEARMAN_COMMAND_WORK_FAIL, self.handle(job)))
 
     def warn(self, what: str) -> None:
-        """Log a trouble that others cause; the same one at most every ten seconds."""
+        """Log a trouble that others cause; when there are many, not all of them."""
         now = self._loop.time()
-        if self._warned.get(what, -inf) + 10 <= now:
-            if len(self._warned) > 1000:
-                self._warned.clear()
-            self._warned[what] = now
-            log.warning(what)
+        if len(self._warnings) < WARNINGS or self._warnings[0] + 10 < now:
+            self._warnings.append(now)
+            log.warning("%s%s", what, " (more like this follow)" if len(self._warnings) == WARNINGS else "")
 
     # The turn
 

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import gearwsgi
-from gearwsgi.server.jobs import RUNNING, Job, Peer, Queue
+from gearwsgi.server.jobs import RUNNING, Job, Peer
+from gearwsgi.server.queues import Queue
 
 __all__ = ["Host", "run"]
 
 OK = b"OK\r\n"
+PRINTABLE = bytes(byte if byte >= 32 else ord("?") for byte in range(256))  # what would break a line or a column
 
 
 class Host(Protocol):
@@ -44,20 +46,27 @@ def _table(lines: Iterable[bytes]) -> bytes:
     return b"".join(line + b"\n" for line in lines) + b".\n"
 
 
+def _shown(name: bytes) -> bytes:
+    return name.translate(PRINTABLE)
+
+
 def _status(host: Host, words: list[bytes]) -> bytes:
-    return _table(b"%s\t%d\t%d\t%d" % (f.name, f.total, f.running, f.workers) for f in host.queue.functions.values())
+    return _table(
+        b"%s\t%d\t%d\t%d" % (_shown(f.name), f.total, f.running, f.workers) for f in host.queue.functions.values()
+    )
 
 
 def _priority_status(host: Host, words: list[bytes]) -> bytes:
     return _table(
-        b"%s\t%d\t%d\t%d\t%d" % (f.name, len(f.lines[0]), len(f.lines[1]) + f.delayed, len(f.lines[2]), f.workers)
+        b"%s\t%d\t%d\t%d\t%d"
+        % (_shown(f.name), len(f.lines[0]), len(f.lines[1]) + f.delayed, len(f.lines[2]), f.workers)
         for f in host.queue.functions.values()
     )
 
 
 def _workers(host: Host, words: list[bytes]) -> bytes:
     return _table(
-        b" ".join([b"%d %s %s :" % (fd, address.encode(), peer.name), *peer.functions])
+        b" ".join([b"%d %s %s :" % (fd, address.encode(), _shown(peer.name)), *map(_shown, peer.functions)])
         for fd, address, peer in host.peers()
     )
 
@@ -83,7 +92,7 @@ def _show(host: Host, words: list[bytes]) -> bytes:
                 for job in jobs
             )
         case [b"unique", b"jobs"]:
-            return _table(job.unique for job in jobs)
+            return _table(_shown(job.unique) for job in jobs)
     return b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n" if words else _unknown(b"show")
 
 

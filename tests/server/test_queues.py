@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from gearwsgi.server.jobs import GONE, Job, Peer, Queue, Row
+from gearwsgi.server.jobs import GONE, Job, Peer, Row
+from gearwsgi.server.queues import Queue
 
 NAMES = [b"f", b"g"]
 UNIQUES = [b"", b"a", b"b", b"-"]
