@@ -132,13 +132,12 @@ class Claim:
         self._bytes[1] = sequence
         return self._bytes[0] != sequence
 
-    def is_started(self, sequence: int) -> bool:
-        """Whether the worker has started this job."""
-        return self._bytes[1] == sequence
+    def is_at(self, sequence: int) -> bool:
+        """Whether the last job that the worker has started is this one; 0: none yet.
 
-    def reset(self) -> None:
-        """Forget both, for a new worker."""
-        self._bytes[0] = self._bytes[1] = 0
+        Ask for the job before: an application may write rubbish here, and that must not look like "not started".
+        """
+        return self._bytes[1] == sequence
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -8,16 +8,31 @@ import signal
 import socket
 import sys
 import time
-from types import FrameType
+from types import FrameType, NoneType
 from typing import Any
 
 from . import channel, log
-from .errors import BadMessage, JobTimeout
+from .errors import BadMessage, JobTimeout, ProtocolError
 from .message import Message
 from .payload import Grabbed, open_payload
 from .policy import Outcome
 from .replay import Job, Result, WSGIApplication, describe, error_reply, replay
 from .settings import Settings
+
+
+_TIMER_MAX = 1e8
+"""Seconds that the system's timer takes; over three years."""
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "kind": (str,),
+    "reason": (str,),
+    "status": (int,),
+    "location": (str,),
+    "retry_after": (str,),
+    "retry_in": (int, float, NoneType),
+    "never": (bool,),
+    "response": (str,),
+}
 
 
 class Child:
@@ -74,6 +89,10 @@ class Child:
         if os.getpid() != self._pid:
             # The application forked and the copy came back here: the job is its parent's.
             os._exit(0)
+        if not self._claim.is_at(sequence):
+            # It wrote where it has nothing to write, and most likely to the pipe too: what lies ahead must not suffer.
+            log.write(grabbed.handle_name, "the application has written to file descriptors that are not its own")
+            os._exit(os.EX_SOFTWARE)
         if self._max_rss is not None and resident_megabytes() > self._max_rss:
             answer = channel.frame(channel.RETIRING, sequence) + answer
         self._pipe.sendall(answer)
@@ -118,10 +137,10 @@ class Child:
     def _run_in_time(self, task: Message, job: Job) -> Result:
         self._limit = self._settings.time_limit(task)
         self._late = False
-        self._armed = True
-        signal.setitimer(signal.ITIMER_REAL, self._limit)
         try:
             try:
+                self._armed = True
+                signal.setitimer(signal.ITIMER_REAL, min(max(self._limit, 0.001), _TIMER_MAX))
                 result = replay(self._app, task, job, self._stream)
             finally:
                 self._armed = False
@@ -157,11 +176,19 @@ def read_outcome(payload: bytes) -> Outcome:
     """The outcome in a FAILED frame.
 
     Raises:
-        ValueError, TypeError: it is none.
+        ProtocolError: it is none; the application may have written it.
     """
-    values = json.loads(payload)
-    values["response"] = values["response"].encode("latin-1")
-    return Outcome(**values)
+    try:
+        values = json.loads(payload)
+        for name, types in _TYPES.items():
+            if not isinstance(values[name], types) or (isinstance(values[name], bool) and bool not in types):
+                raise ValueError(f"{name} is {values[name]!r}")
+        if values["kind"] not in ("response", "exception", "timeout", "lost", "refused"):
+            raise ValueError(f"kind is {values['kind']!r}")
+        values["response"] = values["response"].encode("latin-1")
+        return Outcome(**values)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ProtocolError(f"an outcome that can't be read: {error}") from error
 
 
 def resident_megabytes() -> float:

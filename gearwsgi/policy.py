@@ -13,6 +13,9 @@ NEVER_RETRIED = frozenset({501})
 MAX_RETRY_AFTER = 24 * 3600.0
 """Seconds that a response's Retry-After is clamped to."""
 
+MAX_DELAY = 10 * 365 * 86400.0
+"""Seconds that a handler's own delay is clamped to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -99,7 +102,7 @@ def decide(
         delay = retry_after(outcome.retry_after, now)
     if delay is None:
         delay = backoff(attempt, limits.backoff_min, limits.backoff_max, random)
-    return RetryAt(now + delay, reason)
+    return RetryAt(now + min(max(delay, 0.0), MAX_DELAY), reason)
 
 
 def succeeded(outcome: Outcome) -> bool:

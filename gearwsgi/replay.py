@@ -14,11 +14,13 @@ from wsgiref.util import FileWrapper
 
 from . import log
 from .errors import JobTimeout
-from .message import Message, path_info, write_response
+from .message import Message, one_line, path_info, write_response
 from .policy import Outcome, succeeded
 
 KEPT_BODY = 1 << 20
 """Bytes of a response's body that are kept; a longer body is read to its end and dropped."""
+MAX_REASON = 500
+"""Characters of an exception's text that travel; its traceback is in the log."""
 KEPT_OF_FAILURE = 4096
 """Bytes of a failed response's body that a dead letter shows."""
 
@@ -119,6 +121,8 @@ class _Response:
             raise AssertionError("start_response called a second time without exc_info")
         if not isinstance(status, str) or not _STATUS.fullmatch(status):
             raise ValueError(f"start_response called with the status {status!r}, such as '200 OK' is wanted")
+        if not status.isprintable() or any("\n" in value or "\r" in value for _, value in headers):
+            raise ValueError("start_response called with a line break in the status or in a header")
         pairs = list(headers)
         for pair in pairs:
             _check_header(pair)
@@ -203,17 +207,16 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
             continue  # as servers do: in the environ X_Forwarded-For could not be told from X-Forwarded-For
         key = name.upper().replace("-", "_")
         key = key if key == "CONTENT_TYPE" else "HTTP_" + key
-        if key in seen:
-            value = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + value
+        folded = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") if key in seen else ""
         seen.add(key)
-        environ[key] = value
+        environ[key] = folded + value
     environ.setdefault("HTTP_USER_AGENT", "gearwsgi")
     return environ
 
 
 def _native(text: str) -> str:
     """Text as PEP 3333 wants it in an environ: each byte of its UTF-8 is one character."""
-    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("latin-1")
 
 
 def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result:
@@ -264,7 +267,8 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
     if error is not None:
         name = type(error).__name__
         delay = error.delay if isinstance(error, Retry) else retry.delay if retry else None
-        return Outcome("exception", f"{name}: {error}" if str(error) else name, retry_in=delay), b""
+        reason = one_line(f"{name}: {error}" if str(error) else name, MAX_REASON)
+        return Outcome("exception", reason, retry_in=delay), b""
     status = int(response.status[:3])
     outcome = Outcome("response", response.status, status=status)
     if succeeded(outcome):

@@ -30,7 +30,8 @@ class Held:
     job: Grabbed
     link: Link
     generation: int
-    sequence: int
+    grabbed_at: float
+    sequence: int = 0
     since: float = 0.0
     started: float = 0.0
     claimed: float = 0.0
@@ -79,7 +80,8 @@ class Settler:
         """Do with a job whose attempt ended what its outcome asks for."""
         now = time.time()
         try:
-            task = open_payload(held.job, self._settings, now, trusted=held.trusted)
+            # Its signature was young enough when it came: it does not grow old while the job runs.
+            task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
         except BadMessage as error:
             self._bury(held, None, str(error), outcome)
             return
@@ -100,7 +102,7 @@ class Settler:
     def hand_back(self, held: Held) -> bool:
         """Queue a job again that was never started, and answer the old one; whether it can be."""
         try:
-            task = open_payload(held.job, self._settings, time.time(), trusted=held.trusted)
+            task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
         except BadMessage:
             return False
         unique = make_unique(task.id, task.attempt, "~" + secrets.token_hex(3))

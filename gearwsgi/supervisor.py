@@ -316,7 +316,7 @@ class Supervisor:
         elif "exit" in message:
             owner = generation.owners.pop(message["exit"], None)
             if owner is not None:
-                owner.on_exit(message["status"])
+                owner.on_exit(message["exit"], message["status"])
 
     def _on_loaded(self, generation: Generation, settings: Settings) -> None:
         if generation is not self._loading:

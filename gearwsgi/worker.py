@@ -4,6 +4,8 @@ A slot takes one job at a time. While its jobs are short it holds one more ahead
 hides the round trip; what has waited ahead for a second is claimed back and handed back to the job server.
 """
 
+import os
+import re
 import signal
 import socket
 import time
@@ -27,12 +29,13 @@ AHEAD_MAX = 1.0
 """Seconds that a job may wait ahead."""
 GRACE = 5.0
 """Seconds from a job's time limit, when it gets an exception, to SIGKILL."""
-EXIT_REPORT = 2.0
+EXIT_REPORT = 5.0
 """Seconds to wait for the fork server's word on how a process ended."""
 RESPAWN_MAX = 10.0
 """Seconds between two starts of a process that dies while it starts, at most."""
 
 _REMEMBERED = 8
+_REPLY = re.compile(rb"\r\nX[-_]Gearman[-_]Reply[ \t]*:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,8 @@ class Slot:
         self._ready = self._was_ready = False
         self._retiring = False
         self._jobs_of_process = 0
+        self._answered = 0
         self._job_limit = yard.job_limit()
-        self._started_at = 0.0
         self._start_failures = 0
         self._spawn_at = 0.0
         self._pipe_lost_at = 0.0
@@ -124,9 +127,8 @@ class Slot:
         self._frames = channel.FrameReader()
         self._stream = self._yard.make_stream(ours, self._on_pipe, self._on_pipe_closed)
         self._ready = self._was_ready = self._retiring = False
-        self._jobs_of_process = 0
+        self._jobs_of_process = self._answered = 0
         self._job_limit = self._yard.job_limit()
-        self._started_at = time.monotonic()
         self._spawn_at = self._pipe_lost_at = 0.0
         self._pipe_trouble = ""
         self.pid = 0
@@ -135,20 +137,23 @@ class Slot:
         """The fork server has started our process."""
         self.pid = pid
 
-    def on_exit(self, status: int | None) -> None:
-        """Our process is gone: its exit status, negative for a signal, None where nobody knows."""
+    def on_exit(self, pid: int, status: int | None) -> None:
+        """A process of ours is gone: its exit status, negative for a signal, None where nobody knows."""
+        if pid != self.pid:
+            return  # one that was given up before
+        self.pid = 0
         if self._stream is not None:
-            self._stream.receive()  # what it answered before its end counts
-            self._stream.close()
-            self._stream = None
+            stream = self._stream
+            stream.receive()  # what it answered before its end counts
+            stream.close()
+        self._stream = None
         claim, self._claim = self._claim, None
         self._ready = False
-        pid, self.pid = self.pid, 0
         self._pipe_lost_at = 0.0
         now = time.monotonic()
         reason = self._why(status, now)
         held = self.running
-        if held is not None and claim is not None and claim.is_started(held.sequence):
+        if held is not None and claim is not None and not claim.is_at(self._answered):
             # Anything else that it had was not started, and goes to the next process as it is.
             self.running, self.ahead = self.ahead, None
             log.write(held.handle, f"worker process {pid} {reason}")
@@ -250,10 +255,8 @@ class Slot:
         now = time.monotonic()
         outcome = None
         if kind == channel.FAILED:
-            try:
-                outcome = read_outcome(payload)
-            except (ValueError, TypeError, KeyError) as error:
-                raise ProtocolError(f"an outcome that can't be read: {error}") from error
+            outcome = read_outcome(payload)
+        self._answered = sequence
         self.running, self.ahead = self.ahead, None
         if self.running is not None:
             self.running.started = now
@@ -313,7 +316,7 @@ class Slot:
         """We have one."""
         if not job.unique:
             job = replace(job, unique=job.handle)
-        held = Held(job, link, link.generation, 0)
+        held = Held(job, link, link.generation, time.time())
         if not self.draining:
             self._give(held)
         elif can_be_handed_back(job.payload):
@@ -394,6 +397,7 @@ class Slot:
             "job": held.handle if held is not None else "",
             "age": round(now - held.started, 1) if held is not None and held.started else 0.0,
             "done": self.jobs_done,
+            "memory": resident(self.pid),
         }
 
     def _is_up(self) -> bool:
@@ -430,7 +434,7 @@ class Slot:
             self._spawn()
         if self._pipe_lost_at and now - self._pipe_lost_at > EXIT_REPORT:
             self.kill()
-            self.on_exit(None)
+            self.on_exit(self.pid, None)
         self._watch_running(now)
         self._watch_ahead(now)
         if self.draining:
@@ -460,7 +464,7 @@ class Slot:
         if not held.claimed:
             if now - held.since > AHEAD_MAX and can_be_handed_back(held.job.payload):
                 self._take_back(held)
-        elif now > held.claimed and not self._claim.is_started(held.sequence):
+        elif now > held.claimed and self.running is not None and self._claim.is_at(self.running.sequence):
             # Claimed a turn ago and not started: the process will skip it.
             held.returned = not held.can_answer or self._yard.settler.hand_back(held)
 
@@ -471,9 +475,19 @@ class Slot:
             self._claim.take(held.sequence)
 
 
+def resident(pid: int) -> str:
+    """A process's resident memory for people, such as `23 MB`; empty where the system doesn't say."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            pages = int(file.read().split()[1])
+    except OSError:
+        return ""
+    return f"{pages * os.sysconf('SC_PAGE_SIZE') / 1e6:.0f} MB"
+
+
 def can_be_handed_back(payload: bytes) -> bool:
     """Whether a job may be submitted again as a background job: not where someone may wait for its answer.
 
     That is a `call()`, and a plain call, of which only its sender knows.
     """
-    return payload[:1] != b"{" and payload.find(b"\r\nX-Gearman-Reply:", 0, payload.find(b"\r\n\r\n")) < 0
+    return payload[:1] != b"{" and _REPLY.search(payload, 0, payload.find(b"\r\n\r\n")) is None

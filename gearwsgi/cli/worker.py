@@ -1,6 +1,8 @@
 """`gearwsgi worker`."""
 
+import math
 import os
+from typing import Any
 
 import click
 
@@ -29,6 +31,21 @@ def _read_queues(context: click.Context, parameter: click.Parameter, value: str 
     return queues
 
 
+class Seconds(click.FloatRange):
+    """Seconds up to some thirty years; `nan` and `inf` are none."""
+
+    name = "seconds"
+
+    def __init__(self, low: float) -> None:
+        super().__init__(low, 1e9)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return number
+
+
 @click.command()
 @click.argument("app", metavar="MODULE:NAME")
 @click.option("-w", "--workers", type=click.IntRange(1, 1000), help="Worker processes.  [default: number of cores]")
@@ -38,10 +55,10 @@ def _read_queues(context: click.Context, parameter: click.Parameter, value: str 
     metavar="NAMES",
     help="Queues (Gearman functions) with commas; mail:2 reserves two workers.  [default: the middleware's]",
 )
-@click.option("-t", "--timeout", type=click.FloatRange(0.01), help="Seconds that a job may run; overrides job_timeout.")
+@click.option("-t", "--timeout", type=Seconds(0.01), help="Seconds that a job may run; overrides job_timeout.")
 @click.option(
     "--graceful-timeout",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=30.0,
     show_default=True,
     help="Seconds to finish jobs at TERM.",
