@@ -222,17 +222,20 @@ def _not_found(environ: Mapping[str, Any], start_response: Callable[..., Any]) -
 
 def find_middleware(app: Any) -> GearmanMiddleware | None:
     """The GearmanMiddleware that `app` is, holds (as Flask's `app.wsgi_app`), or wraps in other middleware; or None."""
+    return next((part for part in walk(app) if isinstance(part, GearmanMiddleware)), None)
+
+
+def walk(app: Any) -> Iterator[Any]:
+    """`app`, and then every callable that it holds or wraps, the nearest first."""
     queue: deque[Any] = deque([app])
     seen: set[int] = set()
     while queue and len(seen) < _MAX_OBJECTS:
         current = queue.popleft()
-        if isinstance(current, GearmanMiddleware):
-            return current
         if id(current) in seen:
             continue
         seen.add(id(current))
+        yield current
         queue.extend(value for value in _parts(current) if callable(value) and not isinstance(value, type))
-    return None
 
 
 def _parts(thing: Any) -> list[Any]:

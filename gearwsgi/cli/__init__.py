@@ -23,6 +23,7 @@ _COMMANDS = {
     "status": ("gearwsgi.cli.tasks", "show_status"),
     "outbox": ("gearwsgi.cli.tasks", "outbox"),
     "dead": ("gearwsgi.cli.dead", "dead"),
+    "check": ("gearwsgi.cli.check", "check"),
 }
 
 

@@ -1,0 +1,192 @@
+"""`gearwsgi check`: what a deploy would stumble over, found before it."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from .. import services
+from ..connection import Connection
+from ..dead import DeadLetters
+from ..errors import AppLoadError, GearwsgiError, InvalidTask, SpoolError
+from ..loading import load_application
+from ..outbox import Outbox
+from ..settings import Address, Settings, read_settings
+from ..spool import make_private_folder
+from ..status import read_all
+from .common import console, make_table
+from .routes import find_router
+
+EXIT_PROBLEM = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the table.
+
+    Attributes:
+        part: `application`, `task`, `server`, `keys`, `state`, `supervisor`.
+        what: which one.
+        state: `problem` makes the exit code 1; `warning` is worth a look.
+        text: what was found, and what to do.
+    """
+
+    part: str
+    what: str
+    state: Literal["ok", "warning", "problem"]
+    text: str
+
+
+@click.command()
+@click.argument("app", metavar="MODULE:NAME", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--live", is_flag=True, help="Only whether a supervisor of this state directory lives: a health check.")
+def check(app: str | None, as_json: bool, live: bool) -> int:
+    """Check the WSGI application MODULE:NAME and what it needs. The exit code is 1 where there is a problem.
+
+    With --live the application may be left out: then the environment says which state directory.
+    """
+    findings: list[Finding]
+    if live:
+        settings = load_application(app)[1].settings if app else read_settings({})
+        findings = [_supervisor(settings)]
+    elif app is None:
+        raise click.UsageError("give an application as MODULE:NAME")
+    else:
+        findings = list(_check(app))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        rows = [[finding.state, finding.part, finding.what, finding.text] for finding in findings]
+        console().print(make_table(["", "part", "what", "found"], rows, keep=(0, 1)))
+    return EXIT_PROBLEM if any(finding.state == "problem" for finding in findings) else 0
+
+
+def _check(app: str) -> Iterator[Finding]:
+    try:
+        application, middleware = load_application(app)
+    except AppLoadError as error:
+        yield Finding("application", app, "problem", str(error))
+        return
+    settings = middleware.settings
+    router = find_router(application)
+    asked = f"its router is {router[0]}'s" if router else "its router can't be asked which targets exist"
+    yield Finding("application", app, "ok", f"has its GearmanMiddleware; {asked}")
+    yield from _tasks(settings, router[1] if router else None)
+    for address in settings.servers:
+        yield _server(address, settings)
+    yield _keys(settings)
+    yield from _state(settings)
+
+
+def _tasks(settings: Settings, ask: Any) -> Iterator[Finding]:
+    for name in settings.tasks:
+        try:
+            target = services.resolve(name, settings.tasks, settings.resolver)
+        except InvalidTask as error:
+            yield Finding("task", name, "problem", str(error))
+            continue
+        trouble = ask(target) if ask is not None else ""
+        yield Finding("task", name, "problem" if trouble else "ok", f"{target}" + (f": {trouble}" if trouble else ""))
+
+
+def _server(address: Address, settings: Settings) -> Finding:
+    what = str(address)
+    try:
+        connection = Connection(address, settings.connect_timeout)
+        try:
+            version = " ".join(connection.admin("version", settings.connect_timeout)).removeprefix("OK ").strip()
+            pid = " ".join(connection.admin("getpid", settings.connect_timeout)).removeprefix("OK ").strip()
+        finally:
+            connection.close()
+    except GearwsgiError as error:
+        if settings.embedded:
+            return Finding("server", what, "ok", "embedded; does not run now, the worker starts it and keeps its jobs")
+        return Finding("server", what, "problem", f"does not answer: {error}")
+    if "gearwsgi" in version:
+        return Finding("server", what, "ok", f"version {version}, keeps its jobs over a restart")
+    if settings.embedded:
+        return Finding("server", what, "warning", f"another job server ({version}) is where the embedded one would be")
+    return _gearmand(address, version, pid)
+
+
+def _gearmand(address: Address, version: str, pid: str) -> Finding:
+    """Whether it keeps jobs, gearmand doesn't say; on this machine its command line does."""
+    queue = _queue_type(pid) if address.is_loopback and pid.isdigit() else None
+    if queue is None:
+        text = "whether it keeps its jobs over a restart can't be seen from here"
+    elif queue == "builtin":
+        text = "keeps its jobs in memory: they are lost when it ends; -q libsqlite3 keeps them"
+        return Finding("server", str(address), "warning", f"gearmand {version}, {text}")
+    elif queue == "redis":
+        text = "-q redis cuts messages at a NUL and refuses delays; -q libsqlite3 does not"
+        return Finding("server", str(address), "problem", f"gearmand {version}, {text}")
+    else:
+        text = f"keeps its jobs over a restart ({queue})"
+    return Finding("server", str(address), "ok", f"gearmand {version}, {text}")
+
+
+def _queue_type(pid: str) -> str | None:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+    except OSError:
+        return None
+    if "gearmand" not in os.path.basename(words[0]):
+        return None  # another one's process: the server is in a container, or behind a tunnel
+    for place, word in enumerate(words):
+        if word in ("-q", "--queue-type"):
+            return words[place + 1].lower()
+        if word.startswith(("-q", "--queue-type=")):
+            return word.removeprefix("--queue-type=").removeprefix("-q").lower()
+    return "builtin"
+
+
+def _keys(settings: Settings) -> Finding:
+    reachable = [str(address) for address in settings.servers if not address.is_loopback]
+    if settings.secret_keys:
+        return Finding("keys", "secret_keys", "ok", f"{len(settings.secret_keys)} set: only signed messages run")
+    if reachable:
+        text = f"none, and {', '.join(reachable)} can be reached by others: whoever does can run any request; set some"
+        return Finding("keys", "secret_keys", "problem", text)
+    return Finding("keys", "secret_keys", "ok", "none, and the job server is on loopback")
+
+
+def _state(settings: Settings) -> Iterator[Finding]:
+    folder = settings.state_dir.absolute()
+    try:
+        if folder.exists():
+            make_private_folder(folder)  # says what is wrong with it
+            trouble = "" if os.access(folder, os.R_OK | os.W_OK | os.X_OK) else "can't be written to by this user"
+        else:
+            above = next(parent for parent in folder.parents if parent.exists())
+            trouble = "" if os.access(above, os.W_OK | os.X_OK) else f"can't be made: {above} is not writable"
+        outbox, dead = len(Outbox(settings).spool.names()), len(DeadLetters(settings).spool.names())
+    except SpoolError as error:
+        yield Finding("state", str(folder), "problem", str(error))
+        return
+    if trouble:
+        yield Finding("state", str(folder), "problem", trouble)
+        return
+    yield Finding("state", str(folder), "ok", "usable" if folder.exists() else "will be made")
+    if outbox:
+        yield Finding("state", "outbox", "warning", f"{outbox} task(s) wait for a job server")
+    if dead:
+        yield Finding("state", "dead letters", "warning", f"{dead}; `gearwsgi dead list --app …` shows them")
+
+
+def _supervisor(settings: Settings) -> Finding:
+    """A supervisor that lives: its status file is fresh, so its loop turns."""
+    found = list(read_all(settings.state_dir))
+    folder = str(settings.state_dir.absolute())
+    for each in found:
+        if each["fresh"] and not each["stopping"]:
+            text = f"pid {each['pid']} of {each['app']}, {len(each['workers'])} worker(s)"
+            return Finding("supervisor", folder, "ok", text)
+    if not found:
+        return Finding("supervisor", folder, "problem", "none runs with this state directory")
+    states = ", ".join(f"pid {each['pid']} {'stops' if each['fresh'] else 'does not respond'}" for each in found)
+    return Finding("supervisor", folder, "problem", states)
