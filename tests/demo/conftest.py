@@ -44,7 +44,8 @@ class Tree:
         self.environ = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("GEAR", "PYTEST", "PYTHONPATH", "VIRTUAL_ENV", "HOST", "PORT"))
+            # VENV and its like come from the `make test` that may have started this.
+            if not name.startswith(("GEAR", "PYT", "VIRTUAL_ENV", "HOST", "PORT", "MAKE", "MFLAGS", "VENV", "ARGS"))
         }
         self.environ[MARK] = str(folder)
         self.path_begins_with(Path(sys.executable).parent)  # `python3` is the one that runs the tests

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Tree, wait_until
+from .conftest import Tree, free_port, wait_until
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4} ")
 READY = " worker ready: "
@@ -100,6 +100,22 @@ def test_run_sh_fails_with_the_reason_when_the_application_can_not_be_imported(t
     assert "the reason of it" in done.stderr
     assert "nohup.out" in done.stderr
     assert not tree.pid_file.exists()
+    assert tree.is_quiet()
+
+
+def test_run_sh_fails_with_the_reason_when_something_else_holds_the_port(make_tree: Callable[..., Tree]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        tree = make_tree(servers=f"embedded://127.0.0.1:{taken.getsockname()[1]}")
+        done = tree.run("sh", "run.sh")
+    assert done.returncode == 1
+    assert "is taken by something" in done.stderr
+    assert tree.is_quiet()
+
+
+def test_run_sh_starts_while_no_job_server_answers(make_tree: Callable[..., Tree]) -> None:
+    tree = make_tree(servers=f"127.0.0.1:{free_port()}")
+    tree.start()
+    tree.stop()
     assert tree.is_quiet()
 
 
