@@ -1,6 +1,7 @@
 """The outbox: tasks on disk that no job server has taken yet, and the relay that submits them."""
 
 import logging
+import math
 import re
 import secrets
 import threading
@@ -17,7 +18,7 @@ from .spool import Letter, Spool
 _log = logging.getLogger("gearwsgi")
 
 _OUR_ID = re.compile(r"[0-9a-f]{32}")
-_REFUSED_AGAIN = 30.0
+_REFUSED_AGAIN = 5.0
 """Seconds until a submission that the job server refused is tried again."""
 
 
@@ -88,16 +89,15 @@ class Outbox:
         fields = letter.fields
         try:
             queue, at, priority = fields["queue"], float(fields["at"]), fields["priority"]
-            if priority not in message.PRIORITIES or not queue or not letter.message:
+            if priority not in message.PRIORITIES or not queue or not letter.message or not math.isfinite(at):
                 raise ValueError("a field of its head has a wrong value")
-            submission = Submission(queue, fields["unique"], letter.message, priority, at, fields["id"])
+            # Only what one of our keys signed is signed anew: `dead retry` may have put here what a stranger sent.
+            payload = letter.message
+            if keys := self._settings.secret_keys:
+                payload = signature.renew(payload, queue, keys, max(time.time(), at))
+            return Submission(queue, fields["unique"], payload, priority, at, fields["id"])
         except (KeyError, ValueError) as error:
             raise SpoolError(f"{self.spool.folder / name}.http can't be used: {error}") from error
-        keys = self._settings.secret_keys
-        if not keys or not signature.is_signed(submission.payload):
-            return submission
-        signed = signature.sign(submission.payload, queue, keys[0], max(time.time(), at))
-        return Submission(queue, submission.unique, signed, priority, at, submission.id)
 
     def relay(self, submit: Callable[[Submission], str]) -> int:
         """Submit all, in order, each removed when its JOB_CREATED has come; how many went.
