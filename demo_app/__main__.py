@@ -17,8 +17,8 @@ def main() -> None:
         server = waitress.create_server(application, host=host, port=int(port))
     except (OSError, ValueError) as error:
         sys.exit(f"demo_app can't listen on {host}:{port}: {error}. HOST and PORT choose another place.")
-    if port == "0":
-        port = str(server.effective_port)
+    if port == "0":  # a name such as localhost may have two addresses, and so two sockets; one is enough to know
+        port = str(getattr(server, "effective_listen", [(host, getattr(server, "effective_port", 0))])[0][1])
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
     server.run()
 
