@@ -23,6 +23,7 @@ _COMMANDS = {
     "status": ("gearwsgi.cli.tasks", "show_status"),
     "outbox": ("gearwsgi.cli.tasks", "outbox"),
     "dead": ("gearwsgi.cli.dead", "dead"),
+    "dev": ("gearwsgi.cli.dev", "dev"),
     "check": ("gearwsgi.cli.check", "check"),
 }
 

@@ -1,0 +1,312 @@
+"""`gearwsgi dev`: job server, workers and web application in one terminal, reloaded on a change.
+
+One loop over one queue of events: lines that the processes write, their ends, signals, changes of code. The processes
+are children in sessions of their own: Ctrl-C is for this process alone, which then ends the others in order.
+"""
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import overlay
+from ..errors import StartError
+from ..settings import DEFAULT_PORT
+from ..spool import make_private_folder
+from ..status import watch_code
+from .devchild import READY
+
+_START = 60.0
+"""Seconds that the job server has to start."""
+_DRAIN = 45.0
+"""Seconds that all have to end; the workers give their jobs 30."""
+_COLOURS = {"dev": "bright_black", "jobs": "magenta", "web": "cyan", "worker": "green"}
+
+
+class _Stop(Exception):
+    """The end, for this reason and with this exit code."""
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class _Process:
+    """A child; what it writes becomes events."""
+
+    def __init__(self, name: str, command: list[str], events: "queue.SimpleQueue[Any]", **options: Any) -> None:
+        self.name = name
+        self.ready = False
+        options["env"] = {**os.environ, "PYTHONUNBUFFERED": "1", **options.get("env", {})}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            **options,
+        )
+        self._events = events
+        threading.Thread(target=self._read, daemon=True, name=f"gearwsgi dev {name}").start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._events.put((self, line.rstrip("\n")))
+        self.process.wait()
+        self._events.put((self, None))
+
+
+class _Dev:
+    """All that runs.
+
+    Args:
+        app: `module:name`.
+        listener: the web application's socket. It stays open while processes behind it come and go.
+        workers: worker processes.
+        servers: job servers to use; None: one of its own.
+        jobs_port: that one's port; None: the usual one, or any.
+        state_dir: the state directory.
+        reload: whether a change of a Python file reloads.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        listener: socket.socket,
+        *,
+        workers: int,
+        servers: str | None,
+        jobs_port: int | None,
+        state_dir: Path,
+        reload: bool,
+    ) -> None:
+        self._app = app
+        self._listener = listener
+        self._workers = workers
+        self._servers = servers
+        self._jobs_port = jobs_port
+        self._state_dir = state_dir
+        self._reload = reload
+        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._running: list[_Process] = []
+        self._web: _Process | None = None
+        self._next_web: _Process | None = None
+        self._env: dict[str, str] = {}
+        self._coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._mute = False
+
+    def run(self) -> int:
+        """Run until a signal, or until something ends by itself; the exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda got, _: self._events.put(("signal", signal.Signals(got).name)))
+        # The job server ends when this pipe closes: with us, however we end.
+        theirs, ours = os.pipe()
+        try:
+            self._start(theirs)
+            while True:
+                self._turn()
+        except _Stop as stop:
+            self._say("dev", str(stop))
+            return stop.code
+        finally:
+            self._stop()
+            os.close(theirs)
+            os.close(ours)
+
+    def _start(self, lifeline: int) -> None:
+        if self._reload:
+            watch_code(lambda: self._events.put(("changed", "")))
+        make_private_folder(self._state_dir)
+        servers = self._servers or self._start_job_server(lifeline)
+        self._env = overlay.describe(self._app, servers, self._state_dir)
+        command = ["worker", overlay.APP, "--workers", str(self._workers)]
+        self._run("worker", ["gearwsgi.cli.devchild", str(os.getpid()), *command], env=self._env)
+        self._web = self._run_web()
+        host, port = self._listener.getsockname()[:2]
+        self._say(
+            "dev", f"http://{f'[{host}]' if ':' in host else host}:{port}/  job server {servers}  Ctrl-C ends all"
+        )
+        where = f"GEARMAN_SERVERS={servers} GEARWSGI_STATE_DIR={self._state_dir}"
+        self._say("dev", f"in another terminal: {where} gearwsgi status")
+
+    def _start_job_server(self, lifeline: int) -> str:
+        if self._jobs_port is None:
+            if _is_free(DEFAULT_PORT) and (servers := self._try_job_server(DEFAULT_PORT, lifeline)):
+                return servers
+            self._jobs_port = 0  # where someone else was faster, too
+        servers = self._try_job_server(self._jobs_port, lifeline)
+        if not servers:
+            raise _Stop("the job server did not start", 1)
+        return servers
+
+    def _try_job_server(self, port: int, lifeline: int) -> str:
+        """Its address; empty where it ended."""
+        command = ["gearwsgi.server", "--listen", f"127.0.0.1:{port}", "--state-dir", str(self._state_dir)]
+        jobs = self._run("jobs", [*command, "--parent-fd", str(lifeline)], pass_fds=[lifeline])
+        end = time.monotonic() + _START
+        while True:
+            source, line = self._next(max(0.0, end - time.monotonic()))
+            if source is jobs and line is None:
+                return ""
+            if source is jobs and line is not None and "listening on " in line:
+                jobs.ready = True
+                return str(line.partition("listening on ")[2].partition(",")[0])
+
+    def _run(self, name: str, command: list[str], **options: Any) -> _Process:
+        process = _Process(name, command, self._events, **options)
+        self._running.append(process)
+        return process
+
+    def _run_web(self) -> _Process:
+        fd = self._listener.fileno()
+        return self._run(
+            "web", ["gearwsgi.cli.devchild", str(os.getpid()), "web", str(fd)], pass_fds=[fd], env=self._env
+        )
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        source, _ = self._next(None)
+        if source == "changed":
+            self._on_change()
+
+    def _next(self, timeout: float | None) -> tuple[Any, str | None]:
+        """The next event; lines are shown, and what ends the loop raises."""
+        try:
+            source, what = self._events.get(timeout=timeout)
+        except queue.Empty:
+            raise _Stop(f"the job server did not start within {_START:g} s", 1) from None
+        if isinstance(source, _Process):
+            if what is None:
+                self._on_end(source)
+            elif what == READY:
+                self._on_ready(source)
+            else:
+                self._say(source.name, what)
+        elif source == "signal":
+            raise _Stop(f"{what}: stopping", 0)
+        return source, what
+
+    def _on_change(self) -> None:
+        self._say("dev", "a Python file has changed: reloading")
+        for process in self._running:
+            if process.name == "worker":
+                process.process.send_signal(signal.SIGHUP)
+        if self._next_web is not None:
+            self._next_web.process.kill()  # it loads what is old already
+        self._next_web = self._run_web()
+
+    def _on_ready(self, process: _Process) -> None:
+        process.ready = True
+        if process is self._next_web:
+            old, self._web, self._next_web = self._web, process, None
+            if old is not None:
+                old.process.terminate()  # it finishes its requests; new ones wait in the same socket
+            self._say("dev", "the web application is reloaded")
+
+    def _on_end(self, process: _Process) -> None:
+        if process in self._running:
+            self._running.remove(process)
+        code = process.process.returncode
+        if process is self._next_web:
+            self._next_web = None
+            self._say("dev", "reload failed, the old code goes on serving; save again when it is mended")
+        elif process is self._web or process.name == "worker" or (process.name == "jobs" and process.ready):
+            raise _Stop(f"{process.name} has ended by itself, exit code {code}", code if 0 < code < 128 else 1)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """End all: first those who use the job server, then it. A second signal, or time running out, is at once."""
+        first = [process for process in self._running if process.name != "jobs"]
+        for process in first:
+            process.process.terminate()
+        end = time.monotonic() + _DRAIN
+        asked_jobs = False
+        while self._running:
+            if not asked_jobs and not any(process in self._running for process in first):
+                asked_jobs = True
+                for process in self._running:
+                    process.process.terminate()
+            try:
+                source, what = self._events.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                source = "signal"
+            if source == "signal":
+                for process in self._running:
+                    process.process.kill()
+                end = time.monotonic() + _DRAIN
+            elif isinstance(source, _Process):
+                if what is None:
+                    if source in self._running:
+                        self._running.remove(source)
+                elif what != READY:
+                    self._say(source.name, what)
+
+    def _say(self, name: str, text: str) -> None:
+        prefix = f"{name:>6} |"
+        if self._coloured:
+            prefix = click.style(prefix, fg=_COLOURS[name])
+        if self._mute:
+            return
+        try:
+            print(prefix, text, flush=True)
+        except OSError:
+            # Who read it has gone (gearwsgi dev … | head): no reason to leave processes behind.
+            self._mute = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._events.put(("signal", "nobody reads the output"))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise StartError(f"can't listen on {host}:{port}: {error.strerror or error}; --port chooses another") from error
+
+
+@click.command()
+@click.argument("app", metavar="MODULE:NAME")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where the web application listens.")
+@click.option("-p", "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
+@click.option("-w", "--workers", type=click.IntRange(1, 100), default=2, show_default=True, help="Worker processes.")
+@click.option("--servers", help="Use these job servers.  [default: an embedded one of its own]")
+@click.option("--jobs-port", type=click.IntRange(0, 65535), help="That one's port.  [default: 4730, or a free one]")
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("var/gearwsgi-dev"),
+    show_default=True,
+    help="Outbox, dead letters and the embedded job server's queue.",
+)
+@click.option("--reload/--no-reload", default=True, help="Reload when a Python file below the current folder changes.")
+def dev(app: str, *, host: str, port: int, **options: Any) -> int:
+    """Run the WSGI application MODULE:NAME with workers and a job server in this terminal, for development.
+
+    It uses neither the job servers nor the state directory that the application names. Ctrl-C stops everything, a
+    second one at once.
+    """
+    with _listen(host, port) as listener:
+        return _Dev(app, listener, **options).run()

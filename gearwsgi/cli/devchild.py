@@ -1,0 +1,151 @@
+"""A process of `gearwsgi dev`: its worker, or its web application under waitress. It ends when its parent is gone."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, NoReturn
+
+import waitress
+
+from .. import log, overlay
+from ..client import Client, Receipt
+from ..errors import GearwsgiError
+from ..loading import load_application
+from ..outbox import Submission
+
+READY = "\x1egearwsgi web ready"
+"""The line that says to the parent, and to nobody else, that requests are served."""
+FINISH = 10.0
+"""Seconds that requests have to end when the process is replaced."""
+
+_ids: ContextVar[list[str] | None] = ContextVar("gearwsgi.dev.ids", default=None)
+
+
+class NotingClient(Client):
+    """A client that notes what the request in hand has queued."""
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Receipt]:
+        receipts = super().submit(submissions)
+        ids = _ids.get()
+        if ids is not None:
+            ids.extend(submission.id for submission in submissions)
+        return receipts
+
+
+class Logged:
+    """The application with a line in the log for each request, which names the tasks that it has queued."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self.running = 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        with self._lock:
+            self.running += 1
+        ids: list[str] = []
+        _ids.set(ids)
+        began = time.perf_counter()
+        status = "no status"
+
+        def start(line: str, *rest: Any) -> Any:
+            nonlocal status
+            status = line
+            return start_response(line, *rest)
+
+        body: Any = None
+        try:
+            body = self._app(environ, start)
+            yield from body
+        except GeneratorExit:
+            status += ", and the client is gone"
+            raise
+        except BaseException as error:
+            status = type(error).__name__
+            raise
+        finally:
+            try:
+                if hasattr(body, "close"):
+                    body.close()  # what waits for the response is queued here
+            finally:
+                _ids.set(None)
+                path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+                if environ.get("QUERY_STRING"):
+                    path += "?" + environ["QUERY_STRING"]
+                took = (time.perf_counter() - began) * 1000
+                queued = f", queued id {', '.join(ids)}" if ids else ""
+                log.write(environ["REQUEST_METHOD"], f"{path} {status} in {took:.1f} ms{queued}")
+                with self._lock:
+                    self.running -= 1
+
+
+def serve(fd: int) -> int:
+    """Serve the application on a listening socket until SIGTERM; then finish the requests that run."""
+    application, middleware = load_application(overlay.APP)
+    overlay.use(middleware, NotingClient(middleware.client.settings))
+    logging.basicConfig()  # after the application, which may have its own
+    logged = Logged(application)
+    server: Any = waitress.create_server(logged, sockets=[socket.socket(fileno=fd)])
+    asked = threading.Event()
+
+    def ask(number: int, stack: FrameType | None) -> None:
+        asked.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+    threading.Thread(target=server.run, daemon=True, name="waitress").start()
+    print(READY, flush=True)
+    asked.wait()
+    server.accepting = False  # who comes now is our successor's, in the same socket
+    end = time.monotonic() + FINISH
+    while time.monotonic() < end and (logged.running or _unsent(server)):
+        time.sleep(0.02)
+    return 0
+
+
+def _unsent(server: Any) -> bool:
+    channels = list(server.active_channels.values())
+    return any(channel.total_outbufs_len or channel.requests for channel in channels)
+
+
+def _die_with(parent: int) -> None:
+    """Be asked to end when the parent is gone, however that went; only Linux has this."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # linux/prctl.h
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def main(arguments: Sequence[str]) -> NoReturn:
+    """`python -m gearwsgi.cli.devchild PARENT worker …` or `… PARENT web DESCRIPTOR`."""
+    parent, role, *rest = arguments
+    _die_with(int(parent))
+    if role == "web":
+        try:
+            code = serve(int(rest[0]))
+        except GearwsgiError as error:
+            if error.__cause__ is not None:
+                traceback.print_exception(error.__cause__)
+            print(f"ERROR: {error}", file=sys.stderr)
+            code = 4
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)  # threads that the application has started must not keep it
+    from . import main as command_line
+
+    command_line([role, *rest])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
