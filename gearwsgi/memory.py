@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from webob.headers import ResponseHeaders
 
-from . import message
+from . import message, signature
 from .client import Client, Receipt, Status
 from .errors import BadMessage, CallFailed, GearwsgiError
 from .message import PRIORITIES, Message, one_line
@@ -181,6 +181,14 @@ class Memory(Client):
     def submit_now(self, submission: Submission) -> str:
         return self._submit(submission, time.time())[0].handle
 
+    def put(self, payload: bytes, queue: str) -> QueuedTask:
+        """Queue a payload that is given in bytes, signed anew where there are keys and it is a message."""
+        now = time.time()
+        if not message.is_plain(payload) and self.settings.secret_keys:
+            payload = signature.sign(payload, queue, self.settings.secret_keys[0], now)
+        unique = make_unique(f"put-{next(self._numbers)}", 1)
+        return self._submit(Submission(queue, unique, payload), now)[0]
+
     def call(self, submission: Submission, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
         task = self._read(submission, time.time())
         with self._lock:
@@ -224,7 +232,9 @@ class Memory(Client):
             task = open_payload(job, self.settings, 0, trusted=True)
         except BadMessage:
             # A plain call of a service that only PHP's worker knows; whether it may run shows when it is run.
-            call = json.loads(submission.payload)
+            call = _read_json(submission.payload)
+            if not isinstance(call, dict):
+                raise
             task = Message("", path="", service=str(call.pop("service", "")), id=own_id(job), plain=call)
         return QueuedTask(
             id=submission.id or task.id,
@@ -316,7 +326,7 @@ class Memory(Client):
             max_attempts=limits.max_attempts, _message=task, _report=report,
         )  # fmt: skip
         errors = io.StringIO()
-        with _watch() as seen:
+        with watch() as seen:
             result = replay(self._app, task, known, errors)
         failed = task.wants_reply or not 200 <= result.outcome.status < 300
         raised = result.error or (seen[-1] if seen and failed else None)
@@ -357,8 +367,15 @@ def _stamp(now: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
 
 
+def _read_json(payload: bytes) -> Any:
+    try:
+        return json.loads(payload)
+    except ValueError:
+        return None
+
+
 @contextmanager
-def _watch() -> Iterator[list[BaseException]]:
+def watch() -> Iterator[list[BaseException]]:
     """Notice the exceptions that Flask and Django turn into a 500: both say so by a signal of this name."""
     seen: list[BaseException] = []
     here = threading.get_ident()

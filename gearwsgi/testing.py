@@ -121,6 +121,18 @@ class Tasks(Sequence[QueuedTask]):
         self.clock.advance(max(0.0, end - self.clock.now()))
         return runs
 
+    def put(self, payload: bytes, queue: str = "job") -> QueuedTask:
+        """Queue a message as another program writes it: an HTTP request in bytes, or a plain JSON call.
+
+        Args:
+            payload: the bytes; where there are keys, a message is signed with the first.
+            queue: the queue.
+
+        Raises:
+            BadMessage: it can't be read.
+        """
+        return self._memory.put(payload, queue)
+
     def clear(self) -> None:
         """Forget everything that was queued and run; the clock stays."""
         self._memory.clear()

@@ -22,7 +22,7 @@ _COMMANDS = {
     "send": ("gearwsgi.cli.tasks", "send"),
     "status": ("gearwsgi.cli.tasks", "show_status"),
     "outbox": ("gearwsgi.cli.tasks", "outbox"),
-    "dead": ("gearwsgi.cli.dead", "dead"),
+    "dead": ("gearwsgi.cli.deadtools", "dead"),
     "dev": ("gearwsgi.cli.dev", "dev"),
     "check": ("gearwsgi.cli.check", "check"),
 }

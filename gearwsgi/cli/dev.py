@@ -106,6 +106,7 @@ class _Dev:
         self._env: dict[str, str] = {}
         self._coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._mute = False
+        self._stale = False
 
     def run(self) -> int:
         """Run until a signal, or until something ends by itself; the exit code."""
@@ -195,6 +196,10 @@ class _Dev:
                 self._on_ready(source)
             else:
                 self._say(source.name, what)
+                if source.name == "worker" and "worker ready:" in what and not source.ready:
+                    source.ready = True
+                    if self._stale:
+                        source.process.send_signal(signal.SIGHUP)
         elif source == "signal":
             raise _Stop(f"{what}: stopping", 0)
         return source, what
@@ -202,8 +207,10 @@ class _Dev:
     def _on_change(self) -> None:
         self._say("dev", "a Python file has changed: reloading")
         for process in self._running:
-            if process.name == "worker":
+            if process.name == "worker" and process.ready:
                 process.process.send_signal(signal.SIGHUP)
+            elif process.name == "worker":
+                self._stale = True  # before it listens to signals, HUP would end it
         if self._next_web is not None:
             self._next_web.process.kill()  # it loads what is old already
         self._next_web = self._run_web()

@@ -1,0 +1,147 @@
+"""`gearwsgi dead replay` and `dead test`: a dead letter's request in this process, and as a test."""
+
+import bdb
+import pdb
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import message
+from ..dead import DeadLetter, DeadLetters
+from ..errors import BadMessage, SpoolError
+from ..loading import load_application
+from ..memory import watch
+from ..message import Message
+from ..policy import succeeded
+from ..redact import redact_payload
+from ..replay import Job, Result, replay
+from ..settings import Settings
+from .dead import dead
+
+app_option = click.option("--app", metavar="MODULE:NAME", required=True, help="The application.")
+
+
+@dead.command("replay")
+@click.argument("id")
+@click.option("--pdb", "debug", is_flag=True, help="Under the debugger: from its start, and again where it raises.")
+@app_option
+def dead_replay(id: str, debug: bool, app: str) -> int:
+    """Run its request through the application here and now, in the foreground; the exit code is 0 for a 2xx.
+
+    The dead letter stays. What the handler does, it does for real, and without a time limit.
+    """
+    application, middleware = load_application(app)
+    letter, task = _read(id, middleware.settings)
+    limits = middleware.settings.limits(task)
+    job = Job(task.id or letter.id, task.service, letter.queue, "-", task.attempt, limits.max_attempts, task)
+    click.echo(f"{task.target}, id {job.id}, attempt {job.attempt} of {job.max_attempts}", err=True)
+    debugger = pdb.Pdb(nosigint=True) if debug else None
+
+    def called(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if debugger is not None:
+            click.echo("s steps into the application, b FILE:LINE sets a breakpoint, c runs, q ends", err=True)
+            debugger.set_trace()
+        body: Iterable[bytes] = application(environ, start_response)
+        return body
+
+    with watch() as seen:
+        result = replay(called, task, job, sys.stderr)
+    sys.settrace(None)
+    return _tell(result, result.error or (seen[-1] if seen else None), debug)
+
+
+def _tell(result: Result, error: BaseException | None, debug: bool) -> int:
+    if isinstance(error, bdb.BdbQuit):
+        return 1
+    outcome = result.outcome
+    click.echo(f"{outcome.reason} in {result.seconds * 1000:.1f} ms", err=True)
+    click.echo((result.data or outcome.response).decode("utf-8", "replace"))
+    if error is not None and debug:
+        click.echo(f"{type(error).__name__}: {error}; this is where it was raised", err=True)
+        pdb.post_mortem(error.__traceback__)
+    return 0 if succeeded(outcome) else 1
+
+
+@dead.command("test")
+@click.argument("id")
+@click.option("--secrets", is_flag=True, help="With the values of cookies, authorization and the like.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file; - is standard output.  [default: test_dead_<id>.py]",
+)
+@app_option
+def dead_test(id: str, secrets: bool, output: Path | None, app: str) -> None:
+    """Write it as a pytest that fails as the task did, and passes when that is mended."""
+    _, middleware = load_application(app)
+    letter, task = _read(id, middleware.settings)
+    task = replace(task, attempt=1, failures=())
+    payload = task.to_bytes()
+    if not secrets:
+        payload = redact_payload(payload, middleware.settings.redact)
+    short = "".join(char for char in letter.id if char.isalnum())[:12] or "letter"
+    text = write_test(letter, payload, app, short)
+    if str(output) == "-":
+        click.echo(text, nl=False)
+        return
+    path = output or Path(f"test_dead_{short}.py")
+    if path.exists():
+        raise SpoolError(f"{path} is there already; --output names another")
+    path.write_text(text, encoding="utf-8")
+    click.echo(f"{path}; run it with: python -m pytest {path}")
+
+
+def write_test(letter: DeadLetter, payload: bytes, app: str, short: str) -> str:
+    """The test's text."""
+    module, _, name = app.partition(":")
+    name = name or "application"
+    first = name.partition(".")[0]
+    target = letter.target.partition("?")[0]
+    service = "_".join(part for part in "".join(c if c.isalnum() else " " for c in target).lower().split())
+    lines = "".join(f"    {line!r}\n" for line in _lines(payload))
+    return (
+        f'"""A task that died at {_plain(letter.at)}: {_plain(letter.reason)}.\n\n'
+        f"Written by `gearwsgi dead test {_plain(letter.id)}`. It fails as the task did, until that is mended.\n"
+        '"""\n\n'
+        f"from {module} import {first}\n\n"
+        "from gearwsgi.testing import capture\n\n"
+        f"MESSAGE = (\n{lines})\n\n\n"
+        f"def test_{service}_{short}() -> None:\n"
+        f"    with capture({name}) as tasks:\n"
+        f"        tasks.put(MESSAGE, queue={letter.queue!r})\n"
+        "        (run,) = tasks.run()\n"
+        '        assert run.fate == "done", run.reason\n'
+    )
+
+
+def _plain(text: str) -> str:
+    """Text that can stand in a docstring, whoever wrote it."""
+    return "".join(char if char.isprintable() and char not in '\\"' else "?" for char in text)
+
+
+def _lines(payload: bytes, width: int = 90) -> list[bytes]:
+    """The message's head line by line, and its body in pieces."""
+    head, _, body = payload.partition(b"\r\n\r\n")
+    lines = [line + b"\r\n" for line in head.split(b"\r\n")]
+    lines.append(b"\r\n")
+    return lines + [body[place : place + width] for place in range(0, len(body), width)]
+
+
+def _read(wanted: str, settings: Settings) -> tuple[DeadLetter, Message]:
+    """A dead letter and its request.
+
+    Raises:
+        SpoolError: there is none, or it may not run.
+    """
+    letter = DeadLetters(settings).find(wanted)
+    if not letter.trusted:
+        raise SpoolError(f"dead letter {letter.id} was never accepted, so it is not run: {letter.reason}")
+    try:
+        return letter, message.read(letter.payload, max_body=settings.max_body)
+    except BadMessage as error:
+        raise SpoolError(f"dead letter {letter.id} holds no request: {error}") from error
