@@ -16,22 +16,35 @@ from .errors import BadMessage, InvalidTask
 
 MAX_HEAD = 64 * 1024
 """Bytes that request line and headers may take together."""
+MAX_OWN = 16 * 1024
+"""Bytes that gearwsgi's own fields may take beside them: a retry adds to these, and must not be too long for it."""
 MAX_HEADERS = 200
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of a body, unless `max_body` says otherwise."""
+MAX_DEPTH = 100
+"""How deep lists and objects of a plain call may be nested."""
+MAX_VALUES = 1_000_000
+"""About how many values a plain call may hold: each costs far more memory than its bytes."""
+MAX_NAME = 2000
+"""Characters of a plain call's service."""
+MAX_SECONDS = 10**9
+"""More than a timer can be set to is no time-out."""
 MAX_FAILURES = 10
 """Failed attempts that a message tells of; older ones are dropped from it, not from the log."""
 
 PRIORITIES = ("high", "normal", "low")
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.[01]")
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
+# Blanks around the value are stripped afterwards: looked for here, they would cost quadratic time.
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,100}")
 _ABSOLUTE = re.compile(r"(https?)://([^/?#@\\]+)(?:([/?].*))?", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::\d{0,5})?")
+_SCRIPT_NAME = re.compile(r"(?:/[!-\"$->@-~]{0,4095})?")
 _LATIN1_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OWN = "x-gearman-"
 _NUMBER = re.compile(r"\d{1,9}")
-_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?")
+_SECONDS = re.compile(r"\d{1,10}(?:\.\d{1,9})?")
 
 dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -142,7 +155,7 @@ def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
         lines.append(f"Content-Length: {len(message.body)}")
     own = lines.append
     if message.id:
-        own(f"X-Gearman-Task: {message.id}")
+        own(f"X-Gearman-Task: {_utf8(message.id)}")
     if message.service:
         own(f"X-Gearman-Service: {_utf8(message.service)}")
     own(f"X-Gearman-Attempt: {message.attempt}")
@@ -155,9 +168,9 @@ def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
     if message.remote_user is not None:
         own(f"X-Gearman-Remote-User: {message.remote_user}")
     if message.timeout is not None:
-        own(f"X-Gearman-Timeout: {message.timeout:g}")
+        own(f"X-Gearman-Timeout: {_decimal(message.timeout)}")
     if message.backoff is not None:
-        own(f"X-Gearman-Backoff: {message.backoff[0]:g} {message.backoff[1]:g}")
+        own(f"X-Gearman-Backoff: {_decimal(message.backoff[0])} {_decimal(message.backoff[1])}")
     if message.priority != "normal":
         own(f"X-Gearman-Priority: {message.priority}")
     if message.wants_reply:
@@ -166,6 +179,11 @@ def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
         own(f"X-Gearman-Failed: {_utf8(failure)}")
     own("\r\n")
     return "\r\n".join(lines).encode("latin-1") + message.body
+
+
+def _decimal(seconds: float) -> str:
+    """The number without an exponent."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".")
 
 
 def _utf8(text: str) -> str:
@@ -191,7 +209,7 @@ def check_headers(headers: Any) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for item in headers.items() if isinstance(headers, Mapping) else headers:
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise InvalidTask(f"headers holds {item!r}: give a dict or pairs of strings")
+            raise InvalidTask(f"headers holds {type(item).__name__}: give a dict or pairs of strings")
         name, value = item
         if not isinstance(name, str) or not services.TOKEN.fullmatch(name):
             raise InvalidTask(f"header name {name!r} is not an HTTP token, such as X-Request-ID")
@@ -211,19 +229,33 @@ def check_value(value: Any, what: str) -> str:
         InvalidTask: it is no string, holds a control character, or a character that latin-1 has not.
     """
     text = value if isinstance(value, str) else str(value)
-    if _LATIN1_CONTROL.search(text):
-        raise InvalidTask(f"{what} has a control character (CR, LF or NUL): {text!r}")
+    # The value itself is not shown: it may be a password.
+    if found := _LATIN1_CONTROL.search(text):
+        raise InvalidTask(f"{what} has a control character (CR, LF or NUL): {found[0]!r} at place {found.start() + 1}")
     if not text.isascii():
         try:
             text.encode("latin-1")
         except UnicodeEncodeError:
-            raise InvalidTask(f"{what} has a character that no header can hold: {text!r}; encode it") from None
+            raise InvalidTask(f"{what} has a character that no header can hold (it has latin-1): encode it") from None
     return text.strip(" \t")
 
 
 def safe_host(host: str) -> bool:
     """Whether `host` (which a client chose) can stand in a request line."""
-    return _HOST.fullmatch(host) is not None
+    return len(host) <= 300 and _HOST.fullmatch(host) is not None
+
+
+def check_head(data: bytes) -> None:
+    """That a message which was just written has a head which `read` takes.
+
+    Raises:
+        InvalidTask: it is too long, or has too many headers.
+    """
+    end = data.find(b"\r\n\r\n", 0, MAX_HEAD + 4)
+    if end < 0:
+        raise InvalidTask(f"target and headers are over the limit of {MAX_HEAD} bytes; send what is long as data")
+    if data.count(b"\r\n", 0, end) > MAX_HEADERS:
+        raise InvalidTask(f"over {MAX_HEADERS} headers, the message's own included")
 
 
 def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
@@ -235,46 +267,21 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
     head, end, body = payload.partition(b"\r\n\r\n")
     if not end:
         raise BadMessage("neither an HTTP message (no empty line ends its head) nor a JSON object")
-    if len(head) > MAX_HEAD:
+    if len(head) > MAX_HEAD + MAX_OWN:
         raise BadMessage(f"head of {len(head)} bytes is over the limit of {MAX_HEAD}")
     lines = head.split(b"\r\n")
     request = _REQUEST_LINE.fullmatch(lines[0])
     if request is None:
-        raise BadMessage(f"request line can't be read: {lines[0][:200]!r}")
-    if len(lines) > MAX_HEADERS:
-        raise BadMessage(f"{len(lines) - 1} headers are over the limit of {MAX_HEADERS}")
-    headers: list[tuple[str, str]] = []
-    own: dict[str, str] = {}
-    failures: list[str] = []
-    length: str | None = None
-    host = ""
-    for line in lines[1:]:
-        matched = _HEADER.fullmatch(line)
-        if matched is None:
-            raise BadMessage(f"header line can't be read: {line[:200]!r}")
-        name, value = matched[1].decode(), matched[2].decode("latin-1").rstrip(" \t")
-        folded = name.lower().replace("_", "-")
-        if folded.startswith(_OWN):
-            if folded == "x-gearman-failed":
-                failures.append(_from_utf8(value))
-            elif folded in own:
-                raise BadMessage(f"{name} given twice")
-            own[folded[len(_OWN) :]] = value
-        elif folded == "content-length":
-            if length is not None:
-                raise BadMessage("Content-Length given twice")
-            length = value
-        elif folded == "transfer-encoding":
-            raise BadMessage("Transfer-Encoding has no place in a message")
-        elif folded == "host":
-            if host:
-                raise BadMessage("Host given twice")
-            host = value
-        else:
-            headers.append((name, value))
-    _check_length(length, body, max_body)
-    scheme, host, path = _read_target(request[2].decode(), host)
-    script_name = own.get("script-name", "").rstrip("/")
+        # No more than its beginning: what stands where a request line should may be a header with a password.
+        raise BadMessage(f"request line can't be read: it begins {lines[0].partition(b': ')[0][:100]!r}")
+    fields = _read_fields(lines[1:])
+    if len(head) - fields.own_size > MAX_HEAD or fields.own_size > MAX_OWN:
+        raise BadMessage(f"head of {len(head)} bytes is over the limit of {MAX_HEAD}")
+    _check_length(fields.length, body, max_body)
+    scheme, host, path = _read_target(request[2].decode(), fields.host or "")
+    script_name = fields.own.get("script-name", "").rstrip("/")
+    if not _SCRIPT_NAME.fullmatch(script_name):
+        raise BadMessage(f"X-Gearman-Script-Name {script_name[:200]!r} is no path")
     if script_name and (path == script_name or path.startswith((script_name + "/", script_name + "?"))):
         path = path[len(script_name) :]
     return _read_own(
@@ -284,13 +291,60 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
             host=host,
             script_name=script_name,
             path=path,
-            headers=tuple(headers),
+            headers=tuple(fields.headers),
             body=body,
-            has_length=length is not None,
-            failures=tuple(failures),
+            has_length=fields.length is not None,
+            failures=tuple(fields.failures[-MAX_FAILURES:]),
         ),
-        own,
+        fields.own,
     )
+
+
+@dataclass(slots=True)
+class _Fields:
+    """A head's lines, sorted by whose they are."""
+
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    own: dict[str, str] = field(default_factory=dict)
+    own_size: int = 0
+    failures: list[str] = field(default_factory=list)
+    length: str | None = None
+    host: str | None = None
+
+
+def _read_fields(lines: Sequence[bytes]) -> _Fields:
+    found = _Fields()
+    for line in lines:
+        matched = _HEADER.fullmatch(line)
+        if matched is None:
+            # Its name at most: the value may be a password.
+            shown = _NAME.match(line)
+            raise BadMessage(f"header line can't be read: it begins {shown[0] if shown else b''!r}")
+        name, value = matched[1].decode(), matched[2].decode("latin-1").strip(" \t")
+        folded = name.lower().replace("_", "-")
+        if folded.startswith(_OWN):
+            found.own_size += len(line) + 2
+            if folded == "x-gearman-failed":
+                found.failures.append(one_line(_from_utf8(value)))
+            elif folded[len(_OWN) :] in found.own:
+                raise BadMessage(f"{name} given twice")
+            else:
+                found.own[folded[len(_OWN) :]] = value
+        elif folded == "content-length":
+            if found.length is not None:
+                raise BadMessage("Content-Length given twice")
+            found.length = value
+        elif folded == "transfer-encoding":
+            raise BadMessage("Transfer-Encoding has no place in a message")
+        elif folded == "host":
+            if found.host is not None:
+                raise BadMessage("Host given twice")
+            found.host = value
+        else:
+            found.headers.append((name, value))
+    if len(found.headers) > MAX_HEADERS:
+        raise BadMessage(f"{len(found.headers)} headers are over the limit of {MAX_HEADERS}")
+    return found
 
 
 def _check_length(length: str | None, body: bytes, max_body: int) -> None:
@@ -322,27 +376,24 @@ def _read_target(target: str, host: str) -> tuple[str, str, str]:
 
 def _read_own(message: Message, own: Mapping[str, str]) -> Message:
     attempt = _read_number(own, "attempt") or 1
-    seconds = own.get("timeout")
-    backoff = own.get("backoff")
-    if seconds is not None and not _SECONDS.fullmatch(seconds):
-        raise BadMessage(f"X-Gearman-Timeout {seconds[:40]!r} is no number of seconds")
-    if backoff is not None and not all(_SECONDS.fullmatch(part) for part in (backoff + " ").split(" ", 2)[:2]):
-        raise BadMessage(f"X-Gearman-Backoff {backoff[:40]!r} is not two numbers of seconds")
+    timeout = _read_seconds(own, "timeout", 1)
+    if timeout == (0.0,):
+        raise BadMessage("X-Gearman-Timeout is 0: no time to run at all")
+    backoff = _read_seconds(own, "backoff", 2)
     priority = own.get("priority", "normal")
     if priority not in PRIORITIES:
         raise BadMessage(f"X-Gearman-Priority {priority[:40]!r} is none of {', '.join(PRIORITIES)}")
     reply = own.get("reply")
     if reply not in (None, "message"):
         raise BadMessage(f"X-Gearman-Reply {reply[:40]!r} is not known; 'message' is")
-    low, high = (float(part) for part in backoff.split(" ", 1)) if backoff else (0.0, 0.0)
     return replace(
         message,
         id=_from_utf8(own.get("task", "")),
-        service=_from_utf8(own.get("service", "")) or message.target,
+        service=_from_utf8(own.get("service", "")) or message.target.strip(),
         attempt=attempt,
         max_attempts=_read_number(own, "max-attempts"),
-        timeout=float(seconds) if seconds is not None else None,
-        backoff=(low, high) if backoff is not None else None,
+        timeout=timeout[0] if timeout is not None else None,
+        backoff=(backoff[0], backoff[1]) if backoff is not None else None,
         priority=priority,
         wants_reply=reply is not None,
         remote_addr=own.get("remote-addr", ""),
@@ -359,6 +410,16 @@ def _read_number(own: Mapping[str, str], name: str) -> int | None:
     return int(value)
 
 
+def _read_seconds(own: Mapping[str, str], name: str, count: int) -> tuple[float, ...] | None:
+    value = own.get(name)
+    if value is None:
+        return None
+    parts = value.split(" ")
+    if len(parts) != count or not all(_SECONDS.fullmatch(part) and float(part) <= MAX_SECONDS for part in parts):
+        raise BadMessage(f"X-Gearman-{name.title()} {value[:40]!r} is not {count} number{'s' * (count > 1)} of seconds")
+    return tuple(float(part) for part in parts)
+
+
 def is_plain(payload: bytes) -> bool:
     """Whether the payload is a plain service call rather than an HTTP message."""
     return payload[:1] == b"{"
@@ -369,7 +430,7 @@ def read_plain(
     tasks: Mapping[str, services.Service],
     resolver: services.Resolver | None,
     *,
-    id: str,  # noqa: A002
+    id: str,
     max_body: int = MAX_BODY,
 ) -> Message:
     """The request that a plain call, `{"service": "default.index", …data}`, stands for.
@@ -391,12 +452,14 @@ def read_plain(
     elif payload[-1:] in (b"\0", b"\n"):
         payload = payload[:-1]
     try:
-        call = json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant)
+        call = _read_json(payload)
     except (ValueError, RecursionError) as error:
         raise BadMessage(f"plain call can't be read as JSON: {error}") from error
     name = call.pop("service", None)
     if not isinstance(name, str):
         raise BadMessage('plain call names no "service"')
+    if len(name) > MAX_NAME:
+        raise BadMessage(f"plain call's service has {len(name)} characters, over the limit of {MAX_NAME}")
     try:
         target = services.resolve(name, tasks, resolver)
         path, body = target.path, b""
@@ -407,11 +470,54 @@ def read_plain(
             headers, body = (("Content-Type", "application/json"),), dumps(call).encode()
     except InvalidTask as error:
         raise BadMessage(f"plain call: {error}") from error
+    if len(path) > MAX_HEAD - 1024:
+        raise BadMessage(f"plain call's target has {len(path)} bytes, which no request line holds")
     return Message(method=target.method, path=path, headers=headers, body=body, id=id, service=name, plain=call)
+
+
+def _read_json(text: bytes) -> Any:
+    """JSON from a stranger: each key once, finite numbers, and no more memory than its size leads to expect."""
+    if sum(map(text.count, (b",", b":", b"[", b"{"))) > MAX_VALUES:
+        raise ValueError(f"over {MAX_VALUES} values")
+    found = _decode(text.decode("utf-8"))
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        _check_depth(found)
+    return found
+
+
+def _check_depth(found: Any) -> None:
+    level = [found]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            value
+            for each in level
+            if isinstance(each, dict | list)
+            for value in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested more than {MAX_DEPTH} deep")
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_each_once, parse_constant=_refuse_constant, parse_float=_finite).decode
 
 
 def write_plain(name: str, data: Any) -> bytes:

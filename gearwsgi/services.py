@@ -19,7 +19,10 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 _DOTTED = re.compile(r"[\w-]+(?:\.[\w-]+)+")
 _SIMPLE_TARGET = re.compile(r"/[!$%&'()*+,./0-9:;=?@A-Z_a-z~\[\]{}|^\"<>\\`-]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and halves of surrogate pairs, which no encoding has."""
+_SHOWN = 200
+"""Characters of a wrong name that its error shows."""
 _QUERY_METHODS = frozenset({"GET", "HEAD", "DELETE"})
 
 
@@ -65,9 +68,17 @@ def _read_entry(name: str, value: Any) -> Service:
         )
     for field in Service._fields[1:]:
         number = value.get(field)
-        if number is not None and (not isinstance(number, int | float) or number < 0):
-            raise ConfigError(f"tasks[{name!r}][{field!r}] is {number!r}: give a number")
+        if number is not None and not _fits(field, number):
+            raise ConfigError(f"tasks[{name!r}][{field!r}] is {number!r}: give a number that it can be")
     return Service(**value)
+
+
+def _fits(field: str, number: Any) -> bool:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return False
+    if field == "max_attempts":
+        return isinstance(number, int) and 1 <= number < 10**6
+    return (0.001 if field == "timeout" else 0) <= number <= 10**9
 
 
 def resolve(name: str, tasks: Mapping[str, Service], resolver: Resolver | None, method: str | None = None) -> Target:
@@ -85,11 +96,13 @@ def resolve(name: str, tasks: Mapping[str, Service], resolver: Resolver | None, 
     """
     if not isinstance(name, str):
         raise UnknownService(f"a service is a string, such as 'default.index'; this is {name!r}")
+    if not name.isprintable() and _NO_TEXT.search(name):
+        raise InvalidTask(f"service {name[:_SHOWN]!r} has a control character")
     entry = tasks.get(name)
     text = entry.target if entry is not None else name
     verb, path = _split(text)
     if not path:
-        found = resolver(text) if resolver is not None else _dotted(text)
+        found = _ask(resolver, text) if resolver is not None else _dotted(text)
         verb, path = _split(found) if found else ("", "")
         if not path:
             raise _unknown(name, text, tasks)
@@ -97,6 +110,19 @@ def resolve(name: str, tasks: Mapping[str, Service], resolver: Resolver | None, 
     if not TOKEN.fullmatch(verb):
         raise InvalidTask(f"method {verb!r} is not an HTTP token, such as POST")
     return Target(verb, path if _SIMPLE_TARGET.fullmatch(path) else _ascii(path))
+
+
+def _ask(resolver: Resolver, text: str) -> str | None:
+    """What the application's own callable says: a name may come from anywhere, and nothing that it raises is ours."""
+    try:
+        found = resolver(text)
+    except InvalidTask:
+        raise
+    except Exception as error:
+        raise UnknownService(f"unknown service {text[:_SHOWN]!r}: resolver raised {type(error).__name__}") from error
+    if found is not None and not isinstance(found, str):
+        raise UnknownService(f"unknown service {text[:_SHOWN]!r}: resolver answered {type(found).__name__}, not a str")
+    return found
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -113,10 +139,12 @@ def _dotted(name: str) -> str | None:
 
 def _ascii(path: str) -> str:
     """Percent-encode what a request line can't hold, and leave every other byte as it is."""
-    if _CONTROL.search(path):
-        raise InvalidTask(f"target {path!r} has a control character; percent-encode it")
+    if _NO_TEXT.search(path):
+        raise InvalidTask(f"target {path[:_SHOWN]!r} has a control character; percent-encode it")
     if "#" in path:
-        raise InvalidTask(f"target {path!r} has a fragment, which no request carries; write %23 for a literal #")
+        raise InvalidTask(
+            f"target {path[:_SHOWN]!r} has a fragment, which no request carries; write %23 for a literal #"
+        )
     return quote(path, safe="/!$%&'()*+,.:;=?@_~[]{}|^\"<>\\`-")
 
 
@@ -124,14 +152,14 @@ def _unknown(name: str, text: str, tasks: Mapping[str, Service]) -> UnknownServi
     via = "" if name == text else f" (the alias of {text!r})"
     known = ", ".join(sorted(tasks)) or "none"
     return UnknownService(
-        f"unknown service {name!r}{via}{nearest(name, tasks)}; aliases: {known}; "
+        f"unknown service {name[:_SHOWN]!r}{via}{nearest(name, tasks)}; aliases: {known}; "
         f"or give a path ('/mail/send', 'PUT /mail/7') or a dotted name ('mail.send')"
     )
 
 
 def nearest(name: str, names: Any) -> str:
     """`, did you mean 'x'?` for the name most like this one, or nothing."""
-    close = difflib.get_close_matches(name, [str(known) for known in names], 1, 0.5)
+    close = difflib.get_close_matches(name[:_SHOWN], [str(known) for known in names], 1, 0.5)
     return f", did you mean {close[0]!r}?" if close else ""
 
 
@@ -165,7 +193,10 @@ def encode_form(fields: Any, what: str) -> str:
         key, value = item
         for one in value if isinstance(value, list | tuple) else (value,):
             pairs.append((str(key), _scalar(one, what, key)))
-    return urlencode(pairs)
+    try:
+        return urlencode(pairs)
+    except UnicodeEncodeError:
+        raise InvalidTask(f"{what} holds half of a surrogate pair, which no encoding has") from None
 
 
 def _scalar(value: Any, what: str, key: Any) -> str | bytes:
