@@ -306,10 +306,14 @@ def error_reply(status: int, text: str) -> bytes:
 
 
 def _show_traceback(errors: Any, error: BaseException) -> None:
-    errors.write("".join(traceback.format_exception(error)))
+    # The first two frames are this module's own.
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    errors.write("".join(traceback.format_exception(type(error), error, trace)))
 
 
-def describe(result: Result) -> str:
+def describe(task: Message, result: Result) -> str:
     """The line of the log for what came of an attempt: status, milliseconds, the body's beginning."""
-    status = result.outcome.reason
-    return f"{status} in {result.seconds * 1000:.1f} ms {log.excerpt(result.data)}".rstrip()
+    body = result.data.partition(b"\r\n\r\n")[2] if task.wants_reply else result.data
+    return f"{result.outcome.reason} in {result.seconds * 1000:.1f} ms {log.excerpt(body)}".rstrip()

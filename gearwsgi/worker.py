@@ -317,7 +317,9 @@ class Slot:
         if not job.unique:
             job = replace(job, unique=job.handle)
         held = Held(job, link, link.generation, time.time())
-        if not self.draining:
+        if job.cut:
+            self._yard.settler.settle(held, Outcome("refused"))  # too large for a worker to see
+        elif not self.draining:
             self._give(held)
         elif can_be_handed_back(job.payload):
             self._yard.settler.hand_back(held)
