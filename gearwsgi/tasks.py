@@ -1,19 +1,17 @@
 """`environ["gearman"]`: from a handler's `task()` and `call()` to a message, with the request's surroundings."""
 
-import io
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from . import __version__, services
+from . import __version__, inhand, services
 from .bodies import encode_body
 from .client import Client, Receipt, Status
 from .errors import InvalidTask
-from .message import PRIORITIES, Message, check_headers, check_value, safe_host, write_plain
+from .message import PRIORITIES, Message, check_headers, safe_host, write_plain
 from .outbox import Submission
 from .payload import make_unique, seal
 from .replay import JOB_KEY
@@ -30,19 +28,19 @@ _FORWARDED = (
     ("HTTP_TRACESTATE", "tracestate"),
     ("HTTP_X_REQUEST_ID", "X-Request-ID"),
     ("HTTP_ACCEPT_LANGUAGE", "Accept-Language"),
+    # What a proxy said: who reads it behind us (ProxyFix, Django) reads it in the replay as it did here.
+    ("HTTP_FORWARDED", "Forwarded"),
+    ("HTTP_X_FORWARDED_FOR", "X-Forwarded-For"),
+    ("HTTP_X_FORWARDED_HOST", "X-Forwarded-Host"),
+    ("HTTP_X_FORWARDED_PORT", "X-Forwarded-Port"),
+    ("HTTP_X_FORWARDED_PREFIX", "X-Forwarded-Prefix"),
+    ("HTTP_X_FORWARDED_PROTO", "X-Forwarded-Proto"),
 )
-_PATH_SAFE = "/!$&'()*+,:;=@~"
-_NOT_REPLAYED = frozenset(
-    {
-        "HTTP_HOST", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_COOKIE", "HTTP_AUTHORIZATION",
-        "HTTP_CONNECTION", "HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "HTTP_IDEMPOTENCY_KEY", "HTTP_PROXY_AUTHORIZATION",
-        "HTTP_UPGRADE", "HTTP_TE", "HTTP_KEEP_ALIVE",
-    }
-)  # fmt: skip
-"""What belongs to a connection, or is said by inherit= only."""
 _MAX_DELAY = 10 * 365 * 86400.0
 
 Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]]
+After = Callable[[Callable[[], None]], object]
+"""Takes a function and calls it when the time has come, or never."""
 
 
 class Task:
@@ -50,7 +48,7 @@ class Task:
 
     Attributes:
         id: the same in all attempts; a handler sees it as `Idempotency-Key`.
-        handle: the job server's; empty while the task waits in the outbox, or for `after_response`.
+        handle: the job server's; empty while the task waits in the outbox, for `after_response` or for `after`.
         service: what was called.
         queue: the queue (Gearman function).
         server: the job server that has it, as `host:port`.
@@ -82,7 +80,10 @@ class Gearman:
         environ: the request's; None where there is no request.
     """
 
-    __slots__ = ("_client", "_count", "_environ", "_host", "_scheme", "_script_name", "_settings", "deferred")
+    __slots__ = (
+        "_client", "_count", "_environ", "_host", "_method", "_path_info", "_query", "_scheme", "_script_name",
+        "_settings", "deferred",
+    )  # fmt: skip
 
     def __init__(self, client: Client, environ: dict[str, Any] | None) -> None:
         self._client = client
@@ -95,10 +96,14 @@ class Gearman:
             self._scheme: str | None = "http"
             self._host: str | None = "localhost"
             self._script_name: str | None = ""
+            self._method = self._path_info = self._query = ""
         else:
             self._scheme = environ.get("wsgi.url_scheme")
             self._host = environ.get("HTTP_HOST")
             self._script_name = environ.get("SCRIPT_NAME")
+            self._method = environ.get("REQUEST_METHOD", "GET")
+            self._path_info = environ.get("PATH_INFO", "")
+            self._query = environ.get("QUERY_STRING", "")
 
     def task(
         self,
@@ -122,6 +127,7 @@ class Gearman:
         backoff_max: float | None = None,
         timeout: float | None = None,
         after_response: bool = False,
+        after: After | None = None,
         plain: bool | None = None,
     ) -> Task:
         """Queue a request for `service`, to be run by a worker through this same application.
@@ -147,6 +153,7 @@ class Gearman:
             backoff_max: as the setting, for this task.
             timeout: seconds that one attempt may take.
             after_response: submit when this request's response was sent, with a status under 400.
+            after: called at once with a function that submits, to be called later: `transaction.on_commit`, say.
             plain: send the plain JSON call that PhalApi's workers run.
 
         Returns:
@@ -161,8 +168,7 @@ class Gearman:
         settings = self._settings
         queue = self._queue(queue)
         due = _due(delay, at)
-        if priority not in PRIORITIES:
-            raise InvalidTask(f"priority {priority!r} is none of {', '.join(PRIORITIES)}")
+        _check_priority(priority)
         if plain is None:
             plain = queue in settings.plain_queues
         task_id = os.urandom(16).hex()
@@ -174,15 +180,10 @@ class Gearman:
             message = self._message(
                 task_id, service, data, form, files, body, content_type, params, headers, method, timeout
             )
-            message.priority = priority
-            message.max_attempts = _attempts(max_attempts)
             message.backoff = self._backoff(service, backoff_min, backoff_max)
-            limits = settings.limits(message)
-            message.max_attempts = limits.max_attempts
-            task = Task(task_id, service, queue, _unique(unique, task_id), limits.max_attempts)
-            payload = seal(message, queue, settings, due or time.time())
+            task, payload = self._seal(message, queue, priority, unique, max_attempts, due)
         submission = Submission(queue, task.unique, payload, priority, due, task_id)
-        self._submit(task, submission, after_response)
+        self._submit(task, submission, after_response, after)
         return task
 
     def call(
@@ -220,8 +221,7 @@ class Gearman:
             ServerUnavailable: no job server answers.
         """
         queue = self._queue(queue)
-        if priority not in PRIORITIES:
-            raise InvalidTask(f"priority {priority!r} is none of {', '.join(PRIORITIES)}")
+        _check_priority(priority)
         seconds = self._settings.job_timeout if timeout is None else _positive(timeout, "timeout")
         task_id = os.urandom(16).hex()
         message = self._message(
@@ -239,6 +239,7 @@ class Gearman:
         self,
         queue: str | None = None,
         *,
+        body: bytes | None = None,
         priority: str = "normal",
         unique: str | None = None,
         delay: float | None = None,
@@ -246,44 +247,42 @@ class Gearman:
         max_attempts: int | None = None,
         timeout: float | None = None,
         after_response: bool = False,
+        after: After | None = None,
     ) -> Task:
         """Queue the request in hand itself, to be run again by a worker: method, target, headers and body.
 
-        Its body is read here, and put back for who reads it next. Cookies and Authorization stay behind unless
-        `inherit=` names them. The arguments are `task()`'s.
+        They are taken as they entered the middleware. Cookies and Authorization stay behind unless `inherit=` names
+        them.
+
+        Args:
+            body: the request's, where something has read it before: `request.get_data()` in Flask, `request.body` in
+                Django. Else it is read here, and put back for who reads it next.
+
+        The other arguments are `task()`'s.
 
         Raises:
-            InvalidTask: there is no request in hand, or it is a replay already.
+            InvalidTask: there is no request in hand, it is a replay already, or its body can't be read any more.
         """
         environ = self._environ
         if environ is None:
             raise InvalidTask("replay() needs a request: use environ['gearman'] in a handler")
         if JOB_KEY in environ:
             raise InvalidTask("this request is a replay already; look for environ['gearwsgi.job'] first")
-        body = self._read_body(environ)
-        target = quote(environ.get("PATH_INFO", "").encode("latin-1"), safe=_PATH_SAFE) or "/"
-        if environ.get("QUERY_STRING"):
-            target += "?" + environ["QUERY_STRING"]
-        headers = [
-            (key[5:].replace("_", "-").title(), value)
-            for key, value in environ.items()
-            if key.startswith("HTTP_") and key not in _NOT_REPLAYED and not key.startswith("HTTP_X_GEARMAN")
-        ]
-        return self.task(
-            target,
-            queue=queue,
-            method=environ["REQUEST_METHOD"],
-            body=body or None,
-            content_type=environ.get("CONTENT_TYPE") or None if body else None,
-            headers=headers,
-            priority=priority,
-            unique=unique,
-            delay=delay,
-            at=at,
-            max_attempts=max_attempts,
-            timeout=timeout,
-            after_response=after_response,
-        )
+        queue = self._queue(queue)
+        due = _due(delay, at)
+        _check_priority(priority)
+        path = inhand.target(environ, self._script_name or "", self._path_info, self._query)
+        content = inhand.read_body(environ, self._settings.max_body) if body is None else bytes(body)
+        self._check_size(content)
+        task_id = os.urandom(16).hex()
+        message = self._assemble(
+            task_id, path or "/", services.Target(self._method, path), check_headers(inhand.headers(environ)), content,
+            environ.get("CONTENT_TYPE") or None, bool(content or environ.get("CONTENT_LENGTH")), timeout,
+        )  # fmt: skip
+        task, payload = self._seal(message, queue, priority, unique, max_attempts, due)
+        submission = Submission(queue, task.unique, payload, priority, due, task_id)
+        self._submit(task, submission, after_response, after)
+        return task
 
     def status(self, task: Task | str) -> Status:
         """What the job servers know of a task, or of the job with this handle: queued, running n of m, or unknown.
@@ -324,31 +323,50 @@ class Gearman:
         if params is not None:
             path = services.add_query(path, params)
         content, kind = encode_body(data=data, form=form, files=files, body=body, content_type=content_type)
-        if len(content) > settings.max_body:
-            raise InvalidTask(f"a body of {len(content)} bytes is over max_body={settings.max_body}")
+        self._check_size(content)
         own = check_headers(headers) if headers is not None else []
-        pairs = self._surroundings(own)
+        if content_type is not None and any(name.lower() == "content-type" for name, _ in own):
+            raise InvalidTask("Content-Type is given twice: as content_type= and in headers=")
+        return self._assemble(
+            task_id, service, services.Target(target.method, path), own, content, kind, kind is not None, timeout
+        )
+
+    def _check_size(self, content: bytes) -> None:
+        if len(content) > self._settings.max_body:
+            raise InvalidTask(f"a body of {len(content)} bytes is over max_body={self._settings.max_body}")
+
+    def _assemble(
+        self,
+        task_id: str,
+        service: str,
+        target: services.Target,
+        own: list[tuple[str, str]],
+        content: bytes,
+        kind: str | None,
+        has_length: bool,
+        timeout: float | None,
+    ) -> Message:
+        """The message to `target`: the request's surroundings, the caller's `own` headers over them, the body."""
+        settings = self._settings
+        pairs = self._surroundings()
         host = self._safe_host()
+        given: set[str] = set()
         if own:
             given = {name.lower() for name, _ in own}
-            if "content-type" in given:
-                if content_type is not None:
-                    raise InvalidTask("Content-Type is given twice: as content_type= and in headers=")
-                kind = None
             if "host" in given:
                 host = next(value for name, value in own if name.lower() == "host")
                 own = [pair for pair in own if pair[0].lower() != "host"]
                 if not safe_host(host):
                     raise InvalidTask(f"Host {host!r} can't be one")
             pairs = [pair for pair in pairs if pair[0].lower() not in given] + own
-        if kind is not None:
+        if kind is not None and "content-type" not in given:
             pairs.append(("Content-Type", kind))
-        pairs.append(("Idempotency-Key", task_id))
+        if "idempotency-key" not in given:
+            pairs.append(("Idempotency-Key", task_id))
         environ = self._environ
         message = Message(
-            target.method, "https" if self._scheme == "https" else "http", host,
-            quote(self._script_name.encode("latin-1"), safe=_PATH_SAFE).rstrip("/") if self._script_name else "",
-            path, pairs, content, False, task_id, service,
+            target.method, "https" if self._scheme == "https" else "http", host, self._mount(),
+            target.path, pairs, content, has_length, task_id, service,
         )  # fmt: skip
         if timeout is not None:
             message.timeout = _positive(timeout, "timeout")
@@ -358,7 +376,22 @@ class Gearman:
                 message.remote_user = _header_safe(environ.get("REMOTE_USER")) or None
         return message
 
-    def _surroundings(self, own: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    def _mount(self) -> str:
+        """SCRIPT_NAME, percent-encoded."""
+        return inhand.quote_path(self._script_name).rstrip("/") if self._script_name else ""
+
+    def _seal(
+        self, message: Message, queue: str, priority: str, unique: str | None, max_attempts: int | None, due: float
+    ) -> tuple[Task, bytes]:
+        """The task that `message` is, and its bytes."""
+        settings = self._settings
+        message.priority = priority
+        message.max_attempts = _attempts(max_attempts)
+        message.max_attempts = settings.limits(message).max_attempts
+        task = Task(message.id, message.service, queue, _unique(unique, message.id), message.max_attempts)
+        return task, seal(message, queue, settings, due or time.time())
+
+    def _surroundings(self) -> list[tuple[str, str]]:
         """The headers of the request in hand that travel: what correlates, and what `inherit=` names."""
         pairs = [("User-Agent", USER_AGENT)]
         environ = self._environ
@@ -413,26 +446,9 @@ class Gearman:
             if value is not None:
                 raise InvalidTask(f"{name} is given for a plain call, which carries a service's name and data only")
 
-    def _read_body(self, environ: dict[str, Any]) -> bytes:
-        length = environ.get("CONTENT_LENGTH") or ""
-        limit = self._settings.max_body
-        stream = environ["wsgi.input"]
-        if length.isascii() and length.isdigit():
-            if int(length) > limit:
-                raise InvalidTask(f"a body of {length} bytes is over max_body={limit}")
-            body = stream.read(int(length))
-        elif environ.get("wsgi.input_terminated"):
-            body = stream.read(limit + 1)
-        else:
-            body = b""
-        if len(body) > limit:
-            raise InvalidTask(f"the body is over max_body={limit}")
-        environ["wsgi.input"] = io.BytesIO(body)
-        return bytes(body)
-
     # -- to the job server -------------------------------------------------------------------------------------------
 
-    def _submit(self, task: Task, submission: Submission, after_response: bool) -> None:
+    def _submit(self, task: Task, submission: Submission, after_response: bool, after: After | None) -> None:
         if self._environ is not None:
             self._count += 1
             if self._count > self._settings.max_tasks_per_request:
@@ -440,11 +456,19 @@ class Gearman:
                     f"this request has queued max_tasks_per_request={self._settings.max_tasks_per_request} tasks; "
                     "queue one task that does them all"
                 )
+        if after is not None:
+            if after_response:
+                raise InvalidTask("after_response and after are given together: give one")
+            after(lambda: self._submit_now(task, submission))
+            return
         if after_response:
             if self.deferred is None:
                 raise InvalidTask("after_response=True after the response, or without a request: call it in a handler")
             self.deferred.append((task, submission))
             return
+        self._submit_now(task, submission)
+
+    def _submit_now(self, task: Task, submission: Submission) -> None:
         (receipt,) = self._client.submit((submission,))
         _note(task, receipt)
 
@@ -480,6 +504,11 @@ def _unique(unique: str | None, task_id: str) -> str:
     if unique == "-":
         raise InvalidTask("unique '-' means something else to Gearman; give another")
     return unique
+
+
+def _check_priority(priority: str) -> None:
+    if priority not in PRIORITIES:
+        raise InvalidTask(f"priority {priority!r} is none of {', '.join(PRIORITIES)}")
 
 
 def _due(delay: float | None, at: datetime | None) -> float:
