@@ -11,7 +11,7 @@ from gearwsgi.server.queues import Queue
 
 NAMES = [b"f", b"g"]
 UNIQUES = [b"", b"a", b"b", b"-"]
-RETRIES = 3
+RETRIES = 2
 
 
 class Model:
@@ -72,9 +72,11 @@ class QueueMachine(RuleBasedStateMachine):
         ]
         return [id for *_, id in sorted(found)]
 
-    @rule(target=peers)
-    def connect(self) -> Peer:
+    @rule(target=peers, names=st.sampled_from([[], NAMES[:1], NAMES]), limit=st.sampled_from([inf, inf, 5.0]))
+    def connect(self, names: list[bytes], limit: float) -> Peer:
         self.alive.append(Peer())
+        for name in names:
+            self.queue.can_do(self.alive[-1], name, limit, self.now)
         return self.alive[-1]
 
     @rule(peer=peers, name=st.sampled_from(NAMES), limit=st.sampled_from([inf, inf, 5.0]))
@@ -141,6 +143,16 @@ class QueueMachine(RuleBasedStateMachine):
         self.model[job.id].attempts += 1
         if len(turn) > 1:
             assert list(peer.functions)[-1] == name
+
+    @rule(peer=peers, count=st.integers(2, 6))
+    def grab_several(self, peer: Peer, count: int) -> None:
+        for _ in range(count):
+            self.grab(peer)
+
+    @rule(peer=peers, name=st.sampled_from(NAMES), count=st.integers(2, 4), delay=st.sampled_from([0, 0, 5]))
+    def submit_several(self, peer: Peer, name: bytes, count: int, delay: int) -> None:
+        for _ in range(count):
+            self.submit(peer=peer, name=name, unique=b"", priority=1, waits=False, delay=delay)
 
     @rule(peer=peers, data=st.data())
     def finish(self, peer: Peer, data: st.DataObject) -> None:
