@@ -159,6 +159,8 @@ class Relay:
         self._submit = submit
         self._forever = forever
         self._stop = threading.Event()
+        self.has_passed = False
+        """Whether it has been through the outbox once: what is left then waits for a job server, or for its time."""
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
@@ -190,4 +192,5 @@ class Relay:
                 if str(error) != trouble:
                     trouble = str(error)
                     _log.warning("outbox: %d task(s) wait: %s", len(self._outbox.spool.names()), error)
+            self.has_passed = True
             self._stop.wait(self.INTERVAL)

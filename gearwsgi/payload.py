@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, replace
 
 from . import message, signature
-from .errors import BadSignature
+from .errors import BadMessage, BadSignature
 from .settings import Settings
 
 
@@ -17,6 +17,8 @@ class Grabbed:
     queue: bytes
     unique: bytes
     payload: bytes
+    cut: int = 0
+    """Bytes that the payload had where it was too large to be kept: `payload` is its beginning."""
 
     @property
     def queue_name(self) -> str:
@@ -41,6 +43,18 @@ def open_payload(job: Grabbed, settings: Settings, now: float, *, trusted: bool 
     Raises:
         BadMessage: it may not run: `BadSignature` where the signature is why.
     """
+    try:
+        return _open(job, settings, now, trusted)
+    except BadMessage:
+        raise
+    except Exception as error:
+        # None is known. Should one be found, it costs that payload, and neither a worker process nor the supervisor.
+        raise BadMessage(f"payload can't be read: {type(error).__name__}") from error
+
+
+def _open(job: Grabbed, settings: Settings, now: float, trusted: bool) -> message.Message:
+    if job.cut:
+        raise BadMessage(f"payload of {job.cut} bytes is over max_body={settings.max_body}")
     if message.is_plain(job.payload):
         if not trusted and not settings.may_be_unsigned(job.queue_name):
             raise BadSignature("no signature: a plain call runs only in a queue that accept_unsigned names")
@@ -70,6 +84,12 @@ def make_unique(task_id: str, attempt: int, again: str = "") -> str:
 
 
 def seal(task: message.Message, queue: str, settings: Settings, now: float) -> bytes:
-    """The bytes of `task` for this queue, signed where there are keys; `now` is when it is due."""
+    """The bytes of `task` for this queue, signed where there are keys; `now` is when it is due.
+
+    Raises:
+        InvalidTask: it is new, and its head is longer than a worker would read.
+    """
     data = task.to_bytes()
+    if task.attempt == 1:
+        message.check_head(data)
     return signature.sign(data, queue, settings.secret_keys[0], now) if settings.secret_keys else data

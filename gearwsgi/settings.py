@@ -1,9 +1,10 @@
-"""The settings of a middleware, checked once: keyword, then environment, then default. Pure but for reading `environ`."""
+"""The settings of a middleware, checked once: keyword, then environment, then default. Pure but for `environ`."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs
@@ -40,7 +41,12 @@ class Address(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        if self.host.lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False  # a name, whatever it begins with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +89,7 @@ class Settings:
     job_timeout: float = 600.0
     connect_timeout: float = 1.0
     on_unavailable: Literal["outbox", "raise"] = "outbox"
-    secret_keys: tuple[bytes, ...] = ()
+    secret_keys: tuple[bytes, ...] = field(default=(), repr=False)
     max_age: float = signature.DEFAULT_MAX_AGE
     accept_unsigned: tuple[str, ...] = ()
     inherit: tuple[str, ...] = ()
@@ -234,14 +240,14 @@ def _queue(name: str, value: Any) -> str:
 
 def check_queue(queue: Any, error: type[Exception]) -> None:
     """Raise `error` unless `queue` can be a Gearman function's name."""
-    if not isinstance(queue, str) or not queue or len(queue.encode()) > 200 or not queue.isprintable() or " " in queue:
+    if not isinstance(queue, str) or not queue or not queue.isprintable() or " " in queue or len(queue.encode()) > 200:
         raise error(f"queue {queue!r} can't be one: give up to 200 bytes without spaces and control characters")
 
 
 def _number(low: float, kind: type = float) -> Callable[[str, Any], Any]:
     def read(name: str, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < 10**12:
-            raise ConfigError(f"{name} is {value!r}: give a number from {low:g} on")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= 10**9:
+            raise ConfigError(f"{name} is {value!r}: give a number from {low:g} to a billion")
         if kind is int and value != int(value):
             raise ConfigError(f"{name} is {value!r}: give a whole number")
         return kind(value)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from .errors import BadSignature
+from .message import MAX_HEAD, MAX_OWN
 
 _NAME = b"X-Gearman-Signature"
 _LINE = re.compile(rb"\r\nX[-_]Gearman[-_]Signature[ \t]*:([^\r\n]*)", re.IGNORECASE)
@@ -36,7 +37,7 @@ def sign(message: bytes, queue: str, key: bytes, now: float) -> bytes:
 
 def is_signed(message: bytes) -> bool:
     """Whether the message claims a signature."""
-    return _LINE.search(message.partition(b"\r\n\r\n")[0]) is not None
+    return _LINE.search(message, 0, max(0, message.find(b"\r\n\r\n"))) is not None
 
 
 def verify(message: bytes, queue: str, keys: Sequence[bytes], now: float, max_age: float = DEFAULT_MAX_AGE) -> None:
@@ -45,6 +46,31 @@ def verify(message: bytes, queue: str, keys: Sequence[bytes], now: float, max_ag
     Raises:
         BadSignature: it did not; the text says which of these it was.
     """
+    stamp = _check(message, queue, keys)
+    if now - stamp > max_age:
+        raise BadSignature(f"signature is {now - stamp:.0f} s old, more than max_age={max_age:.0f}")
+
+
+def renew(message: bytes, queue: str, keys: Sequence[bytes], now: float) -> bytes:
+    """`message` signed anew where one of `keys` signed it, however long ago; whatever else it is comes back as it is.
+
+    For what has waited on disk. A signature that nobody checked is never made good by it.
+    """
+    try:
+        _check(message, queue, keys)
+    except BadSignature:
+        return message
+    return sign(message, queue, keys[0], now)
+
+
+def _check(message: bytes, queue: str, keys: Sequence[bytes]) -> int:
+    """The time of the signature that one of `keys` made.
+
+    Raises:
+        BadSignature: there is none.
+    """
+    if not 0 <= message.find(b"\r\n\r\n") <= MAX_HEAD + MAX_OWN:
+        raise BadSignature("no signature: this is no message whose head could hold one")
     head, _, body = message.partition(b"\r\n\r\n")
     lines = list(_LINE.finditer(head))
     if not lines:
@@ -59,8 +85,7 @@ def verify(message: bytes, queue: str, keys: Sequence[bytes], now: float, max_ag
     # Every key is tried, and each comparison takes the same time whatever differs.
     if not any([hmac.compare_digest(_digest(key, queue, stamp, head, body), claimed) for key in keys]):
         raise BadSignature(f"signature does not fit: changed, signed with another key, or not for queue {queue!r}")
-    if now - int(stamp) > max_age:
-        raise BadSignature(f"signature is {now - int(stamp):.0f} s old, more than max_age={max_age:.0f}")
+    return int(stamp)
 
 
 def _digest(key: bytes, queue: str, stamp: bytes, head: bytes, body: bytes) -> str:
