@@ -63,6 +63,10 @@ _PARAMETERS: dict[int, int] = {
 }
 MAX_PACKET = 1 << 30
 """Bytes that an answer may announce; more is not Gearman."""
+JOB_TOO_LARGE = -1
+"""No packet of Gearman's: a JOB_ASSIGN_UNIQ whose payload was not kept; its size is one parameter more."""
+_KEPT = 64 * 1024
+"""Bytes that are kept of such a job, for whoever looks where it came from."""
 
 
 def pack(kind: int, *parameters: bytes) -> bytes:
@@ -82,11 +86,18 @@ def pack_submit(queue: str, unique: str, payload: bytes, *, priority: str = "nor
 
 
 class PacketReader:
-    """Bytes in, packets out; keeps what is not yet whole. No I/O."""
+    """Bytes in, packets out; keeps what is not yet whole. No I/O.
 
-    def __init__(self) -> None:
+    Args:
+        max_job: bytes that a job which is handed out may have. Anyone can queue one of a gigabyte: a larger one is not
+            kept, and comes as JOB_TOO_LARGE.
+    """
+
+    def __init__(self, max_job: int = MAX_PACKET) -> None:
         self._buffer = bytearray()
-        self._wanted = 12
+        self._max_job = max_job
+        self._skip = 0
+        self._skipped: list[bytes] = []
 
     def feed(self, data: bytes) -> Iterator[tuple[int, list[bytes]]]:
         """The packets that `data` completes: (type, parameters).
@@ -94,22 +105,47 @@ class PacketReader:
         Raises:
             ProtocolError: the bytes are not Gearman's, or announce more than `MAX_PACKET`.
         """
+        if self._skip:
+            length = len(data)
+            data = data[self._skip :]
+            self._skip -= length - len(data)
+            if self._skip:
+                return
+            yield JOB_TOO_LARGE, self._skipped
         buffer = self._buffer
         buffer += data
         start = 0
         while len(buffer) - start >= 12:
             magic, kind, size = _HEADER.unpack_from(buffer, start)
+            end = start + 12 + size
+            if magic == _RES and kind == JOB_ASSIGN_UNIQ and size > self._max_job and size > _KEPT:
+                if len(buffer) - start < 12 + _KEPT:
+                    break
+                self._skipped = [*_split(kind, bytes(buffer[start + 12 : start + 12 + _KEPT])), b"%d" % size]
+                self._skip = max(0, end - len(buffer))
+                del buffer[: end - self._skip]
+                start = 0
+                if self._skip:
+                    break
+                yield JOB_TOO_LARGE, self._skipped
+                continue
             if magic != _RES or size > MAX_PACKET:
                 raise ProtocolError(f"not Gearman's protocol: {bytes(buffer[start : start + 12])!r}")
-            end = start + 12 + size
             if len(buffer) < end:
                 break
             body = bytes(buffer[start + 12 : end])
             start = end
-            count = _PARAMETERS.get(kind, 1)
-            yield kind, body.split(b"\0", count - 1) if count else []
+            yield kind, _split(kind, body)
         if start:
             del buffer[:start]
+
+
+def _split(kind: int, body: bytes) -> list[bytes]:
+    count = _PARAMETERS.get(kind, 1)
+    parameters = body.split(b"\0", count - 1) if count else []
+    if len(parameters) < count and kind != ERROR:
+        raise ProtocolError(f"packet {kind} has {len(parameters)} parameters instead of {count}")
+    return parameters
 
 
 def parse_error(parameters: list[bytes], server: str = "") -> ServerError:

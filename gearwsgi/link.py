@@ -86,6 +86,7 @@ class Link:
         selector: the loop's.
         connector: opens sockets.
         owner: the slot.
+        max_job: bytes that a job may have.
     """
 
     def __init__(
@@ -96,6 +97,8 @@ class Link:
         selector: selectors.BaseSelector,
         connector: Connector,
         owner: Owner,
+        *,
+        max_job: int,
     ) -> None:
         self.address = address
         self._queues = queues
@@ -104,7 +107,8 @@ class Link:
         self._connector = connector
         self._owner = owner
         self._stream: Stream | None = None
-        self._packets = gearman.PacketReader()
+        self._max_job = max_job
+        self._packets = gearman.PacketReader(max_job)
         self._created: deque[Callable[[str, ServerError | None], None]] = deque()
         self._connecting = False
         self._retry_at = 0.0
@@ -190,7 +194,7 @@ class Link:
             self._wait(reason)
             self._owner.on_lost(self, reason)
             return
-        self._packets = gearman.PacketReader()
+        self._packets = gearman.PacketReader(self._max_job)
         self._stream = Stream(sock, self._selector, self._on_data, self._lost)
         self.generation += 1
         self.is_up = True
@@ -213,10 +217,11 @@ class Link:
                 return
 
     def _on_packet(self, kind: int, parameters: list[bytes]) -> None:
-        if kind == gearman.JOB_ASSIGN_UNIQ:
+        if kind in (gearman.JOB_ASSIGN_UNIQ, gearman.JOB_TOO_LARGE):
             self.is_grabbing = False
             self.has_work = True
-            self._owner.on_job(self, Grabbed(*parameters))
+            handle, function, unique, payload, *size = parameters
+            self._owner.on_job(self, Grabbed(handle, function, unique, payload, int(size[0]) if size else 0))
         elif kind == gearman.NO_JOB:
             self.is_grabbing = False
             self.has_work = False

@@ -25,6 +25,7 @@ from .client import Client
 from .embedded import EmbeddedProcess
 from .errors import AppLoadError, ConfigError, SpoolError
 from .link import Connector, Link
+from .message import MAX_HEAD, MAX_OWN
 from .outbox import Outbox, Relay
 from .settings import Settings, from_json
 from .settle import Settler
@@ -223,7 +224,8 @@ class Supervisor:
 
     def _all_idle(self) -> bool:
         slots = self._current.slots if self._current is not None else []
-        return bool(slots) and all(slot.is_idle for slot in slots)
+        relayed = self._relay is not None and self._relay.has_passed
+        return relayed and bool(slots) and all(slot.is_idle for slot in slots)
 
     def _close(self) -> None:
         for generation in self._generations:
@@ -449,8 +451,11 @@ class Supervisor:
         """A connection to each job server."""
         assert self._connector is not None
         name = f"{socket.gethostname()}:{os.getpid()}:{slot.number}"
+        # A little more than a message may have, so that its reader says what is wrong with it.
+        max_job = self.settings.max_body + MAX_HEAD + MAX_OWN + 4096
         return [
-            Link(address, slot.queues, name, self._selector, self._connector, slot) for address in self.settings.servers
+            Link(address, slot.queues, name, self._selector, self._connector, slot, max_job=max_job)
+            for address in self.settings.servers
         ]
 
     def make_stream(
