@@ -263,7 +263,7 @@ class Slot:
         if held.claimed and self._claim is not None:
             self._claim.take(0)
         if kind == channel.SKIPPED:
-            if not held.returned and held.can_answer:
+            if not held.returned and held.can_answer and not self.draining:
                 self._give(held)  # the process is free before we had handed it back
             self._pump()
             return
