@@ -37,6 +37,8 @@ _HEADER = struct.Struct("!HBBI")
 _JOB = struct.Struct("!HHH")
 _PROGRESS = struct.Struct("!QQ")
 MAX_FRAME = 1 << 30
+READ_SIZE = 64 * 1024
+"""Bytes of one read: from 128 KB on, the allocator maps and unmaps memory for each."""
 
 
 def frame(kind: int, sequence: int, payload: bytes = b"") -> bytes:
@@ -192,7 +194,7 @@ class Stream:
         """Take what is there, without waiting."""
         while not self.closed:
             try:
-                data = self._socket.recv(262144)
+                data = self._socket.recv(READ_SIZE)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
@@ -206,7 +208,7 @@ class Stream:
             except ProtocolError as error:
                 self._fail(str(error))
                 return
-            if len(data) < 262144 and not isinstance(self._socket, ssl.SSLSocket):
+            if len(data) < READ_SIZE and not isinstance(self._socket, ssl.SSLSocket):
                 return
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """The worker process: takes a job from its pipe, replays it through the application, answers the outcome."""
 
+import ctypes
 import gc
 import json
 import os
@@ -23,6 +24,9 @@ from .settings import Settings
 _TIMER_MAX = 1e8
 """Seconds that the system's timer takes; over three years."""
 
+_CLOCKS_APART = 0.0005
+"""Seconds that the timer may be early: an alarm that is earlier is the last job's."""
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "kind": (str,),
     "reason": (str,),
@@ -33,6 +37,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "never": (bool,),
     "response": (str,),
 }
+
+
+# Loaded before the fork: each worker would have a copy of its own.
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Child:
@@ -68,6 +76,7 @@ class Child:
         self._verbose = verbose
         self._pid = os.getpid()
         self._limit = 0.0
+        self._deadline = 0.0
         self._armed = False
         self._late = False
 
@@ -76,7 +85,7 @@ class Child:
         signal.signal(signal.SIGALRM, self._on_alarm)
         reader = channel.FrameReader()
         self._pipe.sendall(channel.frame(channel.READY, 0))
-        while data := self._pipe.recv(262144):
+        while data := self._pipe.recv(channel.READ_SIZE):
             for kind, sequence, payload in reader.feed(data):
                 if kind == channel.JOB:
                     self._take(sequence, channel.read_job(payload))
@@ -139,12 +148,14 @@ class Child:
         self._late = False
         try:
             try:
+                seconds = min(max(self._limit, 0.001), _TIMER_MAX)
+                self._deadline = time.monotonic() + seconds
                 self._armed = True
-                signal.setitimer(signal.ITIMER_REAL, min(max(self._limit, 0.001), _TIMER_MAX))
+                signal.setitimer(signal.ITIMER_REAL, seconds)
                 result = replay(self._app, task, job, self._stream)
             finally:
+                # The timer is left to run: the next job sets it anew, and without one its alarm means nothing.
                 self._armed = False
-                signal.setitimer(signal.ITIMER_REAL, 0)
         except JobTimeout:
             self._late = True
             result = Result(Outcome("timeout"), b"", self._limit)
@@ -157,7 +168,7 @@ class Child:
         return Result(Outcome("timeout", reason), b"", result.seconds)
 
     def _on_alarm(self, signum: int, stack: FrameType | None) -> None:
-        if self._armed:
+        if self._armed and time.monotonic() > self._deadline - _CLOCKS_APART:
             self._armed = False
             self._late = True
             raise JobTimeout(f"the job's time limit of {self._limit:g} s is over")
@@ -217,9 +228,6 @@ def prepare_process() -> None:
 
 def die_with_parent() -> None:
     """On Linux: be killed when the fork server is, whatever code runs; elsewhere the fork server's end does it."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    pr_set_pdeathsig = 1  # linux/prctl.h
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if _libc is not None:
+        pr_set_pdeathsig = 1  # linux/prctl.h
+        _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
