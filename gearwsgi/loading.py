@@ -34,7 +34,7 @@ def load_application(path: str) -> tuple[Any, GearmanMiddleware]:
             raise AppLoadError(f"application {path!r}: module {module_name} has no {name!r}") from None
     if not callable(found):
         raise AppLoadError(f"application {path!r} is {type(found).__name__}, not a WSGI application")
-    middleware = find_middleware(found)
+    middleware = find_middleware(found) or find_middleware(found, globals_too=True)
     if middleware is None:
         raise AppLoadError(
             f"application {path!r} has no GearmanMiddleware around it: "

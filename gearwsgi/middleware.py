@@ -1,6 +1,7 @@
 """The WSGI middleware: puts `gearman` into the environ, keeps tasks' paths private, submits after the response."""
 
 import fnmatch
+import functools
 import posixpath
 import re
 from collections import deque
@@ -203,7 +204,9 @@ class _Guard:
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        self._matches = re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns), re.DOTALL).match
+        # PEP 3333: a path's bytes come as one character each. A server that decodes them itself is met as well.
+        spellings = {*patterns, *(pattern.encode().decode("latin-1") for pattern in patterns)}
+        self._matches = re.compile("|".join(fnmatch.translate(spelling) for spelling in spellings), re.DOTALL).match
 
     def forbids(self, path: str) -> bool:
         """Whether a public request for this PATH_INFO (decoded once by the server) is answered with 404."""
@@ -220,13 +223,20 @@ def _not_found(environ: Mapping[str, Any], start_response: Callable[..., Any]) -
     return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else text]
 
 
-def find_middleware(app: Any) -> GearmanMiddleware | None:
-    """The GearmanMiddleware that `app` is, holds (as Flask's `app.wsgi_app`), or wraps in other middleware; or None."""
-    return next((part for part in walk(app) if isinstance(part, GearmanMiddleware)), None)
+def find_middleware(app: Any, *, globals_too: bool = False) -> GearmanMiddleware | None:
+    """The GearmanMiddleware that `app` is, holds (as Flask's `app.wsgi_app`), or wraps in other middleware; or None.
+
+    Args:
+        app: the application.
+        globals_too: look at the module's names that a function uses, too: `def application(environ, start_response):
+            return inner(environ, start_response)`. A handler may well name the middleware that it is in, so this is
+            no way to see whether an application is wrapped.
+    """
+    return next((part for part in walk(app, globals_too=globals_too) if isinstance(part, GearmanMiddleware)), None)
 
 
-def walk(app: Any) -> Iterator[Any]:
-    """`app`, and then every callable that it holds or wraps, the nearest first."""
+def walk(app: Any, *, globals_too: bool = False) -> Iterator[Any]:
+    """`app`, and then every callable that it holds or wraps, the nearest first; `globals_too` as above."""
     queue: deque[Any] = deque([app])
     seen: set[int] = set()
     while queue and len(seen) < _MAX_OBJECTS:
@@ -235,10 +245,10 @@ def walk(app: Any) -> Iterator[Any]:
             continue
         seen.add(id(current))
         yield current
-        queue.extend(value for value in _parts(current) if callable(value) and not isinstance(value, type))
+        queue.extend(value for value in _parts(current, globals_too) if callable(value) and not isinstance(value, type))
 
 
-def _parts(thing: Any) -> list[Any]:
+def _parts(thing: Any, globals_too: bool) -> list[Any]:
     """What an object holds: its attributes, and a function's or a method's closure."""
     found = list(vars(thing).values()) if hasattr(thing, "__dict__") else []
     found += [getattr(thing, name, None) for name in getattr(type(thing), "__slots__", ())]
@@ -248,6 +258,12 @@ def _parts(thing: Any) -> list[Any]:
     wrapped = getattr(thing, "__wrapped__", None)
     if wrapped is not None:
         found.append(wrapped)
+    if isinstance(thing, functools.partial):
+        found += [thing.func, *thing.args, *thing.keywords.values()]
+    code = getattr(thing, "__code__", None)
+    if globals_too and code is not None:
+        names = getattr(thing, "__globals__", {})
+        found += [names[name] for name in code.co_names if name in names]
     for cell in getattr(thing, "__closure__", None) or ():
         try:
             found.append(cell.cell_contents)

@@ -42,6 +42,7 @@ class WebServer:
         app: `module:name`.
         env: added to the environment.
         prefix: where the application is mounted.
+        arguments: further ones.
     """
 
     def __init__(
@@ -101,11 +102,10 @@ class WebServer:
         return Answer(response.status, response.reason, response.getheaders(), content)
 
     def get(self, target: str, **headers: str) -> Answer:
-        return self.send("GET", target, [(name.replace("_", "-"), value) for name, value in headers.items()])
+        return self.send("GET", target, headers.items())
 
     def post(self, target: str, form: Mapping[str, str] | None = None, **headers: str) -> Answer:
-        pairs = [(name.replace("_", "-"), value) for name, value in headers.items()]
-        pairs.append(("Content-Type", "application/x-www-form-urlencoded"))
+        pairs = [*headers.items(), ("Content-Type", "application/x-www-form-urlencoded")]
         return self.send("POST", target, pairs, urlencode(form or {}).encode())
 
     def stop(self) -> None:
@@ -116,12 +116,12 @@ class WebServer:
 class Site:
     """A bench with an application of its own, served and worked: what most frameworks' tests want."""
 
-    def __init__(self, bench: Bench, app: str, env: Mapping[str, str] = {}, worker_app: str | None = None) -> None:
+    def __init__(self, bench: Bench, app: str, env: Mapping[str, str] = {}, *, arguments: Any = ()) -> None:
         self.bench = bench
         self.env = {**bench.env, **env}
-        self.web = WebServer(bench.folder, app, self.env)
+        self.web = WebServer(bench.folder, app, self.env, arguments=arguments)
         try:
-            self.worker = bench.start_worker("--workers", "1", app=worker_app or app, env=env)
+            self.worker = bench.start_worker("--workers", "1", app=app, env=env)
             self.worker.ready()
             self.web.ready()
         except BaseException:
