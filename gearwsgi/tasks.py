@@ -176,6 +176,8 @@ class Gearman:
             self._refuse_with_plain(form, files, body, content_type, params, headers, method)
             task = Task(task_id, service, queue, _unique(unique, task_id), 1)
             payload = write_plain(self._plain_name(service), data)
+            if len(payload) > settings.max_body:
+                raise InvalidTask(f"a plain call of {len(payload)} bytes is over max_body={settings.max_body}")
         else:
             message = self._message(
                 task_id, service, data, form, files, body, content_type, params, headers, method, timeout
@@ -543,4 +545,9 @@ def _positive(value: float, name: str) -> float:
 def _header_safe(value: Any) -> str:
     """A value of the request in hand as a header's: a server should have refused what is dropped here."""
     text = str(value or "")
-    return text if text.isprintable() else "".join(char for char in text if char >= " " and char != "\x7f")
+    if not text.isprintable():
+        text = "".join(char for char in text if char >= " " and char != "\x7f")
+    if not text.isascii() and max(text) > "\xff":
+        # A name that a framework's middleware has put there, which PEP 3333 would have as bytes of UTF-8.
+        text = text.encode("utf-8", "replace").decode("latin-1")
+    return text
