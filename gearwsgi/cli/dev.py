@@ -297,7 +297,9 @@ def _listen(host: str, port: int) -> socket.socket:
 @click.command()
 @click.argument("app", metavar="MODULE:NAME")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the web application listens.")
-@click.option("-p", "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free one.")
+@click.option(
+    "-p", "--port", type=click.IntRange(0, 65535), envvar="PORT", default=8080, show_default=True, help="0: a free one."
+)
 @click.option("-w", "--workers", type=click.IntRange(1, 100), default=2, show_default=True, help="Worker processes.")
 @click.option("--servers", help="Use these job servers.  [default: an embedded one of its own]")
 @click.option("--jobs-port", type=click.IntRange(0, 65535), help="That one's port.  [default: 4730, or a free one]")
