@@ -18,6 +18,8 @@ from .spool import Letter, Spool
 
 _log = logging.getLogger("gearwsgi")
 _OUR_ID = re.compile(r"[0-9a-f]{32}")
+_REASON = 1000
+"""Characters of a reason that are kept: an exception's text may hold a whole request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class DeadLetters:
         # A file's name never comes from a payload that nobody vouched for.
         ours = task is not None and _OUR_ID.fullmatch(task.id) is not None
         name = task.id if task is not None and ours else secrets.token_hex(16)
+        if self._is_of_another_queue(name, job.queue_name):
+            name = secrets.token_hex(16)
         fields = {
             "id": task.id if task is not None else name,
             "service": task.service if task is not None else "-",
@@ -82,7 +86,7 @@ class DeadLetters:
             "handle": job.handle_name,
             "died": now,
             "attempts": str(task.attempt if task is not None else 0),
-            "reason": reason,
+            "reason": message.one_line(reason, _REASON),
             "trusted": "yes" if task is not None else "no",
         }
         notes = [*(task.failures if task is not None else ())]
@@ -91,6 +95,13 @@ class DeadLetters:
         self.spool.put(Letter(self._content(job, task), fields, notes), name)
         self._expire()
         return fields["id"]
+
+    def _is_of_another_queue(self, name: str, queue: str) -> bool:
+        """Whether a letter of that name came through another queue: whoever may feed this one can't overwrite it."""
+        try:
+            return self.spool.get(name).fields.get("queue") != queue
+        except SpoolError:
+            return False
 
     def _content(self, job: Grabbed, task: message.Message | None) -> bytes:
         """What is kept: a plain call as the request it stands for, so that `curl` can send it; else the payload."""
@@ -152,7 +163,7 @@ class DeadLetters:
             reason=fields.get("reason", ""),
             notes=tuple(letter.notes),
             payload=letter.message,
-            trusted=fields.get("trusted") != "no",
+            trusted=fields.get("trusted") == "yes",
         )
 
     def _expire(self) -> None:

@@ -22,9 +22,12 @@ def redirect(descriptor: int) -> None:
 
 def write(handle: str, event: str) -> None:
     """Log one event of the job with this handle; `-` where it is no job's."""
-    text = f"{_now()} {handle} {clean(event)}\n".encode("utf-8", "backslashreplace")
-    while text:
-        text = text[os.write(_fd, text) :]
+    text = f"{_now()} {clean(handle)} {clean(event)}\n".encode("utf-8", "backslashreplace")
+    try:
+        while text:
+            text = text[os.write(_fd, text) :]
+    except OSError:
+        return  # a full disk or a reader that is gone costs the line, not the jobs
 
 
 def note(event: str) -> None:

@@ -6,19 +6,24 @@ from collections.abc import Sequence
 _SECRET = ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-gearman-signature")
 _SECRET_PREFIXES = ("x-csrf", "x-xsrf", "x-api-key")
 
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+# Wider than the message's own grammar: what is shown may be no message at all, and its lines end in any way. A line
+# that begins with a blank goes on with the one before.
+_FIELD = re.compile(rb"(?:(?<=[\r\n])|\A)([^\r\n:]{1,200}):[^\r\n]*(?:(?:\r\n|\r|\n)[ \t][^\r\n]*)*")
+
 
 def is_secret(name: str, further: Sequence[str] = ()) -> bool:
     """Whether a header of this name is never shown; `further` are the configured ones, in lower case."""
-    folded = name.lower().replace("_", "-")
+    folded = name.strip().lower().replace("_", "-")
     return folded in _SECRET or folded.startswith(_SECRET_PREFIXES) or folded in further
 
 
 def redact_payload(payload: bytes, further: Sequence[str] = ()) -> bytes:
     """A message with the values of secret headers blotted out."""
-    head, end, body = payload.partition(b"\r\n\r\n")
-    if not end:
-        return payload
-    return redact_head(head, further) + end + body
+    end = _HEAD_END.search(payload)
+    if end is None:
+        return redact_head(payload, further)
+    return redact_head(payload[: end.start()], further) + payload[end.start() :]
 
 
 def redact_head(head: bytes, further: Sequence[str] = ()) -> bytes:
@@ -27,4 +32,12 @@ def redact_head(head: bytes, further: Sequence[str] = ()) -> bytes:
     def blot(match: "re.Match[bytes]") -> bytes:
         return match[1] + b": [redacted]" if is_secret(match[1].decode("latin-1"), further) else match[0]
 
-    return re.sub(rb"(?m)^([^\r\n:]+):[^\r\n]*", blot, head)
+    return _FIELD.sub(blot, head)
+
+
+def redact_lines(lines: Sequence[str], further: Sequence[str] = ()) -> list[str]:
+    """Lines of text, such as a response's, with the values of secret headers blotted out."""
+    return [
+        redact_head(line.encode("utf-8", "surrogateescape"), further).decode("utf-8", "surrogateescape")
+        for line in lines
+    ]

@@ -11,7 +11,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,11 +89,11 @@ class Spool:
         name = name or f"{time.time_ns():020d}-{secrets.token_hex(4)}"
         temporary = self.folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
         try:
+            make_private_folder(self.folder.parent)
             make_private_folder(self.folder)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             try:
                 with open(descriptor, "wb") as file:
-                    os.fchmod(file.fileno(), 0o600)
                     file.write(letter.to_bytes(self.title))
                     file.flush()
                     os.fsync(file.fileno())
@@ -107,9 +107,15 @@ class Spool:
         return name
 
     def names(self) -> list[str]:
-        """The letters' names, sorted: the outbox's oldest first."""
+        """The letters' names, sorted: the outbox's oldest first.
+
+        Raises:
+            SpoolError: the folder can't be read, or others may have put letters there.
+        """
         try:
-            found = [entry[:-5] for entry in os.listdir(self.folder) if entry.endswith(".http") and entry[0] != "."]
+            self._check()
+            # Whatever else lies there, such as an editor's copy, is none of ours.
+            found = [entry[:-5] for entry in os.listdir(self.folder) if entry.endswith(".http") and is_name(entry[:-5])]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -123,6 +129,7 @@ class Spool:
             SpoolError: there is none, or the file is not one of ours.
         """
         try:
+            self._check()
             data = self._path(name).read_bytes()
         except OSError as error:
             raise SpoolError(f"can't read {self.folder / name}.http: {error.strerror or error}") from error
@@ -156,7 +163,7 @@ class Spool:
         target = bad / f"{name}.http"
         try:
             self._path(name).replace(target)
-            note = os.open(bad / f"{name}.reason", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            note = open_private(bad / f"{name}.reason", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             with open(note, "w", encoding="utf-8") as file:
                 file.write(reason + "\n")
         except OSError as error:
@@ -166,8 +173,9 @@ class Spool:
     @contextmanager
     def lock(self) -> Iterator[bool]:
         """Hold the folder's lock, one process (or thread with a Spool of its own) at a time; whether it was got."""
+        make_private_folder(self.folder.parent)
         make_private_folder(self.folder)
-        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -183,6 +191,10 @@ class Spool:
             raise SpoolError(f"{name!r} is no name of a file in {self.folder}")
         return self.folder / f"{name}.http"
 
+    def _check(self) -> None:
+        for folder in (self.folder.parent, self.folder):
+            _check_private(folder, os.stat(folder))
+
     def _sync(self) -> None:
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -196,34 +208,47 @@ def is_name(text: str) -> bool:
     return _SAFE_NAME.fullmatch(text) is not None
 
 
+def open_private(path: Path, flags: int) -> int:
+    """Open or make a file for its owner only, whatever the umask; its descriptor."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
 def make_private_folder(folder: Path) -> None:
     """Make `folder` and what is missing above it, for its owner only, whatever the umask.
 
     Raises:
-        SpoolError: it is no folder, belongs to someone else, or others may write to it.
+        SpoolError: it is no folder, belongs to someone else, is reached by someone else's link, or everyone may write
+            to it.
     """
     try:
-        status = os.stat(folder)
-    except FileNotFoundError:
-        if folder.parent != folder:
-            make_parents(folder.parent)
-        try:
-            os.mkdir(folder, 0o700)
-            os.chmod(folder, 0o700)
-        except FileExistsError:
-            return make_private_folder(folder)
-        except OSError as error:
-            raise SpoolError(f"can't make {folder}: {error.strerror or error}") from error
-        return None
+        if not os.path.lexists(folder):
+            if folder.parent != folder:
+                make_parents(folder.parent)
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+                os.chmod(folder, 0o700)
+        link, status = os.lstat(folder), os.stat(folder)
     except OSError as error:
         raise SpoolError(f"can't use {folder}: {error.strerror or error}") from error
+    if stat.S_ISLNK(link.st_mode) and not _is_trusted(link.st_uid):
+        raise SpoolError(f"{folder} is a link that user {link.st_uid} made; give the folder itself")
+    _check_private(folder, status)
+
+
+def _check_private(folder: Path, status: os.stat_result) -> None:
     if not stat.S_ISDIR(status.st_mode):
         raise SpoolError(f"{folder} is not a folder; give another state directory")
-    if status.st_uid not in (os.geteuid(), 0) and os.geteuid() != 0:
-        raise SpoolError(f"{folder} belongs to user {status.st_uid}; give a state directory of your own")
+    if not _is_trusted(status.st_uid):
+        raise SpoolError(f"{folder} belongs to user {status.st_uid}; run this as that user, or give another one")
     if status.st_mode & stat.S_IWOTH:
         raise SpoolError(f"{folder} can be written by everyone; `chmod 700 {folder}`")
-    return None
+
+
+def _is_trusted(user: int) -> bool:
+    """Whether what belongs to this user was put there by us, or by root."""
+    return user in (os.geteuid(), 0)
 
 
 def make_parents(folder: Path) -> None:

@@ -12,7 +12,8 @@ from .. import message
 from ..client import Client
 from ..dead import DeadLetter, DeadLetters
 from ..errors import BadMessage, SpoolError
-from ..redact import redact_payload
+from ..log import clean
+from ..redact import redact_lines, redact_payload
 from .common import console, get_settings, make_table
 from .tasks import app_option
 
@@ -43,7 +44,7 @@ def dead_list(as_json: bool, app: str | None) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    cells = [[str(row[key]) for key in ("id", "service", "died", "attempts", "reason")] for row in rows]
+    cells = [[clean(str(row[key])) for key in ("id", "service", "died", "attempts", "reason")] for row in rows]
     console().print(make_table(["id", "service", "died", "attempts", "reason"], cells, keep=(0,)))
 
 
@@ -51,17 +52,19 @@ def dead_list(as_json: bool, app: str | None) -> None:
 @click.argument("id")
 @secrets_option
 @app_option
-def dead_show(id: str, secrets: bool, app: str | None) -> None:  # noqa: A002
+def dead_show(id: str, secrets: bool, app: str | None) -> None:
     """Show one: why it died, each attempt, the last response, and its request."""
     settings = get_settings(app)
     letter = DeadLetters(settings).find(id)
     for name in ("id", "service", "target", "queue", "at", "attempts", "reason"):
-        click.echo(f"{name}: {getattr(letter, name)}")
-    for note in letter.notes:
-        click.echo(f"| {note}")
+        click.echo(f"{name}: {clean(str(getattr(letter, name)))}")
+    for note in letter.notes if secrets else redact_lines(letter.notes, settings.redact):
+        click.echo(f"| {clean(note)}")
     click.echo("")
     payload = letter.payload if secrets else redact_payload(letter.payload, settings.redact)
-    click.echo(payload.decode("utf-8", "backslashreplace"))
+    # What came from anywhere does not get to move a terminal's cursor.
+    for line in payload.decode("utf-8", "backslashreplace").replace("\r\n", "\n").split("\n"):
+        click.echo("\t".join(map(clean, line.split("\t"))))
 
 
 @dead.command("retry")
@@ -70,7 +73,7 @@ def dead_show(id: str, secrets: bool, app: str | None) -> None:  # noqa: A002
 @click.option("--service", help="Those of this service.")
 @click.option("--since", metavar="TIME", help="Those that died at or after this time (ISO 8601).")
 @app_option
-def dead_retry(id: str | None, everything: bool, service: str | None, since: str | None, app: str | None) -> None:  # noqa: A002
+def dead_retry(id: str | None, everything: bool, service: str | None, since: str | None, app: str | None) -> None:
     """Queue the task again, as a first attempt, under its old id."""
     settings = get_settings(app)
     letters = DeadLetters(settings)
@@ -88,7 +91,7 @@ def dead_retry(id: str | None, everything: bool, service: str | None, since: str
 @click.option("--service", help="Those of this service.")
 @click.option("--since", metavar="TIME", help="Those that died at or after this time (ISO 8601).")
 @app_option
-def dead_discard(id: str | None, everything: bool, service: str | None, since: str | None, app: str | None) -> None:  # noqa: A002
+def dead_discard(id: str | None, everything: bool, service: str | None, since: str | None, app: str | None) -> None:
     """Throw it away."""
     letters = DeadLetters(get_settings(app))
     for letter in _choose(letters, id, everything, service, since):
@@ -100,7 +103,7 @@ def dead_discard(id: str | None, everything: bool, service: str | None, since: s
 @click.argument("id")
 @secrets_option
 @app_option
-def dead_curl(id: str, secrets: bool, app: str | None) -> None:  # noqa: A002
+def dead_curl(id: str, secrets: bool, app: str | None) -> None:
     """Print the curl command line that sends its request to the web application."""
     settings = get_settings(app)
     letter = DeadLetters(settings).find(id)
