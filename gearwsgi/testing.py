@@ -111,7 +111,7 @@ class Tasks(Sequence[QueuedTask]):
         """Move the clock on by so many seconds and run what comes due on the way, each at its time.
 
         Raises:
-            As `run()`; the clock then stands where that happened.
+            Exception: as `run()`; the clock then stands where that happened.
         """
         end = self.clock.now() + seconds
         runs = self.run(raises=raises)
