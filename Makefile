@@ -19,7 +19,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 help:
 	@echo 'make demo     job server, two workers and a web application, until Ctrl-C'
 	@echo 'make test     the whole test suite'
-	@echo 'make lint     ruff and mypy; make format writes what ruff would'
+	@echo 'make lint     ruff, mypy and bandit; make format writes what ruff would'
 	@echo 'make bench    how fast, how large'
 	@echo 'make soak     hours of jobs while things break'
 	@echo 'make fuzz     random bytes for everything that reads bytes'
@@ -42,6 +42,7 @@ lint: $(VENV)/.has-lint
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -m bandit --quiet --configfile pyproject.toml --recursive gearwsgi demo_app gearman-server.py
 
 format: $(VENV)/.has-lint
 	$(PY) -m ruff check --fix .
@@ -53,7 +54,7 @@ bench: $(VENV)/.has-test
 soak: $(VENV)/.has-test
 	$(PY) -m tests.soak $(ARGS)
 
-fuzz: $(VENV)/.has-test
+fuzz: $(VENV)/.has-fuzz
 	$(PY) -m tests.fuzz $(ARGS)
 
 docs: $(VENV)/.has-docs
@@ -70,7 +71,7 @@ $(PY):
 	$(PIP) --upgrade 'pip>=25.1'
 
 $(VENV)/.has-package: pyproject.toml | $(PY)
-	$(PIP) --editable .
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
 $(VENV)/.has-%: pyproject.toml | $(PY)

@@ -1,114 +1,68 @@
-"""`make demo`: the worker with its job server, and the web application, in one terminal until Ctrl-C.
+"""`make demo`: `gearwsgi dev` for this application, with a guide.
 
 It queues one task through HTTP, shows the line that the worker wrote about it, and says what to try next.
 """
 
 import json
 import os
-import queue
+import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 FOLDER = Path(__file__).resolve().parent.parent
-START = 60.0  # seconds for a process to start, or for the first task to run
-DRAIN = 45.0  # seconds for a process to end; the worker itself gives its jobs 30
+START = 60.0  # seconds for an answer
 
 
-class Stopped(Exception):
-    """Ctrl-C, another signal that asks for the end, or a process that ended by itself."""
-
-    def __init__(self, reason: str, code: int) -> None:
-        super().__init__(reason)
-        self.code = code
+class Ended(Exception):
+    """`gearwsgi dev` has ended: it was asked to, or said why."""
 
 
 class Demo:
-    """The processes, and everything that happens to them in one queue: lines, ends and signals."""
+    """`gearwsgi dev` as a process; what it writes is shown, and looked at."""
 
-    def __init__(self) -> None:
-        self.processes: dict[str, subprocess.Popen[str]] = {}
-        # (process, line), (process, None) when its output ends, ("", signal's name)
-        self.events: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
-
-    def catch_signals(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda got, _: self.events.put(("", signal.Signals(got).name)))
-
-    def start(self, name: str, *command: str, **environment: str) -> None:
-        process = subprocess.Popen(
-            [sys.executable, *command],
+    def __init__(self, port: str) -> None:
+        command = [sys.executable, "-m", "gearwsgi", "dev", "demo_app:application", "--port", port]
+        if servers := os.environ.get("GEARMAN_SERVERS"):
+            command += ["--servers", servers]
+        self.process = subprocess.Popen(
+            command,
             cwd=FOLDER,
-            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # Ctrl-C is for this process alone; it then asks the others to end, once and in order.
+            # Ctrl-C is for this process alone, which passes it on once.
             start_new_session=True,
         )
-        self.processes[name] = process
-        threading.Thread(target=self.read, args=(name, process), daemon=True).start()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self.pass_on)
 
-    def read(self, name: str, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            self.events.put((name, line.rstrip("\n")))
-        self.events.put((name, None))
+    def pass_on(self, number: int, stack: FrameType | None) -> None:
+        self.process.send_signal(number)
 
-    def wait_for(self, wanted: Callable[[str, str], bool], what: str, seconds: float | None = START) -> str:
-        """Show what the processes write until a line is the wanted one, and return that line."""
-        end = None if seconds is None else time.monotonic() + seconds
-        while True:
-            try:
-                left = None if end is None else max(0.0, end - time.monotonic())
-                name, line = self.events.get(timeout=left)
-            except queue.Empty:
-                raise Stopped(f"{what} did not come within {seconds:.0f} seconds", 1) from None
-            if not name:
-                raise Stopped(f"{line}: stopping", 0)
-            if line is None:
-                code = self.processes.pop(name).wait()
-                raise Stopped(f"the {name} process has ended by itself (exit code {code})", 1)
-            print(f"{name:>6} | {line}", flush=True)
-            if wanted(name, line):
-                return line
+    def wait_for(self, wanted: Callable[[str], bool]) -> str:
+        """Show what is written until a line is the wanted one, and return that line."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            print(line, end="", flush=True)
+            if wanted(line):
+                return line.rstrip("\n")
+        raise Ended
 
-    def stop(self) -> None:
-        """Ask all to end and wait for it; a second signal, or time running out, is at once."""
-        running = dict(self.processes)
-        for process in running.values():
-            process.terminate()
-        end = time.monotonic() + DRAIN
-        while running:
-            try:
-                name, line = self.events.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                break
-            if not name:
-                for process in running.values():
-                    process.terminate()
-            elif line is None:
-                running.pop(name).wait()
-            else:
-                # A reader that has gone away (make demo | head) is no reason to leave processes behind.
-                self.say(f"{name:>6} | {line}")
-        for process in running.values():
-            process.kill()
-            process.wait()
-
-    def say(self, text: str) -> None:
-        try:
-            print(text, flush=True)
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    def end(self) -> int:
+        """Have it end, however far it is; its exit code."""
+        self.process.terminate()
+        assert self.process.stdout is not None
+        for _ in self.process.stdout:  # it must not wait for us to read
+            pass
+        return self.process.wait()
 
 
 def free_port() -> str:
@@ -123,21 +77,19 @@ def free_port() -> str:
 
 
 def show(demo: Demo) -> None:
-    demo.start("worker", "gearman-server.py", "--workers", "2")
-    demo.wait_for(lambda _, line: "worker ready:" in line, "the worker's ready line")
-    demo.start("web", "-m", "demo_app", PORT=os.environ.get("PORT") or free_port())
-    url = demo.wait_for(lambda name, line: name == "web" and line.startswith("http://"), "the web address")
+    line = demo.wait_for(lambda line: "dev | http://" in line)
+    url, servers = re.findall(r"(http://\S+)  job server (\S+)", line)[0]
+    demo.wait_for(lambda line: "worker ready:" in line)
 
     print(f"\nQueuing a task: GET {url}index/index?name=Ada", flush=True)
-    with urllib.request.urlopen(f"{url}index/index?name=Ada", timeout=START) as response:
+    with urllib.request.urlopen(f"{url}index/index?name=Ada", timeout=START) as response:  # nosec B310 - it is http://
         text = response.read().decode()
     handle = json.loads(text)["handle"]
     print(f"answered at once: {text}\nand here is what the worker does with it:", flush=True)
-    demo.wait_for(lambda _, line: handle in line and "Ada" in line, "the line that the replay writes")
+    demo.wait_for(lambda line: handle in line and "Ada" in line)
 
     gearwsgi = os.path.relpath(Path(sys.executable).with_name("gearwsgi"))
-    if servers := os.environ.get("GEARMAN_SERVERS"):
-        gearwsgi = f"GEARMAN_SERVERS={servers} {gearwsgi}"
+    gearwsgi = f"GEARMAN_SERVERS={servers} {gearwsgi}"
     print(
         f"""
 That line is the whole idea: a handler queued a request, and the worker ran it through the same application.
@@ -146,28 +98,27 @@ Try next:
   open       {url}   and click
   queue      {gearwsgi} send default.index '{{"name": "you"}}'
   watch      {gearwsgi} status --watch
-  read       demo_app/__init__.py   all of the application
+  read       demo_app/__init__.py   all of the application; change it, and it is reloaded
 
 Ctrl-C stops everything.
 """,
         flush=True,
     )
-    demo.wait_for(lambda *_: False, "the end", None)
+    demo.wait_for(lambda _: False)
 
 
 def main() -> int:
-    demo = Demo()
-    demo.catch_signals()
+    demo = Demo(os.environ.get("PORT") or free_port())
     try:
         show(demo)
-    except Stopped as stopped:
-        demo.say(f"\n{stopped}")
-        return stopped.code
+    except Ended:
+        return demo.process.wait()
     except BrokenPipeError:
-        demo.say("")
+        # A reader that has gone away (make demo | head) is no reason to leave processes behind.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     finally:
-        demo.stop()
+        demo.end()
     return 0
 
 

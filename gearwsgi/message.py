@@ -455,6 +455,8 @@ def read_plain(
         call = _read_json(payload)
     except (ValueError, RecursionError) as error:
         raise BadMessage(f"plain call can't be read as JSON: {error}") from error
+    if not isinstance(call, dict):
+        raise BadMessage("plain call is no JSON object")
     name = call.pop("service", None)
     if not isinstance(name, str):
         raise BadMessage('plain call names no "service"')
