@@ -155,7 +155,7 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
 
 _ENVIRONMENT = {
     "servers": "GEARMAN_SERVERS",
-    "secret_keys": "GEARWSGI_SECRET_KEYS",  # nosec B105 - the variable's name
+    "secret_keys": "GEARWSGI_SECRET_KEYS",
     "state_dir": "GEARWSGI_STATE_DIR",
 }
 
