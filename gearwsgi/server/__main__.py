@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gearwsgi.server.main import serve
+from gearwsgi.server.protocol import MAX_PACKET
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -18,7 +19,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
               help="normal survives a crash of the process, full one of the machine.")  # fmt: skip
 @click.option("--job-retries", default=0, show_default=True, type=click.IntRange(0), metavar="N",
               help="Hand a job out N times at most, then keep it in dead/; 0 is without end.")  # fmt: skip
-@click.option("--max-packet", default=64 * 1024 * 1024, show_default=True, type=click.IntRange(1024), metavar="BYTES")
+@click.option("--max-packet", default=MAX_PACKET, show_default=True, type=click.IntRange(1024), metavar="BYTES")
 @click.option("--tls-cert", type=FILE, help="Serve TLS with this certificate (PEM).")
 @click.option("--tls-key", type=FILE, help="The certificate's key, if it is in a file of its own.")
 @click.option("--tls-ca", type=FILE, help="Let in only clients with a certificate from this authority.")

@@ -18,7 +18,7 @@ from gearwsgi import message
 from gearwsgi.errors import BadMessage, SpoolError
 from gearwsgi.server.connection import NOOP, Connection
 from gearwsgi.server.jobs import Job, Peer
-from gearwsgi.server.protocol import answer, error
+from gearwsgi.server.protocol import MAX_PACKET, answer, error
 from gearwsgi.server.queues import Queue
 from gearwsgi.server.store import Store
 from gearwsgi.spool import Letter, Spool
@@ -47,7 +47,7 @@ class Server:
         StartError: the file is damaged.
     """
 
-    def __init__(self, store: Store, dead: Spool, job_retries: int = 0, max_packet: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, store: Store, dead: Spool, job_retries: int = 0, max_packet: int = MAX_PACKET) -> None:
         self.store = store
         self.max_packet = max_packet
         self.queue = Queue(store.first_id, job_retries)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from gearwsgi.errors import ConfigError, SpoolError, StartError
 from gearwsgi.server.engine import Server
+from gearwsgi.server.protocol import MAX_PACKET
 from gearwsgi.server.store import Durability, Store
 from gearwsgi.spool import Spool, make_private_folder
 
@@ -39,7 +40,7 @@ def serve(
     *,
     durability: Durability = "normal",
     job_retries: int = 0,
-    max_packet: int = 64 * 1024 * 1024,
+    max_packet: int = MAX_PACKET,
     parent_fd: int | None = None,
     tls_cert: Path | None = None,
     tls_key: Path | None = None,

@@ -10,6 +10,7 @@ __all__ = ["ARGUMENTS", "BadBytes", "Line", "Packet", "Reader", "TooLarge", "ans
 HEADER = struct.Struct("!4sII")
 REQUEST = b"\0REQ"
 ANSWER = b"\0RES"
+MAX_PACKET = 64 * 1024 * 1024 + 128 * 1024  # a body of 64 MB, and room for its head
 LARGE = 64 * 1024  # bytes of a body that is worth the care not to copy it twice
 LINE_LIMIT = 8192  # bytes of one text command
 
