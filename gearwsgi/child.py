@@ -139,7 +139,7 @@ class Child:
         outcome = result.outcome
         if outcome.kind == "response" and 200 <= outcome.status < 300:
             if self._verbose:
-                log.write(handle, f"result {task.service} {describe(task, result)}, id {task.id}")
+                log.write(handle, f"result {describe(task, result)}, id {task.id}")
             return channel.frame(channel.DONE, sequence, result.data)
         return self._failed(sequence, outcome)
 

@@ -314,6 +314,6 @@ def _show_traceback(errors: Any, error: BaseException) -> None:
 
 
 def describe(task: Message, result: Result) -> str:
-    """The line of the log for what came of an attempt: status, milliseconds, the body's beginning."""
+    """The line of the log for what came of an attempt: status, service, milliseconds, the body's beginning."""
     body = result.data.partition(b"\r\n\r\n")[2] if task.wants_reply else result.data
-    return f"{result.outcome.reason} in {result.seconds * 1000:.1f} ms {log.excerpt(body)}".rstrip()
+    return f"{result.outcome.reason} from {task.service} in {result.seconds * 1000:.1f} ms {log.excerpt(body)}".rstrip()
