@@ -116,8 +116,23 @@ def dead_curl(id: str, secrets: bool, app: str | None) -> None:
     for name, value in task.headers:
         words += ["-H", f"{name}: {value}"]
     if task.body:
-        words += ["--data-binary", task.body.decode("utf-8", "backslashreplace")]
-    click.echo(shlex.join(words))
+        words += ["--data-binary", task.body.decode("utf-8", "surrogateescape")]
+    click.echo(" ".join(map(_quote, words)))
+
+
+def _quote(word: str) -> str:
+    """A word for a shell; where it holds more than text, in the way that bash, zsh and ksh write bytes."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(map(_escape, word)) + "'"
+
+
+def _escape(char: str) -> str:
+    if char in "\\'":
+        return "\\" + char
+    if char.isprintable():
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
 def _choose(

@@ -14,6 +14,7 @@ from .. import connection as gearman
 from ..client import Client
 from ..dead import DeadLetters
 from ..errors import GearwsgiError, ServerUnavailable
+from ..log import clean
 from ..outbox import Outbox
 from ..settings import Address, Settings
 from ..status import read_all
@@ -93,16 +94,21 @@ def _ask(address: Address, timeout: float) -> dict[str, Any]:
         connection = gearman.Connection(address, timeout)
         try:
             version = " ".join(connection.admin("version", timeout)).removeprefix("OK ")
-            lines = [line.split("\t") for line in connection.admin("status", timeout)]
+            # A queue's name is whatever someone submitted to: tabs, or what a terminal obeys.
+            lines = [line.rsplit("\t", 3) for line in connection.admin("status", timeout)]
         finally:
             connection.close()
     except (ServerUnavailable, GearwsgiError) as error:
         return {"address": str(address), "up": False, "error": str(error), "queues": []}
     queues = [
-        {"queue": name, "waiting": int(total) - int(running), "running": int(running), "workers": int(workers)}
-        for name, total, running, workers in lines
+        {"queue": clean(name), "waiting": int(total) - int(running), "running": int(running), "workers": int(workers)}
+        for name, total, running, workers in (line for line in lines if _is_row(line))
     ]
     return {"address": str(address), "up": True, "version": version, "queues": queues}
+
+
+def _is_row(line: list[str]) -> bool:
+    return len(line) == 4 and all(number.isascii() and number.isdigit() for number in line[1:])
 
 
 def _render(known: dict[str, Any]) -> Group:

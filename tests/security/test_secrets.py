@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearwsgi import log
+from gearwsgi.cli.dead import _quote
 from gearwsgi.redact import is_secret, redact_lines, redact_payload
 
 from ..support import Bench, until
@@ -105,10 +106,18 @@ def test_a_worker_without_keys_warns_where_others_can_reach_the_job_server(embed
 
 def test_a_dead_letter_that_a_stranger_wrote_moves_no_cursor(unguarded: Attacker) -> None:
     escape = b"\x1b[2J\x1b]0;owned\x07\xc2\x9b2J"
-    letter = unguarded.letter_of(unguarded.push(b"POST /x HTTP/1.1\r\n\r\n" + escape))
-    for arguments in (["list"], ["list", "--json"], ["show", letter.id], ["show", letter.id, "--secrets"]):
-        text = unguarded.cli("dead", *arguments)
-        assert "\x1b" not in text and "\x9b" not in text and "\x07" not in text
+    head = b"POST /x HTTP/1.1\r\nX-Gearman-Task: " + "\x9b2J\x85".encode() + b"\r\nContent-Length: %d\r\n\r\n"
+    letter = unguarded.letter_of(unguarded.push(head % len(escape) + escape))
+    name = next(
+        path.stem for path in (unguarded.bench.state_dir / "dead").glob("*.http") if escape in path.read_bytes()
+    )
+    unguarded.push(b"x", queue="\x1b[2J")
+    unguarded.push(b"x", queue="tab\tin\tit")
+    commands = [["list"], ["show", name], ["show", name, "--secrets"], ["curl", name]]
+    for arguments in (["status"], *(["dead", *command] for command in commands)):
+        text = unguarded.cli(*arguments)
+        assert "\x1b" not in text and "\x9b" not in text and "\x07" not in text, arguments
+    assert letter.trusted
     assert "\x1b" not in unguarded.bench.workers[-1].log
 
 
@@ -193,3 +202,12 @@ def test_a_log_that_cant_be_written_costs_the_line_and_not_the_process() -> None
     finally:
         log.redirect(2)
         os.close(write)
+
+
+@pytest.mark.parametrize(
+    "body", [b"it's\\ \x1b[2J", b"\xff\xfe\r\n", "caf\xe9 \u2028 \x9b".encode(), b"plain; rm -rf /", b"$(x)`y`"]
+)
+def test_what_dead_curl_quotes_is_what_the_shell_sends(body: bytes) -> None:
+    word = _quote(body.decode("utf-8", "surrogateescape"))
+    assert word.isprintable()
+    assert subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True).stdout == body
