@@ -196,10 +196,8 @@ class _Dev:
                 self._on_ready(source)
             else:
                 self._say(source.name, what)
-                if source.name == "worker" and "worker ready:" in what and not source.ready:
-                    source.ready = True
-                    if self._stale:
-                        source.process.send_signal(signal.SIGHUP)
+                if source.name == "worker" and "worker ready:" in what:
+                    self._on_workers_ready(source)
         elif source == "signal":
             raise _Stop(f"{what}: stopping", 0)
         return source, what
@@ -222,6 +220,14 @@ class _Dev:
             if old is not None:
                 old.process.terminate()  # it finishes its requests; new ones wait in the same socket
             self._say("dev", "the web application is reloaded")
+
+    def _on_workers_ready(self, worker: _Process) -> None:
+        if worker.ready:
+            self._say("dev", "the workers are reloaded")
+            return
+        worker.ready = True
+        if self._stale:
+            worker.process.send_signal(signal.SIGHUP)
 
     def _on_end(self, process: _Process) -> None:
         if process in self._running:
