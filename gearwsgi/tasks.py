@@ -36,6 +36,7 @@ _FORWARDED = (
     ("HTTP_X_FORWARDED_PREFIX", "X-Forwarded-Prefix"),
     ("HTTP_X_FORWARDED_PROTO", "X-Forwarded-Proto"),
 )
+_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 _MAX_DELAY = 10 * 365 * 86400.0
 
 Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]]
@@ -329,8 +330,10 @@ class Gearman:
         own = check_headers(headers) if headers is not None else []
         if content_type is not None and any(name.lower() == "content-type" for name, _ in own):
             raise InvalidTask("Content-Type is given twice: as content_type= and in headers=")
+        # RFC 9110, section 8.6: with these a client says a length even where there is nothing; some frameworks insist.
+        has_length = kind is not None or target.method in _WITH_LENGTH
         return self._assemble(
-            task_id, service, services.Target(target.method, path), own, content, kind, kind is not None, timeout
+            task_id, service, services.Target(target.method, path), own, content, kind, has_length, timeout
         )
 
     def _check_size(self, content: bytes) -> None:
