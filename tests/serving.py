@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from .support import PATIENCE, Bench, free_port, until
+from .support import PATIENCE, Bench, until
 
 
 class Answer(NamedTuple):
@@ -48,10 +49,9 @@ class WebServer:
     def __init__(
         self, folder: Path, app: str, env: Mapping[str, str], *, prefix: str = "", arguments: Any = ()
     ) -> None:
-        self.port = free_port()
-        self.host = f"127.0.0.1:{self.port}"
-        self._log = folder / f"web-{self.port}.log"
-        command = [sys.executable, "-m", "waitress", f"--listen={self.host}", "--threads=2"]
+        self.port = 0  # the system's choice: known once it listens
+        self._log = folder / f"web-{len(list(folder.glob('web-*.log')))}.log"
+        command = [sys.executable, "-m", "waitress", "--listen=127.0.0.1:0", "--threads=2"]
         if prefix:
             command.append(f"--url-prefix={prefix}")
         with self._log.open("ab") as log:
@@ -65,21 +65,21 @@ class WebServer:
             )
 
     @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
     def ready(self) -> "WebServer":
-        """Wait until it answers."""
+        """Wait until it listens."""
 
-        def listens() -> bool:
+        def listens() -> re.Match[str] | None:
             assert self.process.poll() is None, self.log
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 5).close()
-            except OSError:
-                return False
-            return True
+            return re.search(r"Serving on http://127\.0\.0\.1:(\d+)", self.log)
 
-        until(listens, "the web server")
+        self.port = int(until(listens, "the web server")[1])  # type: ignore[index]
         return self
 
     def send(
@@ -116,10 +116,12 @@ class WebServer:
 class Site:
     """A bench with an application of its own, served and worked: what most frameworks' tests want."""
 
-    def __init__(self, bench: Bench, app: str, env: Mapping[str, str] = {}, *, arguments: Any = ()) -> None:
+    def __init__(
+        self, bench: Bench, app: str, env: Mapping[str, str] = {}, *, prefix: str = "", arguments: Any = ()
+    ) -> None:
         self.bench = bench
         self.env = {**bench.env, **env}
-        self.web = WebServer(bench.folder, app, self.env, arguments=arguments)
+        self.web = WebServer(bench.folder, app, self.env, prefix=prefix, arguments=arguments)
         try:
             self.worker = bench.start_worker("--workers", "1", app=app, env=env)
             self.worker.ready()
@@ -135,7 +137,10 @@ class Site:
             assert "dead letter" not in self.worker.log.lower(), self.worker.log
             return len(self.bench.lines()) >= count
 
-        until(enough, f"{count} records")
+        try:
+            until(enough, f"{count} records")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.worker.log[-5000:]}\n{self.web.log[-2000:]}") from None
         return [json.loads(line) for line in self.bench.lines()]
 
     def forget(self) -> None:

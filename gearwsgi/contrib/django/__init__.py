@@ -1,0 +1,170 @@
+"""Django: settings in `GEARWSGI`, replays past CSRF, tasks that wait for the commit, `manage.py gearman_worker`.
+
+# settings.py
+GEARWSGI = {"servers": "127.0.0.1:4730", "tasks": {"testTask": "Test.task"}}
+INSTALLED_APPS = [..., "gearwsgi.contrib.django"]
+MIDDLEWARE = ["gearwsgi.contrib.django.JobMiddleware", ...]
+
+# wsgi.py
+from gearwsgi.contrib.django import get_wsgi_application
+application = get_wsgi_application()
+"""
+
+import contextvars
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.wsgi import get_wsgi_application as _django_application
+from django.db import transaction
+from django.utils.module_loading import import_string
+from webob import Response
+
+from ... import tasks
+from ...client import Status
+from ...errors import InvalidTask
+from ...middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
+from ...replay import JOB_KEY
+from ..outside import OutsideGearman
+
+_current: contextvars.ContextVar["Gearman | None"] = contextvars.ContextVar("gearwsgi.django", default=None)
+
+
+class Gearman:
+    """`environ["gearman"]` in Django: the core's, whose tasks may wait for the transaction's commit.
+
+    Args:
+        core: the core's.
+        request: Django's request in hand, or None.
+    """
+
+    __slots__ = ("_core", "_request")
+
+    def __init__(self, core: tasks.Gearman, request: Any = None) -> None:
+        self._core = core
+        self._request = request
+
+    def task(
+        self,
+        service: str,
+        data: Any = None,
+        queue: str | None = None,
+        *,
+        after_commit: bool = False,
+        using: str | None = None,
+        **options: Any,
+    ) -> tasks.Task:
+        """Queue a request for `service`; the core's `task()`.
+
+        Args:
+            after_commit: submit when the transaction in hand commits; at once where there is none, and never where it
+                is rolled back. What is given is checked now; the task's handle is empty until then.
+            using: the database whose transaction it is.
+
+        The other arguments, and what it raises, are the core's.
+        """
+        return self._core.task(service, data, queue, **_waiting(options, after_commit, using))
+
+    def call(self, service: str, data: Any = None, queue: str | None = None, **options: Any) -> Response:
+        """The core's `call()`."""
+        return self._core.call(service, data, queue, **options)
+
+    def replay(
+        self, queue: str | None = None, *, after_commit: bool = False, using: str | None = None, **options: Any
+    ) -> tasks.Task:
+        """Queue the request in hand itself; the core's `replay()`, with `task()`'s `after_commit`.
+
+        Django may have read the body (its CSRF check does, of a form): what it still has of it is taken from there.
+        """
+        if self._request is not None and "body" not in options:
+            try:
+                options["body"] = self._request.body
+            except Exception:  # RawPostDataException, or too large for Django: the stream may still have it
+                options.pop("body", None)
+        return self._core.replay(queue, **_waiting(options, after_commit, using))
+
+    def status(self, task: tasks.Task | str) -> Status:
+        """The core's `status()`."""
+        return self._core.status(task)
+
+
+def _waiting(options: dict[str, Any], after_commit: bool, using: str | None) -> dict[str, Any]:
+    if not after_commit:
+        return options
+    if options.get("after") is not None:
+        raise InvalidTask("after_commit and after are given together: give one")
+    return {**options, "after": functools.partial(transaction.on_commit, using=using)}
+
+
+class JobMiddleware:
+    """First in MIDDLEWARE: lets replays, and only them, past CSRF; `environ["gearman"]` gets `after_commit=`.
+
+    A job has no form with a token. That it is one says an environ key that no client can send.
+    """
+
+    sync_capable = True
+    async_capable = False
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: Any) -> Any:
+        """Answer the request."""
+        environ = request.META
+        if JOB_KEY in environ:
+            request._dont_enforce_csrf_checks = True
+        if KEY not in environ:  # Django's test client goes around WSGI middleware
+            environ[KEY] = environ[SHORT_KEY] = tasks.Gearman(_middleware().client, environ)
+        gearman = environ[KEY] = Gearman(environ[KEY], request)
+        if SHORT_KEY in environ:
+            environ[SHORT_KEY] = gearman
+        token = _current.set(gearman)
+        try:
+            return self.get_response(request)
+        finally:
+            _current.reset(token)
+
+
+def get_wsgi_application() -> GearmanMiddleware:
+    """Django's WSGI application, wrapped with the settings in `GEARWSGI`; for `wsgi.py`.
+
+    Raises:
+        ConfigError: as `GearmanMiddleware`.
+        ImproperlyConfigured: `GEARWSGI` is no dict.
+    """
+    return GearmanMiddleware.from_config(_django_application(), _config())
+
+
+def gearman() -> Gearman:
+    """What tasks are queued with where no request is at hand to ask: models, signals, management commands.
+
+    Within a request it is that request's. Outside, the host is the first of `ALLOWED_HOSTS`, and the scheme `https`
+    where `SECURE_SSL_REDIRECT` is set, so that Django takes the job.
+    """
+    current = _current.get()
+    if current is not None:
+        return current
+    host = next((host.lstrip(".") for host in settings.ALLOWED_HOSTS if host.strip(".*")), "localhost")
+    scheme = "https" if settings.SECURE_SSL_REDIRECT else "http"
+    return Gearman(OutsideGearman(_middleware().client, scheme, host, settings.FORCE_SCRIPT_NAME or ""))
+
+
+def _config() -> Mapping[str, Any]:
+    config = getattr(settings, "GEARWSGI", {})
+    if not isinstance(config, Mapping):
+        raise ImproperlyConfigured(f"GEARWSGI is {type(config).__name__}: give a dict, such as {{'servers': '…:4730'}}")
+    return config
+
+
+@functools.lru_cache(maxsize=1)
+def _middleware() -> GearmanMiddleware:
+    """The middleware in WSGI_APPLICATION; where that has none, one that only submits."""
+    path = getattr(settings, "WSGI_APPLICATION", None)
+    found = find_middleware(import_string(path)) if path else None
+    return found if found is not None else GearmanMiddleware.from_config(_no_application, _config())
+
+
+def _no_application(environ: Any, start_response: Any) -> list[bytes]:
+    raise ImproperlyConfigured("WSGI_APPLICATION has no GearmanMiddleware: see gearwsgi.contrib.django")

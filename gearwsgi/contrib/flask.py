@@ -1,0 +1,135 @@
+"""Flask: `Gearman(app)`, configured in `app.config["GEARWSGI"]`.
+
+    app.config["GEARWSGI"] = {"servers": "127.0.0.1:4730", "tasks": {"testTask": "Test.task"}}
+    gearman = Gearman(app)
+
+    @app.route("/index")
+    def index():
+        gearman.task("default.index", {"name": "x"})
+
+Flask-WTF's `CSRFProtect` lets replays, and only them, pass: a job has no form with a token, and comes from a handler.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from flask import Flask, current_app, g, has_app_context, has_request_context, request
+from webob import Response
+
+from .. import tasks
+from ..client import Status
+from ..errors import ConfigError
+from ..middleware import KEY, GearmanMiddleware
+from ..replay import JOB_KEY
+from .outside import OutsideGearman
+
+EXTENSION = "gearwsgi"
+"""Its key in `app.extensions`, which holds the middleware."""
+
+
+class Gearman:
+    """The extension: wraps `app.wsgi_app`, and queues tasks for the request in hand, or outside of one.
+
+    Args:
+        app: the application; without one, `init_app` is called later.
+        settings: as `GearmanMiddleware`'s; `app.config["GEARWSGI"]` goes before them.
+
+    Raises:
+        ConfigError: as the middleware; or `app` has one already.
+    """
+
+    def __init__(self, app: Flask | None = None, **settings: Any) -> None:
+        self._settings = settings
+        self._app: Flask | None = None
+        if app is not None:
+            self.init_app(app)
+            self._app = app
+
+    def init_app(self, app: Flask) -> None:
+        """Wrap this application; in a factory.
+
+        Raises:
+            ConfigError: as the class itself.
+        """
+        if EXTENSION in app.extensions:
+            raise ConfigError("the application has a Gearman extension already: make one")
+        config = app.config.get("GEARWSGI") or {}
+        if not isinstance(config, Mapping):
+            raise ConfigError(f'app.config["GEARWSGI"] is {type(config).__name__}: give a dict')
+        middleware = GearmanMiddleware.from_config(app.wsgi_app, {**self._settings, **config})
+        app.extensions[EXTENSION] = middleware
+        app.wsgi_app = middleware  # type: ignore[method-assign]
+        # The first of all: Flask-WTF's check is one of them, and may have been put there before.
+        app.before_request_funcs.setdefault(None, []).insert(0, _trust_replays)
+
+    @property
+    def current(self) -> tasks.Gearman:
+        """What the core offers for the request in hand, or outside of one.
+
+        Outside, `SERVER_NAME`, `PREFERRED_URL_SCHEME` and `APPLICATION_ROOT` say what URLs look like, as they do for
+        Flask's own `url_for`.
+
+        Raises:
+            ConfigError: there is no application in sight.
+        """
+        if has_request_context() and KEY in request.environ:
+            found: tasks.Gearman = request.environ[KEY]
+            return found
+        app = current_app if has_app_context() else self._app
+        if app is None or EXTENSION not in app.extensions:
+            raise ConfigError("no application: call it in a request, within app.app_context(), or make it Gearman(app)")
+        root = app.config.get("APPLICATION_ROOT") or "/"
+        return OutsideGearman(
+            app.extensions[EXTENSION].client,
+            app.config.get("PREFERRED_URL_SCHEME") or "http",
+            app.config.get("SERVER_NAME") or "localhost",
+            root.rstrip("/"),
+        )
+
+    @property
+    def task(self) -> Callable[..., tasks.Task]:
+        """`environ["gearman"].task`."""
+        return self.current.task
+
+    @property
+    def call(self) -> Callable[..., Response]:
+        """`environ["gearman"].call`."""
+        return self.current.call
+
+    @property
+    def status(self) -> Callable[[tasks.Task | str], Status]:
+        """`environ["gearman"].status`."""
+        return self.current.status
+
+    def replay(self, queue: str | None = None, **options: Any) -> tasks.Task:
+        """Queue the request in hand itself; as `environ["gearman"].replay`, and its body may be read before or after.
+
+        Raises:
+            InvalidTask: as there; or a form was parsed before, which leaves nothing: call it first.
+        """
+        if has_request_context() and "body" not in options:
+            body = request.get_data()
+            if not request.content_length or len(body) == request.content_length:
+                options["body"] = body
+        return self.current.replay(queue, **options)
+
+
+def _trust_replays() -> None:
+    """A replay comes from a handler of ours, which had its own check: Flask-WTF asks it for no token."""
+    if JOB_KEY not in request.environ:
+        return
+    g.csrf_valid = True  # what FlaskForm looks at
+    csrf = current_app.extensions.get("csrf")
+    if csrf is not None and not hasattr(csrf, "gearwsgi_protect") and hasattr(csrf, "protect"):
+        csrf.gearwsgi_protect = csrf.protect
+        csrf.protect = _unless_replay(csrf.protect)
+
+
+def _unless_replay(protect: Callable[..., None]) -> Callable[..., None]:
+    @wraps(protect)
+    def check(*arguments: Any, **options: Any) -> None:
+        if JOB_KEY not in request.environ:
+            protect(*arguments, **options)
+
+    return check
