@@ -52,7 +52,8 @@ def test_any_bytes_are_packets_or_an_error_of_ours(data: bytes) -> None:
 @pytest.mark.parametrize(
     "data",
     [packet(gearman.JOB_ASSIGN_UNIQ, b"H:1", b"job"), packet(gearman.JOB_ASSIGN_UNIQ),
-     packet(gearman.WORK_STATUS, b"H"), packet(gearman.STATUS_RES, b"H:1", b"1"), struct.pack("!4sII", b"\0REQ", 8, 0), b"HTTP/1.1 400 Bad Request\r\n",
+     packet(gearman.WORK_STATUS, b"H"), packet(gearman.STATUS_RES, b"H:1", b"1"),
+     struct.pack("!4sII", b"\0REQ", 8, 0), b"HTTP/1.1 400 Bad Request\r\n",
      struct.pack("!4sII", b"\0RES", 8, gearman.MAX_PACKET + 1), b"ERR unknown_command Unknown+server+command\r\n"],
 )  # fmt: skip
 def test_a_packet_without_its_parameters_is_an_error_of_ours(data: bytes) -> None:
