@@ -12,6 +12,7 @@ What a reader does not see says how a block is run, in an HTML comment on the li
 is Python that is run and not shown. Python blocks of a page run one after the other in one process.
 """
 
+import ast
 import configparser
 import contextlib
 import json
@@ -30,6 +31,7 @@ from pathlib import Path
 import click
 import pytest
 
+from gearwsgi import errors
 from gearwsgi.cli import cli
 
 from .support import PATIENCE, free_port, until
@@ -307,3 +309,39 @@ def test_every_page_is_in_the_menu() -> None:
     menu = (ROOT / "mkdocs.yml").read_text()
     pages = [path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md")]
     assert [str(page) for page in pages if f": {page}" not in menu and f"- {page}" not in menu] == []
+
+
+def said(call: ast.Call) -> str:
+    """The longest piece of text in a call's arguments that is the same each time."""
+    pieces = [""]
+    for argument in call.args:
+        for node in ast.walk(argument):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                pieces += re.split(r"%[\d.]*[sdfr]", node.value)
+    return max((" ".join(piece.split()).strip(" ,;:()") for piece in pieces), key=len)
+
+
+def log_lines() -> Iterator[tuple[str, str]]:
+    """Where the package writes to its log, and what."""
+    for path in sorted((ROOT / "gearwsgi").rglob("*.py")):
+        if "server" in path.parts or path.name in ("dev.py", "devchild.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = node.func.value
+                name = f"{owner.id}.{node.func.attr}" if isinstance(owner, ast.Name) else ""
+                if name in ("log.write", "log.note", "_log.info", "_log.warning", "_log.error") and len(said(node)) > 5:
+                    yield f"{path.name}:{node.lineno}", said(node)
+
+
+def test_every_line_that_the_log_can_have_is_on_its_page() -> None:
+    page = " ".join((ROOT / "docs" / "errors.md").read_text().replace("`", "").split())
+    lines = dict(log_lines())
+    assert len(lines) > 30
+    missing = {where: text for where, text in lines.items() if text not in page}
+    assert not missing, "\n".join(f"{where}: {text}" for where, text in missing.items())
+
+
+def test_every_error_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "errors.md").read_text()
+    assert [name for name in errors.__all__ if f"`{name}`" not in page and name != "GearwsgiError"] == []
