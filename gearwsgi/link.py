@@ -102,6 +102,7 @@ class Link:
     ) -> None:
         self.address = address
         self._queues = queues
+        self._functions = {queue.encode() for queue in queues}
         self._name = name
         self._selector = selector
         self._connector = connector
@@ -221,6 +222,8 @@ class Link:
             self.is_grabbing = False
             self.has_work = True
             handle, function, unique, payload, *size = parameters
+            if function not in self._functions:
+                raise ProtocolError(f"a job of queue {function!r}, which nobody asked for")
             self._owner.on_job(self, Grabbed(handle, function, unique, payload, int(size[0]) if size else 0))
         elif kind == gearman.NO_JOB:
             self.is_grabbing = False

@@ -1,7 +1,11 @@
 """What the other ends of sockets send: a job server's packets, a worker process's frames, a Retry-After."""
 
+import contextlib
+import socket
 import struct
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +23,8 @@ from gearwsgi.policy import MAX_RETRY_AFTER, Outcome, retry_after
 from gearwsgi.settings import Settings, read_settings
 from gearwsgi.settle import Held, Settler
 from gearwsgi.signature import sign
+
+from ..support import Worker, until
 
 KEY = b"k" * 16
 
@@ -103,6 +109,63 @@ def test_a_frame_of_a_length_that_no_frame_has_is_an_error_of_ours() -> None:
 def test_any_retry_after_is_seconds_or_nothing(value: str) -> None:
     seconds = retry_after(value, time.time())
     assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER
+
+
+# -- a job server that is none -----------------------------------------------------------------------------------------
+
+NASTY = {
+    "rubbish": b"rubbish" * 10,
+    "a request instead of an answer": struct.pack("!4sII", b"\0REQ", 10, 0),
+    "a length of four gigabytes": struct.pack("!4sII", b"\0RES", 8, 0xFFFFFFFF),
+    "a job of a queue that nobody asked for": packet(gearman.JOB_ASSIGN_UNIQ, b"H:1", b"\xff", b"u", b"x"),
+    "a job without a payload": packet(gearman.JOB_ASSIGN_UNIQ, b"H:1", b"job"),
+    "a kind that there is not": packet(0xFFFFFFFF, b"x"),
+    "a job without a unique, of another kind": packet(gearman.JOB_ASSIGN, b"H:1", b"job", b"x"),
+    "an end": b"",
+}
+HARMLESS = [
+    packet(gearman.ERROR),
+    packet(gearman.ERROR, b"\xff", b"\x1b[2J"),
+    packet(gearman.JOB_CREATED, b"H:9"),
+    packet(gearman.NOOP),
+    packet(gearman.ECHO_RES, b"x"),
+]
+
+
+def test_a_worker_survives_whatever_its_job_server_says_and_connects_again(tmp_path: Any) -> None:
+    served = 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+
+        def serve() -> None:
+            nonlocal served
+            for nasty in NASTY.values():
+                connection, _ = server.accept()
+                with connection, contextlib.suppress(ConnectionError):
+                    connection.settimeout(60)
+                    while b"\0REQ\0\0\0\x1e" not in connection.recv(65536):  # GRAB_JOB_UNIQ
+                        pass
+                    connection.sendall(b"".join(HARMLESS) + nasty)
+                    if nasty:
+                        while connection.recv(65536):
+                            pass
+                served += 1
+            server.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "kitchen.py").write_bytes((Path(__file__).parents[1] / "apps" / "kitchen.py").read_bytes())
+        env = {"GEARMAN_SERVERS": address, "GEARWSGI_STATE_DIR": "state", "RECORD": "record"}
+        worker = Worker(tmp_path, "kitchen:application", "--workers", "1", env=env)
+        try:
+            until(lambda: served == len(NASTY) or worker.process.poll() is not None, "all of it")
+            assert worker.process.poll() is None, worker.log
+            assert worker.stop() == 0
+            assert "Traceback" not in worker.log and "\x1b" not in worker.log
+        finally:
+            worker.kill()
+            thread.join()
 
 
 # -- the supervisor holds a message that nobody verified ---------------------------------------------------------------

@@ -28,7 +28,8 @@ SECRETS = {
 }
 
 
-def test_secrets_are_in_no_log_status_list_or_command_line(site: Bench) -> None:
+def test_secrets_are_in_no_log_status_list_or_command_line(embedded_site: Bench) -> None:
+    site = embedded_site
     settings = {"secret_keys": [KEY], "redact": ["X_Internal"]}
     (site.folder / "leaky.py").write_text(
         "import os, time\nfrom gearwsgi import GearmanMiddleware\n"
