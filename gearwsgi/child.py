@@ -20,7 +20,6 @@ from .policy import Outcome
 from .replay import Job, Result, WSGIApplication, describe, error_reply, replay
 from .settings import Settings
 
-
 _TIMER_MAX = 1e8
 """Seconds that the system's timer takes; over three years."""
 

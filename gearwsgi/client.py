@@ -5,7 +5,6 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from . import connection as gearman
@@ -35,9 +34,8 @@ class Receipt(NamedTuple):
     server: str
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What a job server knows of a task.
+class Status(str):
+    """What a job server knows of a task, as text: `queued`, `running`, `running 3 of 10`, or `unknown`.
 
     Attributes:
         state: `queued` (also where it waits for its next attempt, or in the outbox), `running`, or `unknown`: done,
@@ -46,12 +44,16 @@ class Status:
         total: 0 where it reported nothing.
     """
 
-    state: str
-    done: int = 0
-    total: int = 0
+    __slots__ = ("done", "state", "total")
 
-    def __str__(self) -> str:
-        return f"{self.state} {self.done} of {self.total}" if self.state == "running" and self.total else self.state
+    def __new__(cls, state: str, done: int = 0, total: int = 0) -> "Status":
+        status = super().__new__(cls, f"{state} {done} of {total}" if state == "running" and total else state)
+        status.state, status.done, status.total = state, done, total
+        return status
+
+    state: str
+    done: int
+    total: int
 
 
 class _Server:

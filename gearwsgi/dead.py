@@ -130,6 +130,15 @@ class DeadLetters:
                 return letter
         raise SpoolError(f"no dead letter {wanted!r} in {self.spool.folder}; `gearwsgi dead list` shows all")
 
+    def set_apart(self, letter: DeadLetter) -> DeadLetter:
+        """Move a letter that is about to be queued again out of its successor's way.
+
+        The task may die again before the old letter is discarded, and its new one has the same name.
+        """
+        name = secrets.token_hex(16)
+        self.spool.rename(letter.name, name)
+        return replace(letter, name=name)
+
     def discard(self, letter: DeadLetter) -> None:
         """Throw it away."""
         self.spool.remove(letter.name)

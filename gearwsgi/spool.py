@@ -145,6 +145,18 @@ class Spool:
         except OSError:
             return 0.0
 
+    def rename(self, name: str, to: str) -> None:
+        """Give the letter another name.
+
+        Raises:
+            SpoolError: there is none.
+        """
+        try:
+            self._path(name).replace(self._path(to))
+        except OSError as error:
+            raise SpoolError(f"can't rename {self.folder / name}.http: {error.strerror or error}") from error
+        self._sync()
+
     def remove(self, name: str) -> bool:
         """Remove the letter; whether it was there."""
         try:

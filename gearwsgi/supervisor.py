@@ -23,7 +23,7 @@ from typing import IO, Any
 from . import channel, log, status
 from .client import Client
 from .embedded import EmbeddedProcess
-from .errors import AppLoadError, ConfigError, SpoolError
+from .errors import ConfigError, SpoolError
 from .link import Connector, Link
 from .message import MAX_HEAD, MAX_OWN
 from .outbox import Outbox, Relay
@@ -394,9 +394,7 @@ class Supervisor:
 
     def _tend(self, generation: Generation) -> None:
         """Close a generation that has nothing left to do, and collect its fork server."""
-        if generation.retired and not generation.slots and not generation.owners and not generation.forking:
-            self._discard(generation)
-        elif generation.gone and generation.retired and not generation.slots:
+        if (generation.retired and not generation.slots and not generation.owners and not generation.forking) or (generation.gone and generation.retired and not generation.slots):
             self._discard(generation)
 
     def _discard(self, generation: Generation) -> None:

@@ -57,7 +57,7 @@ class Task:
 
     __slots__ = ("handle", "id", "max_attempts", "queue", "server", "service", "unique")
 
-    def __init__(self, id: str, service: str, queue: str, unique: str, max_attempts: int) -> None:  # noqa: A002
+    def __init__(self, id: str, service: str, queue: str, unique: str, max_attempts: int) -> None:
         self.id = id
         self.service = service
         self.queue = queue

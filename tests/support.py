@@ -156,7 +156,7 @@ class Worker:
         env: added to the environment.
     """
 
-    def __init__(self, folder: Path, app: str, *arguments: str, env: Mapping[str, str] = {}) -> None:  # noqa: B006
+    def __init__(self, folder: Path, app: str, *arguments: str, env: Mapping[str, str] = {}) -> None:
         self.folder = folder
         self.log_path = folder / f"worker-{len(list(folder.glob('worker-*.log')))}.log"
         with self.log_path.open("ab") as log:
@@ -246,12 +246,15 @@ class Bench:
             "RECORD": str(self.record),
         }
 
-    def worker(self, *arguments: str, app: str = "kitchen:application", env: Mapping[str, str] = {}) -> Worker:  # noqa: B006
+    def worker(self, *arguments: str, app: str = "kitchen:application", env: Mapping[str, str] = {}) -> Worker:
         """Start a worker, and wait until it works."""
         return self.start_worker(*arguments, app=app, env=env).ready()
 
     def start_worker(
-        self, *arguments: str, app: str = "kitchen:application", env: Mapping[str, str] = {}  # noqa: B006
+        self,
+        *arguments: str,
+        app: str = "kitchen:application",
+        env: Mapping[str, str] = {},
     ) -> Worker:
         """Start a worker."""
         self.workers.append(Worker(self.folder, app, *arguments, env={**self.env, **env}))
@@ -264,7 +267,7 @@ class Bench:
         self._apps.append(GearmanMiddleware(lambda environ, start: [], **settings))
         return self._apps[-1]
 
-    def run(self, *arguments: str, input: str | None = None, ok: bool = True) -> subprocess.CompletedProcess[str]:  # noqa: A002
+    def run(self, *arguments: str, input: str | None = None, ok: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `gearwsgi` with this test's environment, and answer what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", "gearwsgi", *arguments],

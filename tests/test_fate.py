@@ -156,7 +156,7 @@ def test_a_delayed_task_waits_until_it_is_due(site: Bench) -> None:
 
 def test_a_time_without_a_zone_is_refused(embedded_site: Bench) -> None:
     with pytest.raises(InvalidTask, match="time zone"):
-        embedded_site.app().gearman.task("/good", at=datetime.now())  # noqa: DTZ005
+        embedded_site.app().gearman.task("/good", at=datetime.now())
 
 
 def test_a_delayed_task_survives_the_job_server(embedded_site: Bench) -> None:

@@ -1,7 +1,7 @@
 """The table of outcomes and fates, the backoff, Retry-After: pure, so by tables and properties."""
 
-from email.utils import format_datetime
 from datetime import UTC, datetime
+from email.utils import format_datetime
 
 import pytest
 from hypothesis import given

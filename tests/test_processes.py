@@ -475,7 +475,7 @@ def test_random_signals_amid_a_thousand_jobs_lose_none(site: Bench) -> None:
     running = [site.worker("--workers", "2", "--log-level", "warning")]
     while len({line for line in site.lines() if line.startswith("slow-done")}) < 1000:
         seen = len(site.lines())
-        until(lambda seen=seen: len(site.lines()) > seen + 40 or site.server.queued() == 0)
+        until(lambda seen=seen: len(site.lines()) > seen + 80 or site.server.queued() == 0)
         worker = running[-1]
         what = chaos.choice(["hup", "child", "term", "kill"])
         if what == "hup":

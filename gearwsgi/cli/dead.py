@@ -79,7 +79,9 @@ def dead_retry(id: str | None, everything: bool, service: str | None, since: str
     letters = DeadLetters(settings)
     client = Client(settings)
     for letter in _choose(letters, id, everything, service, since):
-        (receipt,) = client.submit([letters.submission(letter)])
+        submission = letters.submission(letter)
+        letter = letters.set_apart(letter)
+        (receipt,) = client.submit([submission])
         letters.discard(letter)
         click.echo(f"{letter.id} queued as {receipt.handle}" if receipt.handle else f"{letter.id} is in the outbox")
     client.close()
