@@ -121,7 +121,7 @@ class Claim:
     @staticmethod
     def make_file() -> "tempfile._TemporaryFileWrapper[bytes]":
         """A nameless file that both processes map."""
-        file = tempfile.TemporaryFile(buffering=0)
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - its user closes it
         file.truncate(mmap.PAGESIZE)
         return file  # type: ignore[return-value]
 

@@ -130,7 +130,7 @@ def backoff(attempt: int, low: float, high: float, random: Callable[[], float] =
 
 
 def retry_after(value: str, now: float) -> float | None:
-    """Seconds that a Retry-After (RFC 9110, section 10.2.3: seconds or a date) asks to wait; None if it asks nothing."""
+    """Seconds that a Retry-After (RFC 9110, section 10.2.3: seconds or a date) asks to wait; None: it asks nothing."""
     value = value.strip()
     if not value:
         return None

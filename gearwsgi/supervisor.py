@@ -394,7 +394,8 @@ class Supervisor:
 
     def _tend(self, generation: Generation) -> None:
         """Close a generation that has nothing left to do, and collect its fork server."""
-        if (generation.retired and not generation.slots and not generation.owners and not generation.forking) or (generation.gone and generation.retired and not generation.slots):
+        no_processes = generation.gone or not (generation.owners or generation.forking)
+        if generation.retired and not generation.slots and no_processes:
             self._discard(generation)
 
     def _discard(self, generation: Generation) -> None:

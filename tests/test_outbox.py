@@ -37,7 +37,7 @@ class Disk:
                 (Path, "replace"),
                 (Path, "unlink"),
                 (os, "fchmod"),
-            )  # fmt: skip
+            )
         ]
 
     def _counted(self, function: Any) -> Any:

@@ -78,9 +78,9 @@ def dead_retry(id: str | None, everything: bool, service: str | None, since: str
     settings = get_settings(app)
     letters = DeadLetters(settings)
     client = Client(settings)
-    for letter in _choose(letters, id, everything, service, since):
-        submission = letters.submission(letter)
-        letter = letters.set_apart(letter)
+    for chosen in _choose(letters, id, everything, service, since):
+        submission = letters.submission(chosen)
+        letter = letters.set_apart(chosen)
         (receipt,) = client.submit([submission])
         letters.discard(letter)
         click.echo(f"{letter.id} queued as {receipt.handle}" if receipt.handle else f"{letter.id} is in the outbox")
