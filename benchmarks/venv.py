@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def enter(module: str) -> None:
         return
     python = HOME / "bin" / "python"
     mark = HOME / "installed"
-    wanted = "\n".join((*PEERS, (ROOT / "pyproject.toml").read_text()))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = "\n".join((*PEERS, *project["dependencies"], *project["scripts"]))
     if not mark.exists() or mark.read_text() != wanted:
         print(f"Installing the peers into {HOME} …", file=sys.stderr)
         if not python.exists():
