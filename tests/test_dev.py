@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .support import PATIENCE, free_port, until
+from .support import PATIENCE, until
 
 SITE = """
 from gearwsgi import GearmanMiddleware
@@ -41,12 +41,11 @@ class Dev:
         self.folder = folder
         self.site = folder / "site_of_dev.py"
         self.site.write_text(site)
-        self.port = free_port()
         self.out = folder / "out.txt"
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("GEAR")}
         self.env[MARK] = str(folder)
         self.process: subprocess.Popen[bytes] | None = None
-        self.command = [sys.executable, "-m", "gearwsgi", "dev", "site_of_dev:application", "-p", str(self.port)]
+        self.command = [sys.executable, "-m", "gearwsgi", "dev", "site_of_dev:application", "-p", "0"]
         self.command += ["--jobs-port", "0"]  # the usual one may be another test's
 
     def start(self, *arguments: str) -> "Dev":
@@ -82,7 +81,8 @@ class Dev:
             raise AssertionError(f"{error}\n{self.text}") from None
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as response:
+        url = self.line(r"dev \| http://").split()[2]
+        with urllib.request.urlopen(url + path.lstrip("/"), timeout=PATIENCE) as response:
             text: str = response.read().decode()
             return text
 
@@ -181,8 +181,8 @@ def test_killed_it_still_leaves_nothing(make_dev: Callable[..., Dev]) -> None:
 
 def test_a_port_that_is_taken_is_one_line(make_dev: Callable[..., Dev]) -> None:
     dev = make_dev()
-    with socket.create_server(("127.0.0.1", dev.port)):
-        dev.start()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        dev.start("-p", str(taken.getsockname()[1]))
         assert dev.process is not None
         assert dev.process.wait(PATIENCE) == 3
     (line,) = dev.text.splitlines()

@@ -113,6 +113,8 @@ class Page:
         self.env = {**clean, "PATH": path, "PORT": str(self.port), "HOME": str(self.folder), "PYTHONPATH": here}
         self.env["GEARMAN_SERVERS"] = f"embedded://127.0.0.1:{free_port()}"
         self.env["PYTHONUNBUFFERED"] = "1"
+        # The page's own pytest: with our plugin, and without a dozen others that take their time.
+        self.env |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "gearwsgi.pytest_plugin"}
 
     def follow(self) -> None:
         """Do what the page says, block by block."""
