@@ -37,7 +37,7 @@ from gearwsgi.cli import cli
 from .support import PATIENCE, free_port, until
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if "frameworks" not in path.parts)
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 NAMES = {str(path.relative_to(ROOT)): path for path in [*PAGES, ROOT / "README.md"]}
 BLOCK = re.compile(
     r"(?:<!-- (?P<directive>[a-z ]+)(?:: (?P<argument>[^\n]*?))? -->\n)?"
