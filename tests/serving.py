@@ -117,13 +117,20 @@ class Site:
     """A bench with an application of its own, served and worked: what most frameworks' tests want."""
 
     def __init__(
-        self, bench: Bench, app: str, env: Mapping[str, str] = {}, *, prefix: str = "", arguments: Any = ()
+        self,
+        bench: Bench,
+        app: str,
+        env: Mapping[str, str] = {},
+        *,
+        prefix: str = "",
+        arguments: Any = (),
+        worker_app: str = "",
     ) -> None:
         self.bench = bench
         self.env = {**bench.env, **env}
         self.web = WebServer(bench.folder, app, self.env, prefix=prefix, arguments=arguments)
         try:
-            self.worker = bench.start_worker("--workers", "1", app=app, env=env)
+            self.worker = bench.start_worker("--workers", "1", app=worker_app or app, env=env)
             self.worker.ready()
             self.web.ready()
         except BaseException:

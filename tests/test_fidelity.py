@@ -7,7 +7,12 @@ key; and by `replay()`, the request in hand queued as it is. What differs on pur
 import hashlib
 import io
 import json
+import os
+import re
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -701,3 +706,39 @@ def test_a_task_waits_for_whoever_is_asked_to_submit_it_later(landing: Bench) ->
     later[0]()
     assert str(task)
     until((landing.folder / "later.json").exists, "the task")
+
+
+# -- another server ----------------------------------------------------------------------------------------------------
+
+
+def test_under_gunicorn_the_request_in_hand_is_replayed_as_it_was_sent(landing: Bench) -> None:
+    """Its body can't be rewound, may come in chunks without a length, and the target as sent is in RAW_URI."""
+    log = landing.folder / "gunicorn.log"
+    with log.open("wb") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "--bind=127.0.0.1:0", "--workers=1", "mirror:application"],
+            cwd=landing.folder,
+            env={**os.environ, **landing.env, "SEEN": str(landing.folder)},
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        listening = until(lambda: re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", log.read_text()), "gunicorn")
+        head = "Host: example.org\r\nX-Defer: replay\r\nConnection: close\r\n"
+        sent = {
+            "g1": f"PUT /a%2Fb?q=%20 HTTP/1.1\r\n{head}X-Number: g1\r\nContent-Length: 3\r\n\r\nabc",
+            "g2": f"PUT /a%2Fb?q=%20 HTTP/1.1\r\n{head}X-Number: g2\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+        }
+        for number, request in sent.items():
+            with socket.create_connection(("127.0.0.1", int(listening[1])), 60) as connection:
+                connection.sendall(request.encode())
+                assert b" 202 " in connection.makefile("rb").readline(), log.read_text()
+            path = landing.folder / f"{number}.json"
+            until(path.exists, number)
+            seen = json.loads(path.read_text())
+            assert (seen["REQUEST_METHOD"], seen["PATH_INFO"], seen["REQUEST_URI"]) == ("PUT", "/a/b", "/a%2Fb?q=%20")
+            assert (seen["body"], seen["CONTENT_LENGTH"]) == (digest(b"abc"), "3")
+    finally:
+        server.terminate()
+        server.wait(60)

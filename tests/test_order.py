@@ -109,6 +109,37 @@ def test_both_do_their_work_in_either_order(make: Callable[[str], Site], name: s
         assert len({span["path"] for span in spans}) == 2  # the web's process and the worker's
 
 
+def test_a_dispatcher_that_mounts_ours_is_no_application_for_the_worker_and_what_it_mounts_is(server: Bench) -> None:
+    """Through the dispatcher a job would be routed by its path below the mount."""
+    (server.folder / "mounted.py").write_text(
+        "import os\n"
+        "from wsgiref.util import request_uri\n"
+        "from werkzeug.middleware.dispatcher import DispatcherMiddleware\n"
+        "from gearwsgi import GearmanMiddleware\n"
+        "def inner(environ, start_response):\n"
+        "    if 'gearwsgi.job' in environ:\n"
+        "        with open('mounted.txt', 'a') as file:\n"
+        "            file.write(request_uri(environ) + '\\n')\n"
+        "    else:\n"
+        "        environ['gearman'].task('default.index')\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'inner']\n"
+        "wrapped = GearmanMiddleware(inner, queue='mounted')\n"
+        "application = DispatcherMiddleware(inner, {'/app': wrapped})\n"
+    )
+    worker = server.start_worker("--workers", "1", app="mounted:application")
+    assert worker.process.wait(60) != 0
+    assert "no GearmanMiddleware around it" in worker.log
+    site = Site(server, "mounted:application", worker_app="mounted:wrapped")
+    try:
+        assert site.web.get("/app/page").text == "inner"
+        written = server.folder / "mounted.txt"
+        until(lambda: written.exists() and written.read_text(), "the job")
+        assert written.read_text() == f"http://{site.web.host}/app/default/index\n"
+    finally:
+        site.close()
+
+
 # -- finding ours in theirs --------------------------------------------------------------------------------------------
 
 

@@ -163,6 +163,13 @@ def test_views_can_be_tested_with_djangos_own_client(site: Site) -> None:
     assert records(site, 1)[0][0] == "json"
 
 
+def test_an_async_view_queues_too(site: Site) -> None:
+    answer = get(site, "/async").text
+    assert answer.startswith("H:")
+    assert answer.endswith(" True")
+    assert records(site, 1) == [("clean", {"n": "async"})]
+
+
 # -- manage.py gearman_worker ------------------------------------------------------------------------------------------
 
 

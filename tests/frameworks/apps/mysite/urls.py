@@ -18,6 +18,7 @@ urlpatterns = [
     path("call", views.call),
     path("flaky", views.flaky),
     path("fail", views.fail),
+    path("async", views.queue_async),
     path("order", views.order),
     path("ordered", views.ordered),
 ]

@@ -81,6 +81,11 @@ def clean(request):
     return note(request, "clean", json.loads(request.body))
 
 
+async def queue_async(request):
+    task = gearman().task("/tasks/clean", {"n": "async"})
+    return HttpResponse(f"{task} {gearman() is request.environ['gearman']}")
+
+
 def call(request):
     answer = request.environ["gearman"].call("GET /hello/Zo%C3%AB")
     return HttpResponse(answer.body, status=answer.status_code)
