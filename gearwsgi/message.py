@@ -7,7 +7,7 @@ A payload that begins with `{` is a plain service call and is read as the reques
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
@@ -386,19 +386,17 @@ def _read_own(message: Message, own: Mapping[str, str]) -> Message:
     reply = own.get("reply")
     if reply not in (None, "message"):
         raise BadMessage(f"X-Gearman-Reply {reply[:40]!r} is not known; 'message' is")
-    return replace(
-        message,
-        id=_from_utf8(own.get("task", "")),
-        service=_from_utf8(own.get("service", "")) or message.target.strip(),
-        attempt=attempt,
-        max_attempts=_read_number(own, "max-attempts"),
-        timeout=timeout[0] if timeout is not None else None,
-        backoff=(backoff[0], backoff[1]) if backoff is not None else None,
-        priority=priority,
-        wants_reply=reply is not None,
-        remote_addr=own.get("remote-addr", ""),
-        remote_user=own.get("remote-user"),
-    )
+    message.id = _from_utf8(own.get("task", ""))
+    message.service = _from_utf8(own.get("service", "")) or message.target.strip()
+    message.attempt = attempt
+    message.max_attempts = _read_number(own, "max-attempts")
+    message.timeout = timeout[0] if timeout is not None else None
+    message.backoff = (backoff[0], backoff[1]) if backoff is not None else None
+    message.priority = priority
+    message.wants_reply = reply is not None
+    message.remote_addr = own.get("remote-addr", "")
+    message.remote_user = own.get("remote-user")
+    return message
 
 
 def _read_number(own: Mapping[str, str], name: str) -> int | None:
