@@ -171,6 +171,26 @@ def test_an_application_that_does_not_load_ends_it_with_the_traceback(make_dev: 
     assert dev.processes() == []
 
 
+def test_a_second_ctrl_c_is_at_once_and_the_job_runs_the_next_time(make_dev: Callable[..., Dev]) -> None:
+    slow = SITE.replace("    job = environ", "    wait(environ)\n    job = environ").replace(
+        "def app(", "import os, time\n\ndef wait(environ):\n    while environ['PATH_INFO'] == '/work/do' and "
+        "not os.path.exists('go'):\n        time.sleep(0.01)\n\ndef app("
+    )  # fmt: skip
+    dev = make_dev(slow).start()
+    dev.line("worker ready")
+    dev.get("/start?n=1")
+    dev.line("received work.do")
+    assert dev.process is not None
+    dev.process.send_signal(signal.SIGINT)
+    dev.line("worker draining")
+    assert dev.end() == 0
+    until(lambda: not dev.processes(), "the end of its processes")
+    (dev.folder / "go").touch()
+    dev.start()
+    dev.line("result .*'q': 'n=1'")
+    assert dev.end() == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
 def test_killed_it_still_leaves_nothing(make_dev: Callable[..., Dev]) -> None:
     dev = make_dev().start()
