@@ -19,9 +19,9 @@ from webob.headers import ResponseHeaders
 from . import message, signature
 from .client import Client, Receipt, Status
 from .errors import BadMessage, CallFailed, GearwsgiError
-from .message import PRIORITIES, Message, one_line
+from .message import PRIORITIES, Message
 from .outbox import Submission
-from .payload import Grabbed, make_unique, open_payload, own_id, seal
+from .payload import Grabbed, make_unique, next_attempt, open_payload, own_id
 from .policy import Dead, Done, decide
 from .replay import Job, Result, Retry, WSGIApplication, replay
 from .settings import Settings
@@ -351,20 +351,12 @@ class Memory(Client):
 
     def _retry(self, queued: QueuedTask, task: Message, at: float, reason: str, max_attempts: int) -> None:
         now = self.clock.now()
-        failure = one_line(f"attempt {task.attempt} at {_stamp(now)}: {reason}")
-        following = replace(
-            task, attempt=task.attempt + 1, max_attempts=max_attempts, failures=(*task.failures, failure)
-        )
+        following, payload = next_attempt(task, queued.queue, self.settings, max_attempts, reason, at, now)
         unique = make_unique(task.id, following.attempt)
-        payload = seal(following, queued.queue, self.settings, at)
         submission = Submission(queued.queue, unique, payload, task.priority, at, task.id)
         with self._lock:
             number = next(self._numbers)
             self.waiting.append(self._look(submission, f"H:{SERVER}:{number}", number, at - now, 0.0))
-
-
-def _stamp(now: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
 
 
 def _read_json(payload: bytes) -> Any:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import time
 from dataclasses import dataclass, replace
 
 from . import message, signature
@@ -81,6 +82,16 @@ def make_unique(task_id: str, attempt: int, again: str = "") -> str:
     if not _PLAIN_ID.fullmatch(task_id):
         task_id = hashlib.blake2b(task_id.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     return f"{task_id}:{attempt}{again}"
+
+
+def next_attempt(
+    task: message.Message, queue: str, settings: Settings, max_attempts: int, reason: str, at: float, now: float
+) -> tuple[message.Message, bytes]:
+    """The attempt that follows one of `task` that failed for `reason` at `now`, and its bytes; it is due `at`."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+    failure = message.one_line(f"attempt {task.attempt} at {stamp}: {reason}")
+    following = replace(task, attempt=task.attempt + 1, max_attempts=max_attempts, failures=(*task.failures, failure))
+    return following, seal(following, queue, settings, at)
 
 
 def seal(task: message.Message, queue: str, settings: Settings, now: float) -> bytes:

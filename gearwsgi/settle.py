@@ -8,16 +8,16 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import connection as gearman
 from . import log
 from .dead import DeadLetters
 from .errors import BadMessage, ServerError, SpoolError
 from .link import Link
-from .message import Message, one_line
+from .message import Message
 from .outbox import Outbox, Submission
-from .payload import Grabbed, make_unique, open_payload, seal
+from .payload import Grabbed, make_unique, next_attempt, open_payload
 from .policy import Dead, Done, Outcome, decide
 from .replay import error_reply
 from .settings import Settings
@@ -123,20 +123,10 @@ class Settler:
 
     def _retry(self, held: Held, task: Message, at: float, reason: str, max_attempts: int) -> None:
         now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-        failure = one_line(f"attempt {task.attempt} at {stamp}: {reason}")
-        following = replace(
-            task, attempt=task.attempt + 1, max_attempts=max_attempts, failures=(*task.failures, failure)
-        )
         queue = held.job.queue_name
-        submission = Submission(
-            queue,
-            make_unique(task.id, following.attempt),
-            seal(following, queue, self._settings, at),
-            task.priority,
-            at,
-            task.id,
-        )
+        following, payload = next_attempt(task, queue, self._settings, max_attempts, reason, at, now)
+        unique = make_unique(task.id, following.attempt)
+        submission = Submission(queue, unique, payload, task.priority, at, task.id)
         self._replace(
             held,
             submission,

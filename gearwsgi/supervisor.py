@@ -468,7 +468,7 @@ class Supervisor:
         address = str(link.address)
         if reason and address not in self._down:
             self._down[address] = reason
-            log.note(f"job server {address} is gone, trying again: {reason}")
+            log.note(f"job server {address} is gone, trying again: {reason.removeprefix(f'job server {address}: ')}")
         elif not reason and self._down.pop(address, None) is not None:
             log.note(f"job server {address} is back")
 
