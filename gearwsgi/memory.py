@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from webob.headers import ResponseHeaders
-
 from . import message, signature
 from .client import Client, Receipt, Status
 from .errors import BadMessage, CallFailed, GearwsgiError
@@ -64,6 +62,28 @@ class Clock:
         return self._now
 
 
+class Headers(Mapping[str, str]):
+    """A request's headers by their names in any case; what is repeated is joined with commas."""
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self._values: dict[str, tuple[str, str]] = {}
+        for name, value in pairs:
+            known, before = self._values.get(name.lower(), (name, ""))
+            self._values[name.lower()] = known, f"{before}, {value}" if before else value
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()][1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for name, _ in self._values.values()])
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class QueuedTask:
     """One attempt of a task in the queue, read back from the bytes that a job server would have.
@@ -108,8 +128,7 @@ class QueuedTask:
     @property
     def headers(self) -> Mapping[str, str]:
         """The request's headers; their names in any case."""
-        found: Mapping[str, str] = ResponseHeaders(list(self._headers))
-        return found
+        return Headers(self._headers)
 
     def __repr__(self) -> str:
         when = f" in {self.delay:g} s" if self.delay else ""

@@ -474,6 +474,20 @@ def test_a_live_worker_runs_the_code_with_the_job_server_of_the_test(
     assert not running.state_dir.exists()
 
 
+def test_headers_are_found_by_their_names_in_any_case() -> None:
+    app = make_app()
+    with capture(app) as tasks:
+        app.gearman.task("/one", headers=[("X-Mine", "1"), ("X-Other", "2"), ("x-mine", "3")])
+    headers = tasks[0].headers
+    assert headers["x-MINE"] == "1, 3" and "X-Other" in headers and headers.get("x-none") is None
+    assert {"X-Mine", "X-Other", "Idempotency-Key"} <= set(headers) and len(headers) == len(dict(headers))
+
+
+def test_the_test_kit_brings_no_warning_into_other_peoples_tests() -> None:
+    code = "import gearwsgi.testing, gearwsgi.pytest_plugin, sys; assert 'webob' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
 def test_runs_are_values_that_show_what_matters() -> None:
     app = make_app()
     with capture(app) as tasks:
