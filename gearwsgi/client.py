@@ -61,6 +61,7 @@ class _Server:
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self.name = str(address)
         self.idle: deque[Connection] = deque()
         self.down_until = 0.0
         self.hung_until = 0.0
@@ -96,6 +97,8 @@ class Client:
         """
         if self._relay_pid != os.getpid():
             self._start_relay_if_needed()
+        if len(submissions) == 1 or len(self._servers) == 1:  # nearly always: nothing to sort out
+            return self._submit_or_keep(self._first_server(submissions[0].unique), submissions)
         receipts: list[Receipt | None] = [None] * len(submissions)
         groups: dict[int, list[int]] = {}
         for place, submission in enumerate(submissions):
@@ -118,7 +121,7 @@ class Client:
             raise answer
         return answer
 
-    def _submit_or_keep(self, first: int, batch: list[Submission]) -> list[Receipt]:
+    def _submit_or_keep(self, first: int, batch: Sequence[Submission]) -> list[Receipt]:
         try:
             answers, server = self._submit_batch(first, batch)
         except ServerUnavailable:
@@ -128,14 +131,14 @@ class Client:
         receipts = []
         for submission, answer in zip(batch, answers, strict=True):
             if not isinstance(answer, ServerError):
-                receipts.append(Receipt(answer, str(server)))
+                receipts.append(Receipt(answer, server))
             elif submission.at > time.time() and answer.code != "ARGUMENT_TOO_LARGE":
                 receipts.append(self._keep(submission))  # a job server that has no delays
             else:
                 raise answer
         return receipts
 
-    def _submit_batch(self, first: int, batch: list[Submission]) -> tuple[list[str | ServerError], Address]:
+    def _submit_batch(self, first: int, batch: Sequence[Submission]) -> tuple[list[str | ServerError], str]:
         now = time.time()
         data = b"".join(
             [
@@ -146,7 +149,7 @@ class Client:
         trouble: ServerUnavailable | None = None
         for server in self._in_order(first):
             try:
-                return self._exchange(server, data, len(batch)), server.address
+                return self._exchange(server, data, len(batch)), server.name
             except _MaybeTaken:
                 raise  # another job server would make them run twice
             except ServerUnavailable as error:
@@ -189,6 +192,8 @@ class Client:
 
     def _in_order(self, first: int) -> list[_Server]:
         now = time.monotonic()
+        if len(self._servers) == 1:
+            return self._servers if self._servers[0].hung_until <= now else []
         servers = [*self._servers[first:], *self._servers[:first]]
         asked = [server for server in servers if server.hung_until <= now]
         up = [server for server in asked if server.down_until <= now]

@@ -6,6 +6,7 @@ each worker and an `exit` when one is gone. When the socket closes, the supervis
 """
 
 import array
+import encodings.idna  # noqa: F401 - what looks up a host needs it: once here, not once in each worker
 import gc
 import json
 import os
@@ -37,6 +38,7 @@ class ForkServer:
         self._control = control
         self._options = options
         self._stream = log.capture_output()
+        log.adopt_loggers(options["verbose"])
         self._children: set[int] = set()
         self._app: Any = None
         self._settings: Any = None
@@ -193,11 +195,15 @@ def _nothing(signum: int, stack: FrameType | None) -> None:
 
 def main() -> NoReturn:
     """`python -m gearwsgi.forkserver DESCRIPTOR OPTIONS`."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
-        signal.signal(number, _nothing)
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    options = json.loads(sys.argv[2])
+    serve(control, json.loads(sys.argv[2]))
+
+
+def serve(control: socket.socket, options: dict[str, Any]) -> NoReturn:
+    """Be the fork server in this process."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, _nothing)
     sys.argv[1:] = []
     status = ForkServer(control, options).run()
     os._exit(status)

@@ -4,6 +4,7 @@ The lines of any number of processes never mix, for each is one write to a descr
 """
 
 import io
+import logging
 import os
 import sys
 import threading
@@ -88,6 +89,21 @@ class LogStream(io.TextIOBase):
 
     def flush(self) -> None:
         """Whole lines are out already; half a one waits for its end."""
+
+
+class _Handler(logging.Handler):
+    """The package's own loggers, in the worker's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+def adopt_loggers(verbose: bool = True) -> None:
+    """Show what the package logs in this process, such as tasks that a handler queues, in the worker's log."""
+    logger = logging.getLogger("gearwsgi")
+    logger.handlers = [_Handler()]
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logger.propagate = False
 
 
 def capture_output() -> LogStream:

@@ -34,10 +34,12 @@ MAX_FAILURES = 10
 
 PRIORITIES = ("high", "normal", "low")
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.[01]")
+_REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.[01]")
 # Blanks around the value are stripped afterwards: looked for here, they would cost quadratic time.
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00-\x08\x0a-\x1f\x7f]*)")
-_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,100}")
+# Possessive: a line that is no header is given up at once, whatever its length.
+_HEADERS = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n", re.MULTILINE)
+_BLANK = (" ", "\t")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,100}")
 _ABSOLUTE = re.compile(r"(https?)://([^/?#@\\]+)(?:([/?].*))?", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::\d{0,5})?")
 _SCRIPT_NAME = re.compile(r"(?:/[!-\"$->@-~]{0,4095})?")
@@ -269,67 +271,67 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
         raise BadMessage("neither an HTTP message (no empty line ends its head) nor a JSON object")
     if len(head) > MAX_HEAD + MAX_OWN:
         raise BadMessage(f"head of {len(head)} bytes is over the limit of {MAX_HEAD}")
-    lines = head.split(b"\r\n")
-    request = _REQUEST_LINE.fullmatch(lines[0])
+    first, more, lines = head.decode("latin-1").partition("\r\n")
+    request = _REQUEST_LINE.fullmatch(first)
     if request is None:
         # No more than its beginning: what stands where a request line should may be a header with a password.
-        raise BadMessage(f"request line can't be read: it begins {lines[0].partition(b': ')[0][:100]!r}")
-    fields = _read_fields(lines[1:])
+        raise BadMessage(f"request line can't be read: it begins {first.partition(': ')[0][:100]!r}")
+    fields = _read_fields(lines + more)
     if len(head) - fields.own_size > MAX_HEAD or fields.own_size > MAX_OWN:
         raise BadMessage(f"head of {len(head)} bytes is over the limit of {MAX_HEAD}")
     _check_length(fields.length, body, max_body)
-    scheme, host, path = _read_target(request[2].decode(), fields.host or "")
-    script_name = fields.own.get("script-name", "").rstrip("/")
-    if not _SCRIPT_NAME.fullmatch(script_name):
-        raise BadMessage(f"X-Gearman-Script-Name {script_name[:200]!r} is no path")
-    if script_name and (path == script_name or path.startswith((script_name + "/", script_name + "?"))):
-        path = path[len(script_name) :]
-    return _read_own(
-        Message(
-            method=request[1].decode(),
-            scheme=scheme,
-            host=host,
-            script_name=script_name,
-            path=path,
-            headers=tuple(fields.headers),
-            body=body,
-            has_length=fields.length is not None,
-            failures=tuple(fields.failures[-MAX_FAILURES:]),
-        ),
-        fields.own,
-    )
+    scheme, host, path = _read_target(request[2], fields.host or "")
+    script_name = fields.own.get("x-gearman-script-name", "").rstrip("/")
+    if script_name:
+        if not _SCRIPT_NAME.fullmatch(script_name):
+            raise BadMessage(f"X-Gearman-Script-Name {script_name[:200]!r} is no path")
+        if path == script_name or path.startswith((script_name + "/", script_name + "?")):
+            path = path[len(script_name) :]
+    message = Message(
+        request[1], scheme, host, script_name, path, tuple(fields.headers), body, fields.length is not None
+    )  # fmt: skip
+    if fields.own:
+        _read_own(message, fields.own)
+        message.failures = tuple(fields.failures[-MAX_FAILURES:])
+    message.service = message.service or message.target.strip()
+    return message
 
 
-@dataclass(slots=True)
 class _Fields:
     """A head's lines, sorted by whose they are."""
 
-    headers: list[tuple[str, str]] = field(default_factory=list)
-    own: dict[str, str] = field(default_factory=dict)
-    own_size: int = 0
-    failures: list[str] = field(default_factory=list)
-    length: str | None = None
-    host: str | None = None
+    __slots__ = ("failures", "headers", "host", "length", "own", "own_size")
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[str, str]] = []
+        self.own: dict[str, str] = {}
+        self.own_size = 0
+        self.failures: list[str] = []
+        self.length: str | None = None
+        self.host: str | None = None
 
 
-def _read_fields(lines: Sequence[bytes]) -> _Fields:
+def _read_fields(lines: str) -> _Fields:
     found = _Fields()
-    for line in lines:
-        matched = _HEADER.fullmatch(line)
-        if matched is None:
-            # Its name at most: the value may be a password.
-            shown = _NAME.match(line)
-            raise BadMessage(f"header line can't be read: it begins {shown[0] if shown else b''!r}")
-        name, value = matched[1].decode(), matched[2].decode("latin-1").strip(" \t")
-        folded = name.lower().replace("_", "-")
-        if folded.startswith(_OWN):
-            found.own_size += len(line) + 2
+    own = found.own
+    # One search for all of them: as many matches as line feeds means that each line is a header from its first byte on.
+    pairs = _HEADERS.findall(lines)
+    if len(pairs) != lines.count("\n"):
+        raise BadMessage(f"header line can't be read: it begins {_first_bad(lines)!r}")
+    for name, value in pairs:
+        folded = name.lower()
+        if "_" in folded:
+            folded = folded.replace("_", "-")
+        if value[-1:] in _BLANK:
+            value = value.rstrip(" \t")  # noqa: PLW2901
+        if folded[:10] == _OWN:
+            found.own_size += len(name) + len(value) + 4
             if folded == "x-gearman-failed":
                 found.failures.append(one_line(_from_utf8(value)))
-            elif folded[len(_OWN) :] in found.own:
+            elif folded in own:
                 raise BadMessage(f"{name} given twice")
             else:
-                found.own[folded[len(_OWN) :]] = value
+                own[folded] = value
         elif folded == "content-length":
             if found.length is not None:
                 raise BadMessage("Content-Length given twice")
@@ -345,6 +347,15 @@ def _read_fields(lines: Sequence[bytes]) -> _Fields:
     if len(found.headers) > MAX_HEADERS:
         raise BadMessage(f"{len(found.headers)} headers are over the limit of {MAX_HEADERS}")
     return found
+
+
+def _first_bad(lines: str) -> str:
+    """The name at most of the first line that is no header: its value may be a password."""
+    for line in lines.split("\r\n"):
+        if not _HEADERS.fullmatch(line + "\r\n"):
+            shown = _NAME.match(line)
+            return shown[0] if shown else ""
+    return ""
 
 
 def _check_length(length: str | None, body: bytes, max_body: int) -> None:
@@ -374,33 +385,36 @@ def _read_target(target: str, host: str) -> tuple[str, str, str]:
     return scheme, host, target
 
 
-def _read_own(message: Message, own: Mapping[str, str]) -> Message:
-    attempt = _read_number(own, "attempt") or 1
-    timeout = _read_seconds(own, "timeout", 1)
-    if timeout == (0.0,):
-        raise BadMessage("X-Gearman-Timeout is 0: no time to run at all")
-    backoff = _read_seconds(own, "backoff", 2)
-    priority = own.get("priority", "normal")
-    if priority not in PRIORITIES:
-        raise BadMessage(f"X-Gearman-Priority {priority[:40]!r} is none of {', '.join(PRIORITIES)}")
-    reply = own.get("reply")
-    if reply not in (None, "message"):
-        raise BadMessage(f"X-Gearman-Reply {reply[:40]!r} is not known; 'message' is")
-    message.id = _from_utf8(own.get("task", ""))
-    message.service = _from_utf8(own.get("service", "")) or message.target.strip()
-    message.attempt = attempt
+def _read_own(message: Message, own: Mapping[str, str]) -> None:
+    get = own.get
+    message.id = _from_utf8(get("x-gearman-task", ""))
+    message.service = _from_utf8(get("x-gearman-service", ""))
+    message.attempt = _read_number(own, "attempt") or 1
     message.max_attempts = _read_number(own, "max-attempts")
-    message.timeout = timeout[0] if timeout is not None else None
-    message.backoff = (backoff[0], backoff[1]) if backoff is not None else None
-    message.priority = priority
-    message.wants_reply = reply is not None
-    message.remote_addr = own.get("remote-addr", "")
-    message.remote_user = own.get("remote-user")
-    return message
+    message.remote_addr = get("x-gearman-remote-addr", "")
+    message.remote_user = get("x-gearman-remote-user")
+    timeout = _read_seconds(own, "timeout", 1)
+    if timeout is not None:
+        if not timeout[0]:
+            raise BadMessage("X-Gearman-Timeout is 0: no time to run at all")
+        message.timeout = timeout[0]
+    backoff = _read_seconds(own, "backoff", 2)
+    if backoff is not None:
+        message.backoff = backoff[0], backoff[1]
+    priority = get("x-gearman-priority")
+    if priority is not None:
+        if priority not in PRIORITIES:
+            raise BadMessage(f"X-Gearman-Priority {priority[:40]!r} is none of {', '.join(PRIORITIES)}")
+        message.priority = priority
+    reply = get("x-gearman-reply")
+    if reply is not None:
+        if reply != "message":
+            raise BadMessage(f"X-Gearman-Reply {reply[:40]!r} is not known; 'message' is")
+        message.wants_reply = True
 
 
 def _read_number(own: Mapping[str, str], name: str) -> int | None:
-    value = own.get(name)
+    value = own.get(_OWN + name)
     if value is None:
         return None
     if not _NUMBER.fullmatch(value) or int(value) < 1:
@@ -409,7 +423,7 @@ def _read_number(own: Mapping[str, str], name: str) -> int | None:
 
 
 def _read_seconds(own: Mapping[str, str], name: str, count: int) -> tuple[float, ...] | None:
-    value = own.get(name)
+    value = own.get(_OWN + name)
     if value is None:
         return None
     parts = value.split(" ")

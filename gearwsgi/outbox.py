@@ -7,8 +7,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from . import message, signature
 from .errors import GearwsgiError, ServerError, ServerUnavailable, SpoolError
@@ -22,8 +22,7 @@ _REFUSED_AGAIN = 5.0
 """Seconds until a submission that the job server refused is tried again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """A background job to be submitted: everything that the job server is told.
 
     Attributes:

@@ -3,15 +3,15 @@
 import hashlib
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from . import message, signature
 from .errors import BadMessage, BadSignature
 from .settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Grabbed:
+class Grabbed(NamedTuple):
     """A job as the job server hands it out."""
 
     handle: bytes
@@ -62,9 +62,10 @@ def _open(job: Grabbed, settings: Settings, now: float, trusted: bool) -> messag
         return message.read_plain(
             job.payload, settings.tasks, settings.resolver, id=own_id(job), max_body=settings.max_body
         )
-    unsigned_is_fine = settings.may_be_unsigned(job.queue_name) and not signature.is_signed(job.payload)
-    if settings.secret_keys and not trusted and not unsigned_is_fine:
-        signature.verify(job.payload, job.queue_name, settings.secret_keys, now, settings.max_age)
+    if settings.secret_keys and not trusted:
+        unsigned_is_fine = settings.may_be_unsigned(job.queue_name) and not signature.is_signed(job.payload)
+        if not unsigned_is_fine:
+            signature.verify(job.payload, job.queue_name, settings.secret_keys, now, settings.max_age)
     found = message.read(job.payload, max_body=settings.max_body)
     return found if found.id else replace(found, id=own_id(job))
 

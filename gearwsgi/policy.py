@@ -17,7 +17,7 @@ MAX_DELAY = 10 * 365 * 86400.0
 """Seconds that a handler's own delay is clamped to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """What became of one attempt.
 

@@ -88,7 +88,7 @@ class Retry(Exception):
             job._retry = self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Result:
     """One attempt's outcome, WORK_COMPLETE's data where it succeeded, the seconds it took, and what it raised."""
 
@@ -169,7 +169,7 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
     host, _, port = task.host.rpartition(":") if not task.host.endswith("]") else (task.host, "", "")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": task.method,
-        "SCRIPT_NAME": unquote_to_bytes(task.script_name).decode("latin-1"),
+        "SCRIPT_NAME": unquote_to_bytes(task.script_name).decode("latin-1") if task.script_name else "",
         "PATH_INFO": path,
         "QUERY_STRING": query,
         "REQUEST_URI": task.script_name + task.path,

@@ -106,6 +106,9 @@ class Settings:
     def limits(self, task: message.Message) -> Limits:
         """Attempts and backoff of one task: its own, its service's, or the settings'."""
         entry = self.tasks.get(task.service)
+        if entry is None:  # nearly always; this runs once for every task and every job
+            low, high = task.backoff or (self.backoff_min, self.backoff_max)
+            return Limits(self.max_attempts if task.max_attempts is None else task.max_attempts, low, high)
         low, high = task.backoff or (
             _first(entry and entry.backoff_min, self.backoff_min),
             _first(entry and entry.backoff_max, self.backoff_max),
@@ -115,7 +118,11 @@ class Settings:
 
     def time_limit(self, task: message.Message) -> float:
         """Seconds that one attempt of this task may take."""
+        if task.timeout is not None:
+            return task.timeout
         entry = self.tasks.get(task.service)
+        if entry is None:
+            return self.job_timeout
         return _first(task.timeout, entry and entry.timeout, self.job_timeout)
 
     def may_be_unsigned(self, queue: str) -> bool:

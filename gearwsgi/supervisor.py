@@ -5,7 +5,6 @@ server with the slots whose processes come from it; HUP starts the next one and 
 """
 
 import json
-import logging
 import os
 import random
 import selectors
@@ -13,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO, Any
 
-from . import channel, log, status
+from . import channel, forkserver, log, status
 from .client import Client
 from .embedded import EmbeddedProcess
 from .errors import ConfigError, SpoolError
@@ -69,6 +69,41 @@ class Command:
     options: Options = field(default_factory=Options)
 
 
+class _Forked:
+    """A fork server that was forked, with what is needed of Popen."""
+
+    def __init__(self, control: socket.socket, options: dict[str, Any], close: Sequence[Callable[[], None]]) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                for each in close:
+                    each()
+                null = os.open(os.devnull, os.O_RDONLY)
+                os.dup2(null, 0)
+                os.close(null)
+                forkserver.serve(control, options)
+            finally:
+                os._exit(1)
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        end = None if timeout is None else time.monotonic() + timeout
+        while self.returncode is None:
+            pid, status = os.waitpid(self.pid, 0 if end is None else os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            elif end is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired("fork server", timeout or 0)
+            else:
+                time.sleep(0.01)
+        return self.returncode
+
+
 class Generation:
     """One fork server, and the slots of its processes.
 
@@ -99,11 +134,16 @@ class Generation:
             "max_rss": command.options.max_rss,
             "verbose": command.options.verbose,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gearwsgi.forkserver", str(theirs.fileno()), json.dumps(options)],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
+        if threading.active_count() == 1:
+            # The first one is forked: it starts with all that is imported here, in time and in memory. Later there
+            # are threads, and none is forked from.
+            self.process: subprocess.Popen[bytes] | _Forked = _Forked(theirs, options, (ours.close, selector.close))
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gearwsgi.forkserver", str(theirs.fileno()), json.dumps(options)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
         theirs.close()
         self._socket = ours
         self._on_message = on_message
@@ -178,7 +218,7 @@ class Supervisor:
             StartError: the embedded job server can't start, or the state directory is not usable.
         """
         self._listen_to_signals()
-        self._configure_logging()
+        log.adopt_loggers(self.options.verbose)
         self._load()
         try:
             while not self._is_over():
@@ -493,13 +533,6 @@ class Supervisor:
             }
         )
 
-    def _configure_logging(self) -> None:
-        handler = _LogHandler()
-        logger = logging.getLogger("gearwsgi")
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-
 
 class _SlotYard:
     """The supervisor as one generation's slots see it."""
@@ -529,13 +562,6 @@ class _SlotYard:
         """--max-jobs with a jitter of a tenth, so that not all processes are replaced at once."""
         limit = self.options.max_jobs
         return None if limit is None else max(1, limit - random.randint(0, limit // 10))
-
-
-class _LogHandler(logging.Handler):
-    """The package's own loggers, in the worker's log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        log.note(record.getMessage())
 
 
 def run(command: Command) -> int:

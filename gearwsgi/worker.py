@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
 from . import channel, log
@@ -228,7 +228,7 @@ class Slot:
                     held.link.send(gearman.pack(gearman.WORK_STATUS, held.job.handle, *numbers))
             elif kind == channel.TRANSLATED:
                 held = self._expect(sequence)
-                held.job, held.trusted = replace(held.job, payload=payload), True
+                held.job, held.trusted = held.job._replace(payload=payload), True
             elif kind == channel.RETIRING:
                 self._retiring = True
             else:
@@ -315,7 +315,7 @@ class Slot:
     def on_job(self, link: Link, job: Grabbed) -> None:
         """We have one."""
         if not job.unique:
-            job = replace(job, unique=job.handle)
+            job = job._replace(unique=job.handle)
         held = Held(job, link, link.generation, time.time())
         if job.cut:
             self._yard.settler.settle(held, Outcome("refused"))  # too large for a worker to see
