@@ -264,7 +264,11 @@ class Slot:
             self._claim.take(0)
         if kind == channel.SKIPPED:
             if not held.returned and held.can_answer and not self.draining:
-                self._give(held)  # the process is free before we had handed it back
+                # The process was free before we had handed it back. It may have it, unless another is on its way.
+                if self.ahead is None and not any([link.is_grabbing for link in self._links]):
+                    self._give(held)
+                else:
+                    self._yard.settler.hand_back(held)
             self._pump()
             return
         self._count(now - held.started)

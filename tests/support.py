@@ -1,6 +1,7 @@
 """What tests run for real: job servers of either kind, workers as processes, and patience without clocks."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from gearwsgi import GearmanMiddleware
 from gearwsgi.connection import Connection
@@ -38,23 +39,29 @@ def until(condition: Callable[[], T], what: str = "", patience: float = PATIENCE
         time.sleep(0.02)
 
 
-_taken: set[int] = set()
+_taken: list[IO[str]] = []
 
 
 def free_port() -> int:
-    """A port that nothing listens on, outside the range that the system gives to clients."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    start = 20000 + worker * 1000
-    for port in range(start, start + 1000):
-        if port in _taken:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+    """A port that nothing listens on, outside the range that the system gives to clients, and ours until we end.
+
+    The lock keeps other test processes off it, of this run and of others on the machine.
+    """
+    folder = Path(tempfile.gettempdir()) / "gearwsgi-test-ports"
+    folder.mkdir(exist_ok=True)
+    start = os.getpid() * 37 % 10000
+    for step in range(10000):
+        port = 20000 + (start + step) % 10000
+        lock = (folder / str(port)).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _taken.add(port)
+        except OSError:
+            lock.close()
+            continue
+        _taken.append(lock)
         return port
     raise AssertionError("no free port")
 
