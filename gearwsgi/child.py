@@ -17,7 +17,7 @@ from .errors import BadMessage, JobTimeout, ProtocolError
 from .message import Message
 from .payload import Grabbed, open_payload
 from .policy import Outcome
-from .replay import Job, Result, WSGIApplication, describe, error_reply, replay
+from .replay import Job, Result, WSGIApplication, describe, error_reply, notice_exceptions, replay
 from .settings import Settings
 
 _TIMER_MAX = 1e8
@@ -30,6 +30,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "kind": (str,),
     "reason": (str,),
     "status": (int,),
+    "caught": (str,),
     "location": (str,),
     "retry_after": (str,),
     "retry_in": (int, float, NoneType),
@@ -82,6 +83,7 @@ class Child:
     def run(self) -> None:
         """Work until the supervisor closes the pipe."""
         signal.signal(signal.SIGALRM, self._on_alarm)
+        notice_exceptions()
         reader = channel.FrameReader()
         self._pipe.sendall(channel.frame(channel.READY, 0))
         while data := self._pipe.recv(channel.READ_SIZE):
@@ -176,7 +178,7 @@ class Child:
     def _failed(sequence: int, outcome: Outcome) -> bytes:
         values: dict[str, Any] = {
             name: getattr(outcome, name)
-            for name in ("kind", "reason", "status", "location", "retry_after", "retry_in", "never")
+            for name in ("kind", "reason", "status", "caught", "location", "retry_after", "retry_in", "never")
         }
         values["response"] = outcome.response.decode("latin-1")
         return channel.frame(channel.FAILED, sequence, json.dumps(values).encode())

@@ -6,11 +6,9 @@ For `gearwsgi.testing`. Nothing here sleeps; time is a clock that the test moves
 import io
 import itertools
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,7 +19,7 @@ from .message import PRIORITIES, Message
 from .outbox import Submission
 from .payload import Grabbed, make_unique, next_attempt, open_payload, own_id
 from .policy import Dead, Done, decide
-from .replay import Job, Result, Retry, WSGIApplication, replay
+from .replay import Job, Result, Retry, WSGIApplication, notice_exceptions, replay
 from .settings import Settings
 
 SERVER = "memory"
@@ -345,10 +343,10 @@ class Memory(Client):
             max_attempts=limits.max_attempts, _message=task, _report=report,
         )  # fmt: skip
         errors = io.StringIO()
-        with watch() as seen:
-            result = replay(self._app, task, known, errors)
+        notice_exceptions()
+        result = replay(self._app, task, known, errors)
         failed = task.wants_reply or not 200 <= result.outcome.status < 300
-        raised = result.error or (seen[-1] if seen and failed else None)
+        raised = result.error or (known._error if failed else None)
         return self._settle(queued, task, result, raised, errors.getvalue())
 
     def _settle(
@@ -383,26 +381,3 @@ def _read_json(payload: bytes) -> Any:
         return json.loads(payload)
     except ValueError:
         return None
-
-
-@contextmanager
-def watch() -> Iterator[list[BaseException]]:
-    """Notice the exceptions that Flask and Django turn into a 500: both say so by a signal of this name."""
-    seen: list[BaseException] = []
-    here = threading.get_ident()
-
-    def notice(*args: Any, **kwargs: Any) -> None:
-        error = sys.exc_info()[1]
-        if error is not None and threading.get_ident() == here:
-            seen.append(error)
-
-    # Only what the application has imported itself: nothing here depends on a framework.
-    modules = [sys.modules.get(name) for name in ("flask.signals", "django.core.signals")]
-    signals: list[Any] = [module.got_request_exception for module in modules if module is not None]
-    for signal in signals:
-        signal.connect(notice)
-    try:
-        yield seen
-    finally:
-        for signal in signals:
-            signal.disconnect(notice)

@@ -26,6 +26,7 @@ class Outcome:
             died); `refused` (the payload is no message that may be replayed).
         reason: in words: "500 Internal Server Error", "ValueError: bad", "killed by SIGKILL (out of memory?)".
         status: the response's status, 0 without one.
+        caught: the exception that a framework turned into this response, where it says so.
         location: a redirect's Location.
         retry_after: the response's Retry-After as it came.
         retry_in: seconds to the next attempt that the handler asked for (`raise Retry(delay=…)`).
@@ -36,6 +37,7 @@ class Outcome:
     kind: Literal["response", "exception", "timeout", "lost", "refused"]
     reason: str = ""
     status: int = 0
+    caught: str = ""
     location: str = ""
     retry_after: str = ""
     retry_in: float | None = None
@@ -86,7 +88,8 @@ def decide(
     """
     if succeeded(outcome):
         return Done()
-    reason = outcome.reason + (f" from {target}" if target else "")
+    reason = outcome.reason + (f" after {outcome.caught}" if outcome.caught else "")
+    reason += f" from {target}" if target else ""
     if outcome.kind == "refused":
         return Dead(outcome.reason)
     if outcome.location:

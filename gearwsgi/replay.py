@@ -3,6 +3,7 @@
 import contextvars
 import io
 import re
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -56,6 +57,7 @@ class Job:
     _message: Message = field(repr=False)
     _report: Callable[[int, int], None] = field(repr=False, default=lambda done, total: None)
     _retry: "Retry | None" = field(repr=False, default=None)
+    _error: BaseException | None = field(repr=False, default=None)
 
     @property
     def data(self) -> Any:
@@ -263,10 +265,8 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
         return _reply(response, error)
     retry = job._retry
     if error is not None:
-        name = type(error).__name__
         delay = error.delay if isinstance(error, Retry) else retry.delay if retry else None
-        reason = one_line(f"{name}: {error}" if str(error) else name, MAX_REASON)
-        return Outcome("exception", reason, retry_in=delay), b""
+        return Outcome("exception", _say(error), retry_in=delay), b""
     status = int(response.status[:3])
     outcome = Outcome("response", response.status, status=status)
     if succeeded(outcome):
@@ -275,15 +275,40 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
         return Outcome(
             "exception", f"Retry: {retry}", status=status, retry_in=retry.delay, response=response.beginning()
         ), b""
+    caught = job._error if status >= 500 else None
     return Outcome(
         "response",
         response.status,
         status=status,
+        caught=_say(caught) if caught is not None else "",
         location=response.header("location") if 300 <= status < 400 else "",
         retry_after=response.header("retry-after"),
         never=response.header("x-gearman-retry").strip().lower() == "never",
         response=response.beginning(),
     ), b""
+
+
+def _say(error: BaseException) -> str:
+    name = type(error).__name__
+    return one_line(f"{name}: {error}" if str(error) else name, MAX_REASON)
+
+
+def notice_exceptions() -> None:
+    """Have the exceptions noticed that Flask and Django turn into a 500, so that reasons can name them.
+
+    Both say so by a signal. Only what the application has imported itself is asked: nothing depends on a framework.
+    To be called when the application is loaded; once more does no harm.
+    """
+    for name in ("flask.signals", "django.core.signals"):
+        module: Any = sys.modules.get(name)
+        if module is not None:
+            module.got_request_exception.connect(_notice)
+
+
+def _notice(*arguments: Any, **keywords: Any) -> None:
+    job = _running.get(None)
+    if job is not None:
+        job._error = sys.exc_info()[1]
 
 
 def _reply(response: _Response, error: BaseException | None) -> tuple[Outcome, bytes]:

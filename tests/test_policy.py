@@ -50,6 +50,11 @@ def test_the_last_attempt_is_dead_and_says_how_many_there_were() -> None:
     assert isinstance(fate(Outcome("exception", "ValueError: x"), 4), RetryAt)
 
 
+def test_an_exception_that_a_framework_made_a_500_is_named() -> None:
+    result = fate(Outcome("response", "500 INTERNAL SERVER ERROR", 500, caught="ValueError: x"), 5)
+    assert result == Dead("500 INTERNAL SERVER ERROR after ValueError: x from POST /x; all 5 attempts used")
+
+
 def test_a_refused_payload_is_dead_at_once() -> None:
     assert fate(Outcome("refused", "no signature")) == Dead("no signature")
 

@@ -14,11 +14,10 @@ from .. import message
 from ..dead import DeadLetter, DeadLetters
 from ..errors import BadMessage, SpoolError
 from ..loading import load_application
-from ..memory import watch
 from ..message import Message
 from ..policy import succeeded
 from ..redact import redact_payload
-from ..replay import Job, Result, replay
+from ..replay import Job, Result, notice_exceptions, replay
 from ..settings import Settings
 from .dead import dead
 
@@ -48,10 +47,10 @@ def dead_replay(id: str, debug: bool, app: str) -> int:
         body: Iterable[bytes] = application(environ, start_response)
         return body
 
-    with watch() as seen:
-        result = replay(called, task, job, sys.stderr)
+    notice_exceptions()
+    result = replay(called, task, job, sys.stderr)
     sys.settrace(None)
-    return _tell(result, result.error or (seen[-1] if seen else None), debug)
+    return _tell(result, result.error or job._error, debug)
 
 
 def _tell(result: Result, error: BaseException | None, debug: bool) -> int:
