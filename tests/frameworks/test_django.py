@@ -105,7 +105,7 @@ def test_a_rolled_back_transaction_queues_nothing(site: Site) -> None:
     assert get(site, "/order?how=rolled+back").json == ["", ""]
     assert get(site, "/order?how=committed").status == 200
     assert records(site, 1) == [("ordered", ["committed", True])]
-    assert site.bench.server.queued() == 0
+    until(lambda: site.bench.server.queued() == 0)
 
 
 def test_inner_blocks_wait_for_the_outermost_commit_and_those_rolled_back_queue_nothing(site: Site) -> None:
