@@ -178,7 +178,7 @@ def do_leak(environ, start_response, data):
 def do_version(environ, start_response, data):
     import version
 
-    record(f"version {version.VERSION} {data.get('n')}")
+    record(f"ran-version {version.VERSION} {data.get('n')}")
     return do_good(environ, start_response, data)
 
 
