@@ -116,11 +116,6 @@ class Settler:
             held, keep = self._undone.popleft()
             self._keep(held, keep)
 
-    @property
-    def undone(self) -> int:
-        """Jobs that wait for the disk."""
-        return len(self._undone)
-
     def _retry(self, held: Held, task: Message, at: float, reason: str, max_attempts: int) -> None:
         now = time.time()
         queue = held.job.queue_name

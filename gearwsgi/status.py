@@ -76,7 +76,7 @@ def watch_code(on_change: Callable[[], None]) -> None:
     try:
         import watchfiles
     except ImportError as error:
-        raise ConfigError("--reload needs watchfiles: pip install 'gearwsgi[dev]'") from error
+        raise ConfigError("--reload needs watchfiles: pip install watchfiles") from error
 
     def watch() -> None:
         for _ in watchfiles.watch(Path.cwd(), watch_filter=watchfiles.PythonFilter()):
