@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import sys
+import threading
 import time
 from types import FrameType, NoneType
 from typing import Any
@@ -74,6 +75,7 @@ class Child:
         self._stream = stream
         self._max_rss = max_rss
         self._verbose = verbose
+        self._sending = threading.Lock()
         self._pid = os.getpid()
         self._limit = 0.0
         self._deadline = 0.0
@@ -85,15 +87,20 @@ class Child:
         signal.signal(signal.SIGALRM, self._on_alarm)
         notice_exceptions()
         reader = channel.FrameReader()
-        self._pipe.sendall(channel.frame(channel.READY, 0))
+        self._send(channel.frame(channel.READY, 0))
         while data := self._pipe.recv(channel.READ_SIZE):
             for kind, sequence, payload in reader.feed(data):
                 if kind == channel.JOB:
                     self._take(sequence, channel.read_job(payload))
 
+    def _send(self, frame: bytes) -> None:
+        """Write a frame whole: a thread of the handler's may report progress at the same time."""
+        with self._sending:
+            self._pipe.sendall(frame)
+
     def _take(self, sequence: int, grabbed: Grabbed) -> None:
         if not self._claim.start(sequence):
-            self._pipe.sendall(channel.frame(channel.SKIPPED, sequence))
+            self._send(channel.frame(channel.SKIPPED, sequence))
             return
         answer = self._work(sequence, grabbed)
         if os.getpid() != self._pid:
@@ -105,7 +112,7 @@ class Child:
             os._exit(os.EX_SOFTWARE)
         if self._max_rss is not None and resident_megabytes() > self._max_rss:
             answer = channel.frame(channel.RETIRING, sequence) + answer
-        self._pipe.sendall(answer)
+        self._send(answer)
 
     def _work(self, sequence: int, grabbed: Grabbed) -> bytes:
         """Run one job; the frame that answers it."""
@@ -115,7 +122,7 @@ class Child:
         except BadMessage as error:
             return self._failed(sequence, Outcome("refused", str(error)))
         if task.plain is not None:
-            self._pipe.sendall(channel.frame(channel.TRANSLATED, sequence, task.to_bytes()))
+            self._send(channel.frame(channel.TRANSLATED, sequence, task.to_bytes()))
         limits = self._settings.limits(task)
         job = Job(
             id=task.id,
@@ -125,7 +132,7 @@ class Child:
             attempt=task.attempt,
             max_attempts=limits.max_attempts,
             _message=task,
-            _report=lambda done, total: self._pipe.sendall(channel.progress_frame(sequence, done, total)),
+            _report=lambda done, total: self._send(channel.progress_frame(sequence, done, total)),
         )
         if self._verbose:
             log.write(

@@ -222,10 +222,7 @@ class Slot:
             elif kind == channel.READY:
                 self._on_ready()
             elif kind == channel.PROGRESS:
-                held = self._expect(sequence)
-                if held.can_answer:
-                    numbers = [b"%d" % number for number in channel.read_progress(payload)]
-                    held.link.send(gearman.pack(gearman.WORK_STATUS, held.job.handle, *numbers))
+                self._on_progress(sequence, payload)
             elif kind == channel.TRANSLATED:
                 held = self._expect(sequence)
                 held.job, held.trusted = held.job._replace(payload=payload), True
@@ -235,6 +232,13 @@ class Slot:
                 raise ProtocolError(f"a frame of kind {kind} from a worker process")
             if self._stream is None:
                 return
+
+    def _on_progress(self, sequence: int, payload: bytes) -> None:
+        """Pass it on; a thread that a job left behind may report long after, and harms nobody."""
+        numbers = [b"%d" % number for number in channel.read_progress(payload)]
+        held = self.running
+        if held is not None and held.sequence == sequence and held.can_answer:
+            held.link.send(gearman.pack(gearman.WORK_STATUS, held.job.handle, *numbers))
 
     def _expect(self, sequence: int) -> Held:
         if self.running is None or self.running.sequence != sequence:

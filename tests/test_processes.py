@@ -435,6 +435,17 @@ def test_threads_and_files_that_a_job_leaves_behind_do_not_stop_a_drain(site: Be
     assert worker.stop() == 0
 
 
+def test_progress_that_is_reported_after_the_job_harms_nobody(site: Bench) -> None:
+    worker = site.worker("--workers", "1")
+    [child] = until(worker.children)
+    for n in range(5):
+        site.app().gearman.task("/late", {"n": n})
+        site.app().gearman.task("/pid", {"n": n})
+    worker.wait_for("result 200 OK", 10)
+    until(lambda: site.server.queued() == 0)
+    assert site.runs()[f"pid {child}"] == 5, worker.log
+
+
 def test_status_shows_this_machines_workers(site: Bench) -> None:
     worker = site.worker("--workers", "1")
     task = site.app().gearman.task("/until", {"file": str(site.folder / "go-on")})

@@ -149,6 +149,15 @@ def do_progress(environ, start_response, data):
     return do_good(environ, start_response, data)
 
 
+def do_late(environ, start_response, data):
+    """Leaves a thread behind that goes on to report the progress of a job that is over."""
+    import threading
+
+    report = environ["gearwsgi.job"].progress
+    threading.Thread(target=lambda: [report(n, 5000) for n in range(5000)], daemon=True).start()
+    return do_good(environ, start_response, data)
+
+
 def do_print(environ, start_response, data):
     print("printed by the handler")
     sys.stderr.write("half a line")
