@@ -90,21 +90,25 @@ class FrameReader:
         Raises:
             ProtocolError: the bytes are no frame.
         """
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        while len(buffer) - start >= 8:
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
+        start, size = 0, len(buffer)
+        while size - start >= 8:
             magic, kind, sequence, length = _HEADER.unpack_from(buffer, start)
             if magic != _MAGIC or length > MAX_FRAME:
                 raise ProtocolError("bytes on the pipe that are no frame: has the application written there?")
             end = start + 8 + length
-            if len(buffer) < end:
+            if size < end:
                 break
             payload = bytes(buffer[start + 8 : end])
             start = end
             yield kind, sequence, payload
-        if start:
-            del buffer[:start]
+        if buffer is self._buffer:
+            del self._buffer[:start]
+        elif start < size:
+            self._buffer += buffer[start:]
 
 
 class Claim:

@@ -109,32 +109,34 @@ class PacketReader:
             if self._skip:
                 return
             yield JOB_TOO_LARGE, self._skipped
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        while len(buffer) - start >= 12:
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
+        start, length = 0, len(buffer)
+        while length - start >= 12:
             magic, kind, size = _HEADER.unpack_from(buffer, start)
             end = start + 12 + size
-            if magic == _RES and kind == JOB_ASSIGN_UNIQ and size > self._max_job and size > _KEPT:
-                if len(buffer) - start < 12 + _KEPT:
+            if size > self._max_job and magic == _RES and kind == JOB_ASSIGN_UNIQ and size > _KEPT:
+                if length - start < 12 + _KEPT:
                     break
                 self._skipped = [*_split(kind, bytes(buffer[start + 12 : start + 12 + _KEPT])), b"%d" % size]
-                self._skip = max(0, end - len(buffer))
-                del buffer[: end - self._skip]
-                start = 0
-                if self._skip:
-                    break
-                yield JOB_TOO_LARGE, self._skipped
+                start = min(end, length)
+                self._skip = end - start
+                if not self._skip:
+                    yield JOB_TOO_LARGE, self._skipped
                 continue
             if magic != _RES or size > MAX_PACKET:
                 raise ProtocolError(f"not Gearman's protocol: {bytes(buffer[start : start + 12])!r}")
-            if len(buffer) < end:
+            if length < end:
                 break
             body = bytes(buffer[start + 12 : end])
             start = end
             yield kind, _split(kind, body)
-        if start:
-            del buffer[:start]
+        if buffer is self._buffer:
+            del self._buffer[:start]
+        elif start < length:
+            self._buffer += buffer[start:]
 
 
 def _split(kind: int, body: bytes) -> list[bytes]:

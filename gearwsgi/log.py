@@ -23,7 +23,8 @@ def redirect(descriptor: int) -> None:
 
 def write(handle: str, event: str) -> None:
     """Log one event of the job with this handle; `-` where it is no job's."""
-    text = f"{_now()} {clean(handle)} {clean(event)}\n".encode("utf-8", "backslashreplace")
+    line = clean(f"{handle} {event}")
+    text = f"{_now()} {line}\n".encode("utf-8", "backslashreplace")
     try:
         while text:
             text = text[os.write(_fd, text) :]

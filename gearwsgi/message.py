@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from . import services
@@ -40,6 +40,11 @@ _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.[01]
 _HEADERS = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n", re.MULTILINE)
 _BLANK = (" ", "\t")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,100}")
+# What gearwsgi writes itself, in one go; any other is looked at part by part.
+_USUAL_LINE = re.compile(
+    r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (https?)://([A-Za-z0-9._~%!$&'()*+,;=-]{1,255}(?::\d{0,5})?)(/[!\"$-~]*)"
+    r" HTTP/1\.1\r\n"
+)
 _ABSOLUTE = re.compile(r"(https?)://([^/?#@\\]+)(?:([/?].*))?", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::\d{0,5})?")
 _SCRIPT_NAME = re.compile(r"(?:/[!-\"$->@-~]{0,4095})?")
@@ -271,82 +276,91 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
         raise BadMessage("neither an HTTP message (no empty line ends its head) nor a JSON object")
     if len(head) > MAX_HEAD + MAX_OWN:
         raise BadMessage(f"head of {len(head)} bytes is over the limit of {MAX_HEAD}")
-    first, more, lines = head.decode("latin-1").partition("\r\n")
-    request = _REQUEST_LINE.fullmatch(first)
+    text = head.decode("latin-1") + "\r\n"
+    usual = _USUAL_LINE.match(text)
+    start = text.index("\r\n") + 2 if usual is None else usual.end()
+    request = usual or _REQUEST_LINE.fullmatch(text, 0, start - 2)
     if request is None:
         # No more than its beginning: what stands where a request line should may be a header with a password.
-        raise BadMessage(f"request line can't be read: it begins {first.partition(': ')[0][:100]!r}")
-    fields = _read_fields(lines + more)
-    if len(head) - fields.own_size > MAX_HEAD or fields.own_size > MAX_OWN:
-        raise BadMessage(f"head of {len(head)} bytes is over the limit of {MAX_HEAD}")
+        first = text[: start - 2].partition(": ")[0]
+        raise BadMessage(f"request line can't be read: it begins {first[:100]!r}")
+    fields = _read_fields(text, start)
     _check_length(fields.length, body, max_body)
-    scheme, host, path = _read_target(request[2], fields.host or "")
-    script_name = fields.own.get("x-gearman-script-name", "").rstrip("/")
+    scheme, host, path = request.groups()[1:] if usual else _read_target(request[2], fields.host or "")
+    script_name = fields.own.get("x-gearman-script-name")
     if script_name:
+        script_name = script_name.rstrip("/")
         if not _SCRIPT_NAME.fullmatch(script_name):
             raise BadMessage(f"X-Gearman-Script-Name {script_name[:200]!r} is no path")
         if path == script_name or path.startswith((script_name + "/", script_name + "?")):
             path = path[len(script_name) :]
-    message = Message(
-        request[1], scheme, host, script_name, path, tuple(fields.headers), body, fields.length is not None
-    )  # fmt: skip
+    message = Message(request[1], scheme, host, script_name or "", path, fields.headers, body)
+    message.has_length = fields.length is not None
     if fields.own:
         _read_own(message, fields.own)
+    if fields.failures:
         message.failures = tuple(fields.failures[-MAX_FAILURES:])
     message.service = message.service or message.target.strip()
     return message
 
 
-class _Fields:
+class _Fields(NamedTuple):
     """A head's lines, sorted by whose they are."""
 
-    __slots__ = ("failures", "headers", "host", "length", "own", "own_size")
-
-    def __init__(self) -> None:
-        self.headers: list[tuple[str, str]] = []
-        self.own: dict[str, str] = {}
-        self.own_size = 0
-        self.failures: list[str] = []
-        self.length: str | None = None
-        self.host: str | None = None
+    headers: tuple[tuple[str, str], ...]
+    own: dict[str, str]
+    failures: list[str]
+    length: str | None
+    host: str | None
 
 
-def _read_fields(lines: str) -> _Fields:
-    found = _Fields()
-    own = found.own
+def _read_fields(text: str, start: int) -> _Fields:
+    headers: list[tuple[str, str]] = []
+    own: dict[str, str] = {}
+    failures: list[str] = []
+    length = host = None
     # One search for all of them: as many matches as line feeds means that each line is a header from its first byte on.
-    pairs = _HEADERS.findall(lines)
-    if len(pairs) != lines.count("\n"):
-        raise BadMessage(f"header line can't be read: it begins {_first_bad(lines)!r}")
-    for name, value in pairs:
+    pairs = _HEADERS.findall(text, start)
+    if len(pairs) != text.count("\n", start):
+        raise BadMessage(f"header line can't be read: it begins {_first_bad(text[start:])!r}")
+    for pair in pairs:
+        name, value = pair
         folded = name.lower()
         if "_" in folded:
             folded = folded.replace("_", "-")
         if value[-1:] in _BLANK:
-            value = value.rstrip(" \t")  # noqa: PLW2901
+            value = value.rstrip(" \t")
+            pair = (name, value)  # noqa: PLW2901
         if folded[:10] == _OWN:
-            found.own_size += len(name) + len(value) + 4
             if folded == "x-gearman-failed":
-                found.failures.append(one_line(_from_utf8(value)))
+                failures.append(one_line(_from_utf8(value)))
             elif folded in own:
                 raise BadMessage(f"{name} given twice")
             else:
                 own[folded] = value
         elif folded == "content-length":
-            if found.length is not None:
+            if length is not None:
                 raise BadMessage("Content-Length given twice")
-            found.length = value
+            length = value
         elif folded == "transfer-encoding":
             raise BadMessage("Transfer-Encoding has no place in a message")
         elif folded == "host":
-            if found.host is not None:
+            if host is not None:
                 raise BadMessage("Host given twice")
-            found.host = value
+            host = value
         else:
-            found.headers.append((name, value))
-    if len(found.headers) > MAX_HEADERS:
-        raise BadMessage(f"{len(found.headers)} headers are over the limit of {MAX_HEADERS}")
-    return found
+            headers.append(pair)
+    if len(headers) > MAX_HEADERS:
+        raise BadMessage(f"{len(headers)} headers are over the limit of {MAX_HEADERS}")
+    if len(text) > MAX_OWN:
+        _check_size(text, pairs)
+    return _Fields(tuple(headers), own, failures, length, host)
+
+
+def _check_size(text: str, pairs: list[tuple[str, str]]) -> None:
+    own = sum(len(name) + len(value) + 4 for name, value in pairs if name[:10].lower().replace("_", "-") == _OWN)
+    if len(text) - 2 - own > MAX_HEAD or own > MAX_OWN:
+        raise BadMessage(f"head of {len(text) - 2} bytes is over the limit of {MAX_HEAD}")
 
 
 def _first_bad(lines: str) -> str:
@@ -389,46 +403,39 @@ def _read_own(message: Message, own: Mapping[str, str]) -> None:
     get = own.get
     message.id = _from_utf8(get("x-gearman-task", ""))
     message.service = _from_utf8(get("x-gearman-service", ""))
-    message.attempt = _read_number(own, "attempt") or 1
-    message.max_attempts = _read_number(own, "max-attempts")
     message.remote_addr = get("x-gearman-remote-addr", "")
     message.remote_user = get("x-gearman-remote-user")
-    timeout = _read_seconds(own, "timeout", 1)
-    if timeout is not None:
-        if not timeout[0]:
+    if "x-gearman-attempt" in own:
+        message.attempt = _read_number(own["x-gearman-attempt"], "Attempt")
+    if "x-gearman-max-attempts" in own:
+        message.max_attempts = _read_number(own["x-gearman-max-attempts"], "Max-Attempts")
+    if "x-gearman-timeout" in own:
+        (message.timeout,) = _read_seconds(own["x-gearman-timeout"], "Timeout", 1)
+        if not message.timeout:
             raise BadMessage("X-Gearman-Timeout is 0: no time to run at all")
-        message.timeout = timeout[0]
-    backoff = _read_seconds(own, "backoff", 2)
-    if backoff is not None:
-        message.backoff = backoff[0], backoff[1]
-    priority = get("x-gearman-priority")
-    if priority is not None:
-        if priority not in PRIORITIES:
-            raise BadMessage(f"X-Gearman-Priority {priority[:40]!r} is none of {', '.join(PRIORITIES)}")
-        message.priority = priority
-    reply = get("x-gearman-reply")
-    if reply is not None:
-        if reply != "message":
-            raise BadMessage(f"X-Gearman-Reply {reply[:40]!r} is not known; 'message' is")
+    if "x-gearman-backoff" in own:
+        low, high = _read_seconds(own["x-gearman-backoff"], "Backoff", 2)
+        message.backoff = low, high
+    if "x-gearman-priority" in own:
+        message.priority = own["x-gearman-priority"]
+        if message.priority not in PRIORITIES:
+            raise BadMessage(f"X-Gearman-Priority {message.priority[:40]!r} is none of {', '.join(PRIORITIES)}")
+    if "x-gearman-reply" in own:
+        if own["x-gearman-reply"] != "message":
+            raise BadMessage(f"X-Gearman-Reply {own['x-gearman-reply'][:40]!r} is not known; 'message' is")
         message.wants_reply = True
 
 
-def _read_number(own: Mapping[str, str], name: str) -> int | None:
-    value = own.get(_OWN + name)
-    if value is None:
-        return None
+def _read_number(value: str, name: str) -> int:
     if not _NUMBER.fullmatch(value) or int(value) < 1:
-        raise BadMessage(f"X-Gearman-{name.title()} {value[:40]!r} is no number from 1 on")
+        raise BadMessage(f"X-Gearman-{name} {value[:40]!r} is no number from 1 on")
     return int(value)
 
 
-def _read_seconds(own: Mapping[str, str], name: str, count: int) -> tuple[float, ...] | None:
-    value = own.get(_OWN + name)
-    if value is None:
-        return None
+def _read_seconds(value: str, name: str, count: int) -> tuple[float, ...]:
     parts = value.split(" ")
     if len(parts) != count or not all(_SECONDS.fullmatch(part) and float(part) <= MAX_SECONDS for part in parts):
-        raise BadMessage(f"X-Gearman-{name.title()} {value[:40]!r} is not {count} number{'s' * (count > 1)} of seconds")
+        raise BadMessage(f"X-Gearman-{name} {value[:40]!r} is not {count} number{'s' * (count > 1)} of seconds")
     return tuple(float(part) for part in parts)
 
 

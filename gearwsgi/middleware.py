@@ -122,7 +122,8 @@ class GearmanMiddleware:
         return cls(app, **settings)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if JOB_KEY not in environ:
+        job = environ.get(JOB_KEY)
+        if job is None:
             # What only the queue may say, no client does. One search for all keys is cheaper than a look at each.
             if "HTTP_X_GEARMAN" in "\n".join(environ):
                 for key in [key for key in environ if key.startswith("HTTP_X_GEARMAN")]:
@@ -133,6 +134,9 @@ class GearmanMiddleware:
         if self._short_key:
             environ[SHORT_KEY] = gearman
         gearman.deferred = []
+        if job is not None:
+            job.finishers.append(gearman.finish)  # a replay sees its response's end itself
+            return self.app(environ, start_response)
         status = 0
 
         def start(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -140,7 +144,11 @@ class GearmanMiddleware:
             status = int(line[:3])
             return start_response(line, headers, exc_info) if exc_info else start_response(line, headers)
 
-        body = self.app(environ, start)
+        try:
+            body = self.app(environ, start)
+        except BaseException:
+            gearman.finish(False, status)
+            raise
         if not gearman.deferred and type(body) in _FINISHED:
             gearman.deferred = None  # the application has done what it does: nothing can come after
             return body
@@ -178,22 +186,14 @@ class _Body:
 
     def close(self) -> None:
         """Close the application's body; then, where the response went out whole, submit."""
-        gearman = self._gearman
+        sent = False
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
                 close()
-        except BaseException:
-            gearman.drop_deferred("the response's close() raised")
-            raise
-        if not gearman.deferred:
-            gearman.deferred = None
-        elif not self._exhausted:
-            gearman.drop_deferred("the response was not sent to its end")
-        elif not 0 < self._status() < 400:
-            gearman.drop_deferred(f"the response's status is {self._status()}")
-        else:
-            gearman.submit_deferred()
+            sent = self._exhausted
+        finally:
+            self._gearman.finish(sent, self._status())
 
 
 class _Guard:

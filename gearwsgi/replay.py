@@ -31,6 +31,7 @@ JOB_KEY = "gearwsgi.job"
 WSGIApplication = Callable[..., Iterable[bytes]]
 
 _STATUS = re.compile(r"[0-9]{3}(?: [^\x00-\x1f\x7f]*)?")
+_PAIR = (tuple, list)
 _ENDS_LINE = re.compile(r"[\x00\r\n]")
 
 
@@ -46,6 +47,7 @@ class Job:
         attempt: 1-based.
         max_attempts: how often it is tried.
         data: what the caller gave, decoded whatever its encoding was.
+        finishers: the middleware's, called at the response's end: was it sent and closed, and its status.
     """
 
     id: str
@@ -58,6 +60,7 @@ class Job:
     _report: Callable[[int, int], None] = field(repr=False, default=lambda done, total: None)
     _retry: "Retry | None" = field(repr=False, default=None)
     _error: BaseException | None = field(repr=False, default=None)
+    finishers: list[Callable[[bool, int], None]] = field(repr=False, default_factory=list)
 
     @property
     def data(self) -> Any:
@@ -105,6 +108,7 @@ class _Response:
 
     def __init__(self, keep_all: bool) -> None:
         self.status = ""
+        self.code = 0
         self.headers: list[tuple[str, str]] = []
         self.size = 0
         self.sent = False
@@ -124,9 +128,8 @@ class _Response:
         if not isinstance(status, str) or not _STATUS.fullmatch(status):
             raise ValueError(f"start_response called with the status {status!r}, such as '200 OK' is wanted")
         pairs = list(headers)
-        for pair in pairs:
-            _check_header(pair)
-        self.status, self.headers = status, pairs
+        _check_headers(pairs)
+        self.status, self.code, self.headers = status, int(status[:3]), pairs
         return self.write
 
     def write(self, chunk: bytes) -> None:
@@ -156,12 +159,14 @@ class _Response:
         return next((str(value) for key, value in self.headers if key.lower() == name), "")
 
 
-def _check_header(pair: Any) -> None:
-    """What a server would refuse in a response's header, so that a job fails where a request would."""
-    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
-        raise TypeError(f"start_response called with the header {pair!r}, such as ('Content-Type', 'text/plain')")
-    if any(_ENDS_LINE.search(text) for text in pair):
-        raise ValueError(f"start_response called with the header {pair!r}, which has a control character")
+def _check_headers(pairs: list[Any]) -> None:
+    """What a server would refuse in a response's headers, so that a job fails where a request would."""
+    for pair in pairs:
+        if not (isinstance(pair, _PAIR) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str)):
+            raise TypeError(f"start_response called with the header {pair!r}, such as ('Content-Type', 'text/plain')")
+        text = pair[0] + pair[1]
+        if not text.isprintable() and _ENDS_LINE.search(text):
+            raise ValueError(f"start_response called with the header {pair!r}, which has a control character")
 
 
 def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
@@ -246,18 +251,24 @@ def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result
 
 def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job: Job) -> None:
     _running.set(job)
-    body = app(environ, response.start)
+    sent = False
     try:
-        if body is None:
-            raise TypeError("the application returned None, not an iterable of bytes")
-        for chunk in body:
-            response.write(chunk)
-        if not response.status:
-            raise AssertionError("the application never called start_response")
+        body = app(environ, response.start)
+        try:
+            if body is None:
+                raise TypeError("the application returned None, not an iterable of bytes")
+            for chunk in body:
+                response.write(chunk)
+            if not response.status:
+                raise AssertionError("the application never called start_response")
+        finally:
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
+        sent = True
     finally:
-        close = getattr(body, "close", None)
-        if close is not None:
-            close()
+        for finish in job.finishers:
+            finish(sent, response.code)
 
 
 def _judge(task: Message, job: Job, response: _Response, error: BaseException | None) -> tuple[Outcome, bytes]:
@@ -267,7 +278,7 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
     if error is not None:
         delay = error.delay if isinstance(error, Retry) else retry.delay if retry else None
         return Outcome("exception", _say(error), retry_in=delay), b""
-    status = int(response.status[:3])
+    status = response.code
     outcome = Outcome("response", response.status, status=status)
     if succeeded(outcome):
         return outcome, response.body

@@ -477,18 +477,23 @@ class Gearman:
         (receipt,) = self._client.submit((submission,))
         _note(task, receipt)
 
-    def submit_deferred(self) -> None:
-        """Submit what waits for `after_response`, in one write; called by the middleware."""
+    def finish(self, sent: bool, status: int) -> None:
+        """The response is over: submit what waits for it, in one write, or forget it.
+
+        Args:
+            sent: whether it went out to its end and was closed without an exception.
+            status: its number; 0: there is none.
+        """
         waiting, self.deferred = self.deferred, None
-        if waiting:
+        if not waiting:
+            return
+        if sent and 0 < status < 400:
             receipts = self._client.submit([submission for _, submission in waiting])
             for (task, _), receipt in zip(waiting, receipts, strict=True):
                 _note(task, receipt)
-
-    def drop_deferred(self, why: str) -> None:
-        """Forget what waits for `after_response`: the response was not sent."""
-        waiting, self.deferred = self.deferred, None
-        for task, _ in waiting or ():
+            return
+        why = f"the response's status is {status}" if sent else "the response was not sent to its end and closed"
+        for task, _ in waiting:
             _log.info("id %s %s is not queued: %s", task.id, task.service, why)
 
 
