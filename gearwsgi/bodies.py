@@ -22,6 +22,8 @@ def encode_body(
     Raises:
         InvalidTask: more than one was given, or what was given can't be encoded.
     """
+    if form is None and files is None and body is None and content_type is None:  # nearly always
+        return (encode_json(data), JSON_TYPE) if data is not None else (b"", None)
     given = [name for name, value in (("data", data), ("form", form), ("body", body)) if value is not None]
     if len(given) > 1 or (files is not None and given not in ([], ["form"])):
         names = " and ".join([*given, "files"] if files is not None else given)

@@ -123,21 +123,21 @@ class Child:
             return self._failed(sequence, Outcome("refused", str(error)))
         if task.plain is not None:
             self._send(channel.frame(channel.TRANSLATED, sequence, task.to_bytes()))
-        limits = self._settings.limits(task)
+        max_attempts = task.max_attempts or self._settings.limits(task).max_attempts
         job = Job(
             id=task.id,
             service=task.service,
             queue=grabbed.queue_name,
             handle=handle,
             attempt=task.attempt,
-            max_attempts=limits.max_attempts,
+            max_attempts=max_attempts,
             _message=task,
             _report=lambda done, total: self._send(channel.progress_frame(sequence, done, total)),
         )
         if self._verbose:
             log.write(
                 handle,
-                f"received {task.service} {task.target} attempt {task.attempt} of {limits.max_attempts}, "
+                f"received {task.service} {task.target} attempt {task.attempt} of {max_attempts}, "
                 f"{len(grabbed.payload)} bytes, id {task.id}",
             )
         self._stream.handle = handle
@@ -156,7 +156,7 @@ class Child:
         self._late = False
         try:
             try:
-                seconds = min(max(self._limit, 0.001), _TIMER_MAX)
+                seconds = self._limit if 0.001 < self._limit < _TIMER_MAX else min(max(self._limit, 0.001), _TIMER_MAX)
                 self._deadline = time.monotonic() + seconds
                 self._armed = True
                 signal.setitimer(signal.ITIMER_REAL, seconds)

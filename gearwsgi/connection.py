@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from gearman import protocol
@@ -164,10 +165,13 @@ class Connection:
     def __init__(self, address: Address, connect_timeout: float) -> None:
         self.address = address
         self._packets = PacketReader()
-        self._waiting: list[tuple[int, list[bytes]]] = []
+        self._waiting: deque[tuple[int, list[bytes]]] = deque()
         self._socket = open_socket(address, connect_timeout)
         self._socket.setblocking(False)
-        self._poll = _Poll(self._socket)
+        # `poll` rather than `select`, which fails from file descriptor 1024 on.
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        self._poll = poller.poll
         self.pid = os.getpid()
 
     def close(self) -> None:
@@ -176,7 +180,7 @@ class Connection:
 
     def is_stale(self) -> bool:
         """Whether the job server has closed it, or sent what nobody asked for."""
-        return self._poll.readable(0)
+        return bool(self._poll(0))
 
     def send(self, data: bytes, timeout: float) -> None:
         """Send all of `data`; `timeout` counts the seconds without progress.
@@ -184,18 +188,25 @@ class Connection:
         Raises:
             ServerUnavailable: it could not be sent.
         """
-        view = memoryview(data)
+        sent = 0
         try:
-            while view:
+            while True:
                 try:
-                    view = view[self._socket.send(view) :]
+                    sent += self._socket.send(memoryview(data)[sent:] if sent else data)
+                    if sent == len(data):
+                        return
                 except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
                     wanted = isinstance(error, ssl.SSLWantReadError)
-                    if not (self._poll.readable(timeout) if wanted else self._poll.writable(timeout)):
+                    if not (self._poll(timeout * 1000) if wanted else self._is_writable(timeout)):
                         raise TimeoutError(f"nothing taken for {timeout:g} s") from None
         except OSError as error:
             self.close()
             raise ServerUnavailable(f"job server {self.address}: {error}") from error
+
+    def _is_writable(self, seconds: float) -> bool:
+        poller = select.poll()
+        poller.register(self._socket, select.POLLOUT)
+        return bool(poller.poll(seconds * 1000))
 
     def receive(self, timeout: float) -> tuple[int, list[bytes]]:
         """The next packet, waited for at most `timeout` seconds.
@@ -204,27 +215,35 @@ class Connection:
             ServerUnavailable: none came. `TimeoutError` is the cause where the connection still stands.
             ProtocolError: what came is not Gearman's.
         """
-        deadline: float | None = None
-        while not self._waiting:
-            if deadline is None:
-                deadline = time.monotonic() + timeout
+        waiting = self._waiting
+        if not waiting:
+            deadline = time.monotonic() + timeout
+            left = timeout
             try:
-                pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
-                if not pending and not self._poll.readable(max(0.0, deadline - time.monotonic())):
-                    raise TimeoutError(f"no answer for {timeout:g} s")
-                try:
-                    data = self._socket.recv(65536)
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    continue
-                if not data:
-                    raise ConnectionResetError("closed the connection")
-                self._waiting.extend(self._packets.feed(data))
-            except (OSError, ProtocolError) as error:
+                while not waiting:
+                    waiting.extend(self._packets.feed(self._read(left, timeout)))
+                    if not waiting:
+                        left = max(0.0, deadline - time.monotonic())
+            except ProtocolError:
                 self.close()
-                if isinstance(error, ProtocolError):
-                    raise
+                raise
+            except OSError as error:
+                self.close()
                 raise ServerUnavailable(f"job server {self.address}: {error}") from error
-        return self._waiting.pop(0)
+        return waiting.popleft()
+
+    def _read(self, left: float, timeout: float) -> bytes:
+        """What comes within `left` of `timeout` seconds; nothing where TLS has nothing for us yet."""
+        pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+        if not pending and not self._poll(left * 1000):
+            raise TimeoutError(f"no answer for {timeout:g} s")
+        try:
+            data = self._socket.recv(65536)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return b""
+        if not data:
+            raise ConnectionResetError("closed the connection")
+        return data
 
     def expect(self, kind: int, timeout: float) -> list[bytes]:
         """The parameters of the next packet, which must be of this kind.
@@ -253,18 +272,10 @@ class Connection:
         single = not command.startswith(("status", "workers", "prioritystatus", "show"))
         while not (data.endswith(b"\n") if single else data == b".\n" or data.endswith(b"\n.\n")):
             try:
-                if not self._poll.readable(timeout):
-                    raise TimeoutError(f"no answer for {timeout:g} s")
-                try:
-                    more = self._socket.recv(65536)
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    continue
-                if not more:
-                    raise ConnectionResetError("closed the connection")
+                data += self._read(timeout, timeout)
             except OSError as error:
                 self.close()
                 raise ServerUnavailable(f"job server {self.address}: {error}") from error
-            data += more
         lines = data.decode("utf-8", "replace").splitlines()
         return lines if single else lines[:-1]
 
@@ -297,20 +308,3 @@ def _say(error: Exception, address: Address) -> str:
     if address.tls is not None and isinstance(error, ssl.SSLError | TimeoutError | ConnectionError):
         return f"no TLS there that can be trusted ({error}); nothing was sent"
     return str(error)
-
-
-class _Poll:
-    """Waiting on one socket. `poll` rather than `select`, which fails from file descriptor 1024 on."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._read = select.poll()
-        self._read.register(sock, select.POLLIN)
-        self._sock = sock
-
-    def readable(self, seconds: float) -> bool:
-        return bool(self._read.poll(seconds * 1000))
-
-    def writable(self, seconds: float) -> bool:
-        write = select.poll()
-        write.register(self._sock, select.POLLOUT)
-        return bool(write.poll(seconds * 1000))

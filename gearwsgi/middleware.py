@@ -134,8 +134,9 @@ class GearmanMiddleware:
         if self._short_key:
             environ[SHORT_KEY] = gearman
         gearman.deferred = []
-        if job is not None:
-            job.finishers.append(gearman.finish)  # a replay sees its response's end itself
+        finishers = getattr(job, "finishers", None)
+        if finishers is not None:  # a replay sees to its response's end itself
+            finishers.append(gearman.finish)
             return self.app(environ, start_response)
         status = 0
 

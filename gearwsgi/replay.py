@@ -1,6 +1,7 @@
 """A replay: one true WSGI call (PEP 3333) of the application with a message, and what came of it."""
 
 import contextvars
+import functools
 import io
 import re
 import sys
@@ -47,7 +48,7 @@ class Job:
         attempt: 1-based.
         max_attempts: how often it is tried.
         data: what the caller gave, decoded whatever its encoding was.
-        finishers: the middleware's, called at the response's end: was it sent and closed, and its status.
+        finishers: what `replay` calls at the response's end: was it sent and closed, and with which status?
     """
 
     id: str
@@ -60,7 +61,7 @@ class Job:
     _report: Callable[[int, int], None] = field(repr=False, default=lambda done, total: None)
     _retry: "Retry | None" = field(repr=False, default=None)
     _error: BaseException | None = field(repr=False, default=None)
-    finishers: list[Callable[[bool, int], None]] = field(repr=False, default_factory=list)
+    finishers: list[Callable[[bool, int], None]] | None = field(repr=False, default=None)
 
     @property
     def data(self) -> Any:
@@ -173,15 +174,15 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
     """The environ of a replay: as a server would make it, and the job. Nothing of the submitting process is in it."""
     path, query = path_info(task.path)
     task_id = _native(job.id)
-    host, _, port = task.host.rpartition(":") if not task.host.endswith("]") else (task.host, "", "")
+    server, port = _server(task.host)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": task.method,
         "SCRIPT_NAME": unquote_to_bytes(task.script_name).decode("latin-1") if task.script_name else "",
         "PATH_INFO": path,
         "QUERY_STRING": query,
         "REQUEST_URI": task.script_name + task.path,
-        "SERVER_NAME": (host or port or "localhost").strip("[]"),
-        "SERVER_PORT": (host and port) or ("443" if task.scheme == "https" else "80"),
+        "SERVER_NAME": server,
+        "SERVER_PORT": port or ("443" if task.scheme == "https" else "80"),
         "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_ADDR": task.remote_addr or "127.0.0.1",
         "HTTP_HOST": task.host,
@@ -210,13 +211,29 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
     for name, value in task.headers:
         if "_" in name:
             continue  # as servers do: in the environ X_Forwarded-For could not be told from X-Forwarded-For
-        key = name.upper().replace("-", "_")
-        key = key if key == "CONTENT_TYPE" else "HTTP_" + key
-        folded = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") if key in seen else ""
+        key = _environ_key(name)
+        if key in seen:
+            value = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + value  # noqa: PLW2901
         seen.add(key)
-        environ[key] = folded + value
-    environ.setdefault("HTTP_USER_AGENT", "gearwsgi")
+        environ[key] = value
+    if "HTTP_USER_AGENT" not in seen:
+        environ["HTTP_USER_AGENT"] = "gearwsgi"
     return environ
+
+
+@functools.lru_cache(maxsize=64)
+def _environ_key(name: str) -> str:
+    key = name.upper().replace("-", "_")
+    return key if key == "CONTENT_TYPE" else "HTTP_" + key
+
+
+@functools.lru_cache(maxsize=64)
+def _server(host: str) -> tuple[str, str]:
+    """SERVER_NAME, and the port where the Host names one."""
+    if host.endswith("]"):
+        return host.strip("[]"), ""
+    name, _, port = host.rpartition(":")
+    return (name or port or "localhost").strip("[]"), name and port
 
 
 def _native(text: str) -> str:
@@ -251,6 +268,8 @@ def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result
 
 def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job: Job) -> None:
     _running.set(job)
+    finishers: list[Callable[[bool, int], None]] = []
+    job.finishers = finishers
     sent = False
     try:
         body = app(environ, response.start)
@@ -267,7 +286,7 @@ def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job
                 close()
         sent = True
     finally:
-        for finish in job.finishers:
+        for finish in finishers:
             finish(sent, response.code)
 
 

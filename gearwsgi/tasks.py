@@ -320,11 +320,10 @@ class Gearman:
     ) -> Message:
         settings = self._settings
         target = services.resolve(service, settings.tasks, settings.resolver, method)
-        path = target.path
         if data is not None and services.takes_query(target.method) and form is None and body is None:
-            path, data = services.add_query(path, data), None
+            target, data = target._replace(path=services.add_query(target.path, data)), None
         if params is not None:
-            path = services.add_query(path, params)
+            target = target._replace(path=services.add_query(target.path, params))
         content, kind = encode_body(data=data, form=form, files=files, body=body, content_type=content_type)
         self._check_size(content)
         own = check_headers(headers) if headers is not None else []
@@ -332,9 +331,7 @@ class Gearman:
             raise InvalidTask("Content-Type is given twice: as content_type= and in headers=")
         # RFC 9110, section 8.6: with these a client says a length even where there is nothing; some frameworks insist.
         has_length = kind is not None or target.method in _WITH_LENGTH
-        return self._assemble(
-            task_id, service, services.Target(target.method, path), own, content, kind, has_length, timeout
-        )
+        return self._assemble(task_id, service, target, own, content, kind, has_length, timeout)
 
     def _check_size(self, content: bytes) -> None:
         if len(content) > self._settings.max_body:
@@ -391,8 +388,7 @@ class Gearman:
         """The task that `message` is, and its bytes."""
         settings = self._settings
         message.priority = priority
-        message.max_attempts = _attempts(max_attempts)
-        message.max_attempts = settings.limits(message).max_attempts
+        message.max_attempts = _attempts(max_attempts) or settings.limits(message).max_attempts
         task = Task(message.id, message.service, queue, _unique(unique, message.id), message.max_attempts)
         return task, seal(message, queue, settings, due or time.time())
 
