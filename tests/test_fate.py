@@ -1,5 +1,6 @@
 """The fate of a job, on both job servers: retries, delays, after_response, dead letters, the story in the log."""
 
+import io
 import json
 import re
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 from gearwsgi import GearmanMiddleware
 from gearwsgi import connection as gearman
 from gearwsgi.errors import InvalidTask
+from gearwsgi.message import Message
+from gearwsgi.replay import Job, replay
 from gearwsgi.settings import parse_address
 
 from .support import Bench, JobServer, until
@@ -397,3 +400,37 @@ def test_an_ids_story_is_in_the_logs_of_web_and_worker(embedded_site: Bench, cap
 
 def test_the_middleware_needs_no_job_server_to_be_made() -> None:
     GearmanMiddleware(lambda environ, start: [], servers="192.0.2.1:4730")
+
+
+def _queue_later_and(environ: dict[str, Any], start_response: Any, kind: str) -> Iterable[bytes]:
+    environ["gearman"].task("/good", {"n": kind}, after_response=True)
+    if kind == "raises":
+        raise LookupError("on purpose")
+    start_response("500 Oops" if kind == "fails" else "200 OK", [])
+    return iter([b"a", b"b"] if kind != "halfway" else _halfway())
+
+
+def _halfway() -> Iterable[bytes]:
+    yield b"a"
+    raise LookupError("on purpose")
+
+
+@pytest.mark.parametrize(
+    ("kind", "queued"), [("good", 1), ("fails", 0), ("raises", 0), ("halfway", 0), ("asks itself", 2)]
+)
+def test_after_response_in_a_replay(
+    embedded_site: Bench, caplog: pytest.LogCaptureFixture, kind: str, queued: int
+) -> None:
+    app = embedded_site.app()
+
+    def handler(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/":  # a handler may call its own application: both of them queue
+            b"".join(app({**environ, "PATH_INFO": "/inner"}, lambda *given: None))
+        return _queue_later_and(environ, start_response, kind)
+
+    app.app = handler
+    task = Message("POST", path="/" if kind == "asks itself" else "/outer")
+    with caplog.at_level("INFO", "gearwsgi"):
+        replay(app, task, Job("i", "s", "job", "H", 1, 5, task), io.StringIO())
+    assert embedded_site.server.queued() == queued
+    assert caplog.text.count("is not queued: the response") == (not queued)
