@@ -352,8 +352,9 @@ class Slot:
         """Whether this slot has room for one more job now."""
         if self.draining or self._retiring or not self._ready or not link.is_up:
             return False
-        if any([each.is_grabbing for each in self._links]):
-            return False
+        for each in self._links:
+            if each.is_grabbing:
+                return False
         if self.running is None:
             return True
         return self.ahead is None and self._is_short()
@@ -375,6 +376,8 @@ class Slot:
         if self._retiring and self.running is None and self.ahead is None:
             self._retire()
             return
+        if self.ahead is not None and len(self._links) == 1:
+            return  # it is full, and its one link asks again with the next answer
         links = [link for link in self._links if link.is_up]
         for place in range(len(links)):
             link = links[(self._turn + place) % len(links)]
@@ -500,4 +503,7 @@ def can_be_handed_back(payload: bytes) -> bool:
 
     That is a `call()`, and a plain call, of which only its sender knows.
     """
-    return payload[:1] != b"{" and _REPLY.search(payload, 0, payload.find(b"\r\n\r\n")) is None
+    if payload[:1] == b"{":
+        return False
+    head = payload[: payload.find(b"\r\n\r\n") + 2]
+    return b"reply" not in head.lower() or _REPLY.search(head) is None
