@@ -26,6 +26,11 @@ class Player:
 
 
 def _gearwsgi(workers: int) -> list[str]:
+    # As quiet as the others are: none of them writes a line for each job.
+    return [*_logging(workers), "--log-level", "warning"]
+
+
+def _logging(workers: int) -> list[str]:
     return [str(BIN / "gearwsgi"), "worker", QUEUED_APP, "--workers", str(workers)]
 
 
@@ -63,6 +68,7 @@ def _http(_workers: int) -> list[str]:
 
 ALL = (
     Player("gearwsgi", "gearwsgi", "gearmand", _gearwsgi, 2000, 6000, "gearwsgi"),
+    Player("logging", "gearwsgi with its log, two lines a job", "gearmand", _logging, 0, 6000, "gearwsgi"),
     Player("bare", "bare socket", "gearmand", _bare, 2000, 4000, "bare"),
     Player("php", "PHP original", "gearmand", _php, 2000, 6000, "php"),
     Player("celery", "Celery", "redis", _celery, 500, 1200, "celery"),
