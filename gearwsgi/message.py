@@ -4,6 +4,7 @@ Reading is strict (RFC 9112 without its leniences), for the bytes come from whoe
 A payload that begins with `{` is a plain service call and is read as the request it stands for.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,10 +36,6 @@ MAX_FAILURES = 10
 PRIORITIES = ("high", "normal", "low")
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.[01]")
-# Blanks around the value are stripped afterwards: looked for here, they would cost quadratic time.
-# Possessive: a line that is no header is given up at once, whatever its length.
-_HEADERS = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n", re.MULTILINE)
-_BLANK = (" ", "\t")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,100}")
 # What gearwsgi writes itself, in one go; any other is looked at part by part.
 _USUAL_LINE = re.compile(
@@ -321,18 +318,16 @@ def _read_fields(text: str, start: int) -> _Fields:
     own: dict[str, str] = {}
     failures: list[str] = []
     length = host = None
-    # One search for all of them: as many matches as line feeds means that each line is a header from its first byte on.
-    pairs = _HEADERS.findall(text, start)
-    if len(pairs) != text.count("\n", start):
-        raise BadMessage(f"header line can't be read: it begins {_first_bad(text[start:])!r}")
-    for pair in pairs:
-        name, value = pair
-        folded = name.lower()
-        if "_" in folded:
-            folded = folded.replace("_", "-")
-        if value[-1:] in _BLANK:
-            value = value.rstrip(" \t")
-            pair = (name, value)  # noqa: PLW2901
+    lines = text[start:-2].split("\r\n") if start < len(text) else []
+    every = "".join(lines)
+    if not every.isprintable() and _LATIN1_CONTROL.search(every):
+        raise BadMessage(f"header line can't be read: it begins {_beginning(filter(_LATIN1_CONTROL.search, lines))!r}")
+    for line in lines:
+        name, colon, value = line.partition(":")
+        folded = _fold(name)
+        if not (folded and colon):
+            raise BadMessage(f"header line can't be read: it begins {_beginning([line])!r}")
+        value = value.strip(" \t")
         if folded[:10] == _OWN:
             if folded == "x-gearman-failed":
                 failures.append(one_line(_from_utf8(value)))
@@ -351,27 +346,30 @@ def _read_fields(text: str, start: int) -> _Fields:
                 raise BadMessage("Host given twice")
             host = value
         else:
-            headers.append(pair)
+            headers.append((name, value))
     if len(headers) > MAX_HEADERS:
         raise BadMessage(f"{len(headers)} headers are over the limit of {MAX_HEADERS}")
     if len(text) > MAX_OWN:
-        _check_size(text, pairs)
+        _check_size(text, lines)
     return _Fields(tuple(headers), own, failures, length, host)
 
 
-def _check_size(text: str, pairs: list[tuple[str, str]]) -> None:
-    own = sum(len(name) + len(value) + 4 for name, value in pairs if name[:10].lower().replace("_", "-") == _OWN)
+@functools.lru_cache(maxsize=64)
+def _fold(name: str) -> str:
+    """A header's name as it is compared; empty where it is no token."""
+    return name.lower().replace("_", "-") if services.TOKEN.fullmatch(name) else ""
+
+
+def _beginning(lines: Iterable[str]) -> str:
+    """The name at most of the first of these: its value may be a password."""
+    shown = _NAME.match(next(iter(lines)))
+    return shown[0] if shown else ""
+
+
+def _check_size(text: str, lines: list[str]) -> None:
+    own = sum(len(line) + 2 for line in lines if line[:10].lower().replace("_", "-") == _OWN)
     if len(text) - 2 - own > MAX_HEAD or own > MAX_OWN:
         raise BadMessage(f"head of {len(text) - 2} bytes is over the limit of {MAX_HEAD}")
-
-
-def _first_bad(lines: str) -> str:
-    """The name at most of the first line that is no header: its value may be a password."""
-    for line in lines.split("\r\n"):
-        if not _HEADERS.fullmatch(line + "\r\n"):
-            shown = _NAME.match(line)
-            return shown[0] if shown else ""
-    return ""
 
 
 def _check_length(length: str | None, body: bytes, max_body: int) -> None:
@@ -403,12 +401,15 @@ def _read_target(target: str, host: str) -> tuple[str, str, str]:
 
 def _read_own(message: Message, own: Mapping[str, str]) -> None:
     get = own.get
-    message.id = _from_utf8(get("x-gearman-task", ""))
-    message.service = _from_utf8(get("x-gearman-service", ""))
+    message.id = get("x-gearman-task", "")
+    message.service = get("x-gearman-service", "")
+    if not (message.id.isascii() and message.service.isascii()):
+        message.id, message.service = _from_utf8(message.id), _from_utf8(message.service)
     message.remote_addr = get("x-gearman-remote-addr", "")
     message.remote_user = get("x-gearman-remote-user")
-    if "x-gearman-attempt" in own:
-        message.attempt = _read_number(own["x-gearman-attempt"], "Attempt")
+    attempt = get("x-gearman-attempt", "1")
+    if attempt != "1":
+        message.attempt = _read_number(attempt, "Attempt")
     if "x-gearman-max-attempts" in own:
         message.max_attempts = _read_number(own["x-gearman-max-attempts"], "Max-Attempts")
     if "x-gearman-timeout" in own:

@@ -173,7 +173,10 @@ def _check_headers(pairs: list[Any]) -> None:
 def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
     """The environ of a replay: as a server would make it, and the job. Nothing of the submitting process is in it."""
     path, query = path_info(task.path)
-    task_id = _native(job.id)
+    task_id = job.id
+    service, queue = job.service, job.queue
+    if not (task_id.isascii() and service.isascii() and queue.isascii()):
+        task_id, service, queue = _native(task_id), _native(service), _native(queue)
     server, port = _server(task.host)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": task.method,
@@ -196,8 +199,8 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
         "HTTP_X_GEARMAN_TASK": task_id,
-        "HTTP_X_GEARMAN_SERVICE": _native(job.service),
-        "HTTP_X_GEARMAN_QUEUE": _native(job.queue),
+        "HTTP_X_GEARMAN_SERVICE": service,
+        "HTTP_X_GEARMAN_QUEUE": queue,
         "HTTP_X_GEARMAN_ATTEMPT": str(job.attempt),
         "HTTP_X_GEARMAN_MAX_ATTEMPTS": str(job.max_attempts),
         "HTTP_IDEMPOTENCY_KEY": task_id,
@@ -238,7 +241,7 @@ def _server(host: str) -> tuple[str, str]:
 
 def _native(text: str) -> str:
     """Text as PEP 3333 wants it in an environ: each byte of its UTF-8 is one character."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("latin-1")
+    return text.encode("utf-8", "replace").decode("latin-1")
 
 
 def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result:

@@ -107,7 +107,7 @@ def resolve(name: str, tasks: Mapping[str, Service], resolver: Resolver | None, 
         if not path:
             raise _unknown(name, text, tasks)
     verb = method if method is not None else verb or "POST"
-    if not TOKEN.fullmatch(verb):
+    if verb != "POST" and not TOKEN.fullmatch(verb):
         raise InvalidTask(f"method {verb!r} is not an HTTP token, such as POST")
     return Target(verb, path if _SIMPLE_TARGET.fullmatch(path) else _ascii(path))
 

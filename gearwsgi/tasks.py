@@ -167,9 +167,10 @@ class Gearman:
             SpoolError: no job server answers and the outbox can't be written.
         """
         settings = self._settings
-        queue = self._queue(queue)
-        due = _due(delay, at)
-        _check_priority(priority)
+        queue = settings.queue if queue is None else _checked_queue(queue)
+        due = _due(delay, at) if delay is not None or at is not None else 0.0
+        if priority != "normal":
+            _check_priority(priority)
         if plain is None:
             plain = queue in settings.plain_queues
         task_id = os.urandom(16).hex()
@@ -183,7 +184,8 @@ class Gearman:
             message = self._message(
                 task_id, service, data, form, files, body, content_type, params, headers, method, timeout
             )
-            message.backoff = self._backoff(service, backoff_min, backoff_max)
+            if backoff_min is not None or backoff_max is not None:
+                message.backoff = self._backoff(service, backoff_min, backoff_max)
             task, payload = self._seal(message, queue, priority, unique, max_attempts, due)
         submission = Submission(queue, task.unique, payload, priority, due, task_id)
         self._submit(task, submission, after_response, after)
@@ -223,7 +225,7 @@ class Gearman:
             CallFailed: the worker refused the message.
             ServerUnavailable: no job server answers.
         """
-        queue = self._queue(queue)
+        queue = self._settings.queue if queue is None else _checked_queue(queue)
         _check_priority(priority)
         seconds = self._settings.job_timeout if timeout is None else _positive(timeout, "timeout")
         task_id = os.urandom(16).hex()
@@ -271,7 +273,7 @@ class Gearman:
             raise InvalidTask("replay() needs a request: use environ['gearman'] in a handler")
         if JOB_KEY in environ:
             raise InvalidTask("this request is a replay already; look for environ['gearwsgi.job'] first")
-        queue = self._queue(queue)
+        queue = self._settings.queue if queue is None else _checked_queue(queue)
         due = _due(delay, at)
         _check_priority(priority)
         path = inhand.target(environ, self._script_name or "", self._path_info, self._query)
@@ -420,15 +422,7 @@ class Gearman:
         host = str(environ.get("SERVER_NAME", "localhost")) + (f":{port}" if port not in ("", default) else "")
         return host if safe_host(host) else "localhost"
 
-    def _queue(self, queue: str | None) -> str:
-        if queue is None:
-            return self._settings.queue
-        check_queue(queue, InvalidTask)
-        return queue
-
-    def _backoff(self, service: str, low: float | None, high: float | None) -> tuple[float, float] | None:
-        if low is None and high is None:
-            return None
+    def _backoff(self, service: str, low: float | None, high: float | None) -> tuple[float, float]:
         limits = self._settings.limits(Message("POST", service=service))
         low = limits.backoff_min if low is None else _positive(low, "backoff_min")
         return low, max(low, limits.backoff_max if high is None else _positive(high, "backoff_max"))
@@ -502,7 +496,7 @@ def _note(task: Task, receipt: Receipt) -> None:
 
 def _unique(unique: str | None, task_id: str) -> str:
     if unique is None:
-        return make_unique(task_id, 1)
+        return f"{task_id}:1"  # as make_unique has it
     if not isinstance(unique, str) or not unique or not unique.isprintable():
         raise InvalidTask(f"unique {unique!r} can't be one: give a string without control characters")
     if len(unique.encode()) > 63:
@@ -510,6 +504,11 @@ def _unique(unique: str | None, task_id: str) -> str:
     if unique == "-":
         raise InvalidTask("unique '-' means something else to Gearman; give another")
     return unique
+
+
+def _checked_queue(queue: str) -> str:
+    check_queue(queue, InvalidTask)
+    return queue
 
 
 def _check_priority(priority: str) -> None:
