@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import json
+import math
 import os
 import random
 import signal
@@ -20,12 +21,6 @@ from .payload import Grabbed, open_payload
 from .policy import Outcome
 from .replay import Job, Result, WSGIApplication, describe, error_reply, notice_exceptions, replay
 from .settings import Settings
-
-_TIMER_MAX = 1e8
-"""Seconds that the system's timer takes; over three years."""
-
-_CLOCKS_APART = 0.0005
-"""Seconds that the timer may be early: an alarm that is earlier is the last job's."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "kind": (str,),
@@ -77,9 +72,7 @@ class Child:
         self._verbose = verbose
         self._sending = threading.Lock()
         self._pid = os.getpid()
-        self._limit = 0.0
-        self._deadline = 0.0
-        self._armed = False
+        self._deadline = math.inf
         self._late = False
 
     def run(self) -> None:
@@ -152,34 +145,30 @@ class Child:
         return self._failed(sequence, outcome)
 
     def _run_in_time(self, task: Message, job: Job) -> Result:
-        self._limit = self._settings.time_limit(task)
+        limit = self._settings.time_limit(task)
         self._late = False
+        self._deadline = time.monotonic() + limit
         try:
             try:
-                seconds = self._limit if 0.001 < self._limit < _TIMER_MAX else min(max(self._limit, 0.001), _TIMER_MAX)
-                self._deadline = time.monotonic() + seconds
-                self._armed = True
-                signal.setitimer(signal.ITIMER_REAL, seconds)
                 result = replay(self._app, task, job, self._stream)
             finally:
-                # The timer is left to run: the next job sets it anew, and without one its alarm means nothing.
-                self._armed = False
+                self._deadline = math.inf
         except JobTimeout:
-            self._late = True
-            result = Result(Outcome("timeout"), b"", self._limit)
+            result = Result(Outcome("timeout"), b"", limit)
         if not self._late:
             return result
         # Even where the handler caught it and answered: what it answered was not the work asked for.
-        reason = f"timed out after {self._limit:g} s"
+        reason = f"timed out after {limit:g} s"
         if task.wants_reply:
             return Result(Outcome("response", reason, status=200), error_reply(504, reason), result.seconds)
         return Result(Outcome("timeout", reason), b"", result.seconds)
 
     def _on_alarm(self, signum: int, stack: FrameType | None) -> None:
-        if self._armed and time.monotonic() > self._deadline - _CLOCKS_APART:
-            self._armed = False
+        """The supervisor says that a job's time is over. It may have meant the one before: our clock decides."""
+        if time.monotonic() >= self._deadline:
+            self._deadline = math.inf
             self._late = True
-            raise JobTimeout(f"the job's time limit of {self._limit:g} s is over")
+            raise JobTimeout("the job's time limit is over")
 
     @staticmethod
     def _failed(sequence: int, outcome: Outcome) -> bytes:

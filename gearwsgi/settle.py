@@ -37,6 +37,7 @@ class Held:
     claimed: float = 0.0
     returned: bool = False
     limit: float | None = None
+    alarm_at: float = 0.0
     trusted: bool = False
 
     @property

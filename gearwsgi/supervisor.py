@@ -548,10 +548,10 @@ class _SlotYard:
         self.link_changed = supervisor.link_changed
         self.fork = generation.fork
 
-    def kill(self, pid: int) -> None:
-        """SIGKILL to a process that the fork server has not yet reaped, as far as we know."""
+    def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
+        """A signal to a process that the fork server has not yet reaped, as far as we know."""
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
         except ProcessLookupError:
             return
 

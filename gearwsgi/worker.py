@@ -29,6 +29,10 @@ AHEAD_MAX = 1.0
 """Seconds that a job may wait ahead."""
 GRACE = 5.0
 """Seconds from a job's time limit, when it gets an exception, to SIGKILL."""
+LATER = 0.01
+"""Seconds that a process may begin its job later than we think."""
+ALARM_AGAIN = 1.0
+"""Seconds until the next SIGALRM, where a process did not take the one before for its own."""
 EXIT_REPORT = 5.0
 """Seconds to wait for the fork server's word on how a process ended."""
 RESPAWN_MAX = 10.0
@@ -61,7 +65,7 @@ class Yard(Protocol):
         self, sock: socket.socket, on_data: Callable[[bytes], None], on_close: Callable[[str], None]
     ) -> channel.Stream: ...
     def fork(self, slot: "Slot", pipe: socket.socket, memory: IO[bytes]) -> bool: ...
-    def kill(self, pid: int) -> None: ...
+    def kill(self, pid: int, number: int = signal.SIGKILL) -> None: ...
     def slot_closed(self, slot: "Slot") -> None: ...
     def job_limit(self) -> int | None: ...
     def link_changed(self, link: Link, reason: str) -> None: ...
@@ -337,7 +341,7 @@ class Slot:
     def _give(self, held: Held) -> None:
         now = time.monotonic()
         self._sequence = self._sequence % 255 + 1
-        held.sequence, held.since, held.started, held.claimed = self._sequence, now, 0.0, 0.0
+        held.sequence, held.since, held.started, held.claimed, held.limit = self._sequence, now, 0.0, 0.0, None
         if self.running is None:
             held.started = now
             self.running = held
@@ -454,14 +458,20 @@ class Slot:
             self._drain()
 
     def _watch_running(self, now: float) -> None:
+        """The time limit of what runs: SIGALRM, which the process turns into an exception; then SIGKILL."""
         held = self.running
-        if held is None or not self._ready or self._timed_out or now - held.started < GRACE:
+        if held is None or not self._ready or self._timed_out or not held.started:
             return
         if held.limit is None:
             held.limit = self._time_limit(held)
-        if now - held.started > held.limit + GRACE:
+            held.alarm_at = held.started + held.limit + LATER
+        if now > held.started + held.limit + GRACE:
             self._timed_out = True
             self.kill()
+        elif now > held.alarm_at and self.pid:
+            # Once more after a while: by its own clock, which began when it did, it may have had time left.
+            held.alarm_at = now + ALARM_AGAIN
+            self._yard.kill(self.pid, signal.SIGALRM)
 
     def _time_limit(self, held: Held) -> float:
         settings = self._yard.settings

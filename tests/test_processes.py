@@ -67,6 +67,14 @@ def test_a_time_limit_lets_finally_run_and_counts_as_a_failed_attempt(site: Benc
     assert "timed out after 0.3 s" in _dead(site)[0]["reason"]
 
 
+def test_a_handler_that_uses_the_alarm_itself_has_its_time_limit_all_the_same(site: Bench) -> None:
+    site.worker("--workers", "1", "--timeout", "0.3")
+    site.app().gearman.task("/alarm", {"n": "a"}, max_attempts=1)
+    until(lambda: len(_dead(site)) == 1)
+    assert site.lines() == ["alarm a 1", "finally a"]
+    assert _dead(site)[0]["reason"].startswith("timed out after 0.3 s")
+
+
 @pytest.mark.parametrize("service", ["/deaf", "/ccode"])
 def test_what_does_not_end_at_its_time_limit_is_killed(site: Bench, service: str) -> None:
     site.worker("--workers", "1")
