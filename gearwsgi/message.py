@@ -37,11 +37,22 @@ PRIORITIES = ("high", "normal", "low")
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.[01]")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,100}")
-# What gearwsgi writes itself, in one go; any other is looked at part by part.
-_USUAL_LINE = re.compile(
-    r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (https?)://([A-Za-z0-9._~%!$&'()*+,;=-]{1,255}(?::\d{0,5})?)(/[!\"$-~]*)"
+# The head of a first attempt as `write` makes it, in one go: nearly every message. Any other is read line by line.
+_USUAL_HEAD = re.compile(
+    r"([!#$%&'*+.^_`|~0-9A-Za-z-]++) (https?)://([A-Za-z0-9._~%!$&'()*+,;=-]{1,255}+(?::\d{0,5}+)?)(/[!\"$-~]*+)"
     r" HTTP/1\.1\r\n"
+    r"Host: [!-~]++\r\n"
+    r"((?:(?!Content-Length: |X-Gearman-)[!#$%&'*+.^_`|~0-9A-Za-z-]++: [ -~]++\r\n)*+)"
+    r"(?:Content-Length: (\d++)\r\n)?"
+    r"X-Gearman-Task: ([!-~]++)\r\n"
+    r"X-Gearman-Service: ([!-~]++)\r\n"
+    r"X-Gearman-Attempt: 1\r\n"
+    r"X-Gearman-Max-Attempts: ([1-9]\d{0,8}+)\r\n"
+    r"(?:X-Gearman-Remote-Addr: ([!-~]++)\r\n)?"
+    r"(?:X-Gearman-Signature: [ -~]++\r\n)?"
 )
+_ORDINARY = re.compile(r"([^:]++): ([^\r]++)\r\n")
+_NOT_ORDINARY = frozenset({"host", "content-length", "transfer-encoding"})
 _ABSOLUTE = re.compile(r"(https?)://([^/?#@\\]+)(?:([/?].*))?", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::\d{0,5})?")
 _SCRIPT_NAME = re.compile(r"(?:/[!-\"$->@-~]{0,4095})?")
@@ -275,17 +286,18 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
     if len(head) > MAX_HEAD + MAX_OWN:
         raise BadMessage(f"head of {len(head)} bytes is over the limit of {MAX_HEAD}")
     text = head.decode("latin-1") + "\r\n"
-    usual = _USUAL_LINE.match(text)
-    start = text.index("\r\n") + 2 if usual is None else usual.end()
-    request = usual or _REQUEST_LINE.fullmatch(text, 0, start - 2)
+    if len(body) <= max_body and len(head) <= MAX_OWN:
+        usual = _read_usual(text, body)
+        if usual is not None:
+            return usual
+    first, _, lines = text.partition("\r\n")
+    request = _REQUEST_LINE.fullmatch(first)
     if request is None:
         # No more than its beginning: what stands where a request line should may be a header with a password.
-        first = text[: start - 2].partition(": ")[0]
-        raise BadMessage(f"request line can't be read: it begins {first[:100]!r}")
-    fields = _read_fields(text, start)
-    if fields.length != str(len(body)) or len(body) > max_body:
-        _check_length(fields.length, body, max_body)
-    scheme, host, path = request.groups()[1:] if usual else _read_target(request[2], fields.host or "")
+        raise BadMessage(f"request line can't be read: it begins {first.partition(': ')[0][:100]!r}")
+    fields = _read_fields(lines.split("\r\n")[:-1], len(head))
+    _check_length(fields.length, body, max_body)
+    scheme, host, path = _read_target(request[2], fields.host or "")
     script_name = fields.own.get("x-gearman-script-name")
     if script_name:
         script_name = script_name.rstrip("/")
@@ -303,6 +315,29 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
     return message
 
 
+def _read_usual(text: str, body: bytes) -> Message | None:
+    """The message with this head, exactly as reading it line by line would have it; None where it is not the usual."""
+    found = _USUAL_HEAD.fullmatch(text)
+    if found is None:
+        return None
+    method, scheme, host, path, ordinary, length, task_id, service, max_attempts, address = found.groups()
+    if length != str(len(body)) if length is not None else body:
+        return None
+    if " \r\n" in ordinary or ":  " in ordinary:
+        return None  # blanks that have to be stripped
+    headers = tuple(_ORDINARY.findall(ordinary))
+    for name, _ in headers:
+        folded = _fold(name)
+        if folded in _NOT_ORDINARY or folded[:10] == _OWN:
+            return None
+    if len(headers) > MAX_HEADERS:
+        return None
+    message = Message(method, scheme, host, "", path, headers, body, length is not None, task_id, service)
+    message.max_attempts = int(max_attempts)
+    message.remote_addr = address or ""
+    return message
+
+
 class _Fields(NamedTuple):
     """A head's lines, sorted by whose they are."""
 
@@ -313,12 +348,11 @@ class _Fields(NamedTuple):
     host: str | None
 
 
-def _read_fields(text: str, start: int) -> _Fields:
+def _read_fields(lines: list[str], size: int) -> _Fields:
     headers: list[tuple[str, str]] = []
     own: dict[str, str] = {}
     failures: list[str] = []
     length = host = None
-    lines = text[start:-2].split("\r\n") if start < len(text) else []
     every = "".join(lines)
     if not every.isprintable() and _LATIN1_CONTROL.search(every):
         raise BadMessage(f"header line can't be read: it begins {_beginning(filter(_LATIN1_CONTROL.search, lines))!r}")
@@ -349,8 +383,10 @@ def _read_fields(text: str, start: int) -> _Fields:
             headers.append((name, value))
     if len(headers) > MAX_HEADERS:
         raise BadMessage(f"{len(headers)} headers are over the limit of {MAX_HEADERS}")
-    if len(text) > MAX_OWN:
-        _check_size(text, lines)
+    if size > MAX_OWN:
+        own_size = sum(len(line) + 2 for line in lines if line[:10].lower().replace("_", "-") == _OWN)
+        if size - own_size > MAX_HEAD or own_size > MAX_OWN:
+            raise BadMessage(f"head of {size} bytes is over the limit of {MAX_HEAD}")
     return _Fields(tuple(headers), own, failures, length, host)
 
 
@@ -364,12 +400,6 @@ def _beginning(lines: Iterable[str]) -> str:
     """The name at most of the first of these: its value may be a password."""
     shown = _NAME.match(next(iter(lines)))
     return shown[0] if shown else ""
-
-
-def _check_size(text: str, lines: list[str]) -> None:
-    own = sum(len(line) + 2 for line in lines if line[:10].lower().replace("_", "-") == _OWN)
-    if len(text) - 2 - own > MAX_HEAD or own > MAX_OWN:
-        raise BadMessage(f"head of {len(text) - 2} bytes is over the limit of {MAX_HEAD}")
 
 
 def _check_length(length: str | None, body: bytes, max_body: int) -> None:

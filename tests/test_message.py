@@ -32,6 +32,20 @@ def plain(payload: bytes, **options: Any) -> Message:
     return read_plain(payload, options.pop("tasks", {}), options.pop("resolver", None), id="id", **options)
 
 
+def payload_of(given_task: dict[str, Any], environ: dict[str, Any] | None = None, **given: Any) -> bytes:
+    """What `task()` with these arguments gives the job server."""
+    sent: list[bytes] = []
+
+    class Recorder(Client):
+        def submit(self, submissions: Any) -> Any:
+            sent.extend(each.payload for each in submissions)
+            return [("H:1", "server") for _ in submissions]
+
+    client = Recorder(read_settings({"servers": "127.0.0.1:1", **given}, {}))
+    Gearman(client, environ).task(**{"service": "default.index", **given_task})
+    return sent[0]
+
+
 # -- what is written is read back -------------------------------------------------------------------------------------
 
 tokens = st.text(TOKEN, min_size=1, max_size=20)
@@ -80,6 +94,67 @@ def test_what_is_written_is_read_back(given_message: Message) -> None:
     assert found == given_message
 
 
+def usual_head(headers: list[tuple[str, str]], body: bytes) -> bytes:
+    """A message as `task()` makes it: nothing in it but what nearly every message has."""
+    headers = [("User-Agent", "gearwsgi/1"), *headers]
+    made = Message("POST", "http", "a.b:80", "", "/job/1", headers, body, bool(body), "f" * 32, "job.1")
+    made.max_attempts, made.remote_addr = 11, "127.0.0.1"
+    return made.to_bytes()
+
+
+@pytest.mark.parametrize("headers", [[], [("Accept-Language", "en, de")], [("X-A", "a: b"), ("X-A", "c")]])
+@pytest.mark.parametrize("body", [b"", b'{"n":1}'])
+def test_the_usual_head_is_read_as_any_other(
+    headers: list[tuple[str, str]], body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part of a head replaced by each of these, at each place where it stands."""
+    whole = usual_head(headers, body)
+    old = [
+        b"\r\n",
+        b": ",
+        b":",
+        b"-",
+        b" ",
+        b"1",
+        b"/",
+        b"Host",
+        b"Content-Length",
+        b"X-Gearman-",
+        b"User-Agent",
+        b"en",
+    ]
+    new = [b"", b" ", b"\t", b"\n", b"\0", b"_", b":", b"0", b"#", b":  ", b" \r\n", b"\r\n\r\n", b"\x85", b"\xff"]
+    new += [b"\r\n%s: 3\r\n" % name for name in (b"host", b"content-length", b"X_gearman-B", b"Transfer_Encoding")]
+    changed = {whole}
+    for part in old:
+        pieces = whole.split(part)
+        for cut in range(1, len(pieces)):
+            changed |= {part.join(pieces[:cut]) + instead + part.join(pieces[cut:]) for instead in new}
+    usual = [outcome(payload) for payload in sorted(changed)]
+    monkeypatch.setattr(message, "_read_usual", lambda text, body: None)
+    assert usual == [outcome(payload) for payload in sorted(changed)]
+
+
+def outcome(payload: bytes) -> Message | str:
+    try:
+        return read(payload)
+    except BadMessage as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("keys", [[], ["k" * 16]])
+@pytest.mark.parametrize("environ", [None, {"HTTP_HOST": "a.example", "REMOTE_ADDR": "::1", "HTTP_TRACEPARENT": "7"}])
+@pytest.mark.parametrize(
+    "given_task", [{"data": {"n": 1}}, {"method": "GET"}, {"form": {"a": "b"}, "headers": {"X": "y"}}]
+)
+def test_what_a_task_writes_has_the_usual_head(
+    keys: list[str], environ: dict[str, Any] | None, given_task: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = payload_of(given_task, environ, secret_keys=keys)
+    monkeypatch.setattr(message, "_read_fields", None)
+    assert read(payload).service == "default.index"
+
+
 @given(messages)
 def test_webob_reads_what_we_write_as_we_do(given_message: Message) -> None:
     # WebOb takes a head for UTF-8, which it does not write either; headers beyond ASCII are ours to read.
@@ -121,15 +196,8 @@ def test_webob_reads_what_we_write_as_we_do(given_message: Message) -> None:
     ],
 )
 def test_a_task_is_the_request_that_webob_would_have_made(blank: dict[str, Any], given_task: dict[str, Any]) -> None:
-    sent: list[bytes] = []
-
-    class Recorder(Client):
-        def submit(self, submissions: Any) -> Any:
-            sent.extend(each.payload for each in submissions)
-            return [("H:1", "server") for _ in submissions]
-
-    Gearman(Recorder(read_settings({"servers": "127.0.0.1:1"}, {})), None).task(**given_task)
-    found, wanted = Request.from_bytes(sent[0]), Request.blank(**blank)
+    payload = payload_of(given_task)
+    found, wanted = Request.from_bytes(payload), Request.blank(**blank)
     # Since 1.8.9 WebOb's reader keeps an absolute target's scheme and host in the path; ours takes them off.
     assert unquote(found.path_qs.removeprefix("http://localhost")) == unquote(wanted.path_qs)
     assert (found.method, found.host.partition(":")[0]) == (wanted.method, "localhost")
@@ -137,7 +205,7 @@ def test_a_task_is_the_request_that_webob_would_have_made(blank: dict[str, Any],
     assert (found.content_type or "") == (wanted.content_type or "")
     for name, value in blank.get("headers", {}).items():
         assert found.headers[name] == value
-    ours = read(sent[0])
+    ours = read(payload)
     assert (ours.method, unquote(ours.path), ours.body) == (wanted.method, unquote(wanted.path_qs), wanted.body)
 
 
