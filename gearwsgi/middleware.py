@@ -14,10 +14,9 @@ from .errors import ConfigError
 from .replay import JOB_KEY
 from .services import Resolver
 from .settings import read_settings
-from .tasks import Gearman
+from .tasks import KEYS, Gearman
 
-KEY = "gearwsgi.gearman"
-SHORT_KEY = "gearman"
+KEY, SHORT_KEY = KEYS
 
 WSGIApplication = Callable[..., Iterable[bytes]]
 
@@ -151,7 +150,7 @@ class GearmanMiddleware:
             gearman.finish(False, status)
             raise
         if not gearman.deferred and type(body) in _FINISHED:
-            gearman.deferred = None  # the application has done what it does: nothing can come after
+            gearman.finish(True, status)  # the application has done what it does: nothing can come after
             return body
         return _Body(body, gearman, lambda: status)
 

@@ -289,6 +289,7 @@ def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job
                 close()
         sent = True
     finally:
+        job.finishers = None
         for finish in finishers:
             finish(sent, response.code)
 

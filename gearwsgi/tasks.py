@@ -36,6 +36,8 @@ _FORWARDED = (
     ("HTTP_X_FORWARDED_PREFIX", "X-Forwarded-Prefix"),
     ("HTTP_X_FORWARDED_PROTO", "X-Forwarded-Proto"),
 )
+KEYS = ("gearwsgi.gearman", "gearman")
+"""Where it is in the environ; only the first is a name that PEP 3333 would have."""
 _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 _MAX_DELAY = 10 * 365 * 86400.0
 
@@ -475,6 +477,11 @@ class Gearman:
             status: its number; 0: there is none.
         """
         waiting, self.deferred = self.deferred, None
+        if self._environ is not None:
+            # A copy without this object: no circle that would keep each request until a garbage collection.
+            self._environ = environ = self._environ.copy()
+            for key in KEYS:
+                environ.pop(key, None)
         if not waiting:
             return
         if sent and 0 < status < 400:

@@ -1,10 +1,12 @@
 """A replay is one true WSGI call: PEP 3333 to the letter, and what each breach of it comes to."""
 
 import contextvars
+import gc
 import io
 import json
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from wsgiref.validate import validator
@@ -547,3 +549,36 @@ def test_a_worker_with_validators_inside_and_outside_of_the_middleware(site: Ben
     assert [answer.status_code for answer in answers] == [200, 200, 200, 500]  # the last body is no UTF-8
     assert "validated /default/index" in worker.log
     assert "AssertionError" not in worker.log
+
+
+class Witness:
+    """Something that a weak reference can watch."""
+
+
+@pytest.mark.parametrize("body", [list, iter], ids=["list", "iterator"])
+@pytest.mark.parametrize("replayed", [False, True], ids=["request", "replay"])
+def test_a_request_is_gone_when_it_is_over_and_not_at_the_next_garbage_collection(
+    body: Callable[[list[bytes]], Iterable[bytes]], replayed: bool
+) -> None:
+    seen: list[weakref.ref[Witness]] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        environ["witness"] = witness = Witness()
+        seen.append(weakref.ref(witness))
+        start_response("200 OK", PLAIN)
+        return body([b"done"])
+
+    wrapped = GearmanMiddleware(app, servers="127.0.0.1:1")
+    gc.disable()
+    try:
+        if replayed:
+            run(wrapped)
+        else:
+            answer = wrapped({"REQUEST_METHOD": "GET", "wsgi.url_scheme": "http"}, lambda *given: None)
+            assert b"".join(answer) == b"done"
+            if hasattr(answer, "close"):
+                answer.close()
+            del answer
+        assert seen[0]() is None
+    finally:
+        gc.enable()
