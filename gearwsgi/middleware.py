@@ -133,7 +133,7 @@ class GearmanMiddleware:
         if self._short_key:
             environ[SHORT_KEY] = gearman
         gearman.deferred = []
-        finishers = getattr(job, "finishers", None)
+        finishers = getattr(job, "_finishers", None)
         if finishers is not None:  # a replay sees to its response's end itself
             finishers.append(gearman.finish)
             return self.app(environ, start_response)
@@ -150,7 +150,7 @@ class GearmanMiddleware:
             gearman.finish(False, status)
             raise
         if not gearman.deferred and type(body) in _FINISHED:
-            gearman.finish(True, status)  # the application has done what it does: nothing can come after
+            gearman.deferred = None  # the application has done what it does: nothing can come after
             return body
         return _Body(body, gearman, lambda: status)
 

@@ -48,7 +48,6 @@ class Job:
         attempt: 1-based.
         max_attempts: how often it is tried.
         data: what the caller gave, decoded whatever its encoding was.
-        finishers: what `replay` calls at the response's end: was it sent and closed, and with which status?
     """
 
     id: str
@@ -61,7 +60,8 @@ class Job:
     _report: Callable[[int, int], None] = field(repr=False, default=lambda done, total: None)
     _retry: "Retry | None" = field(repr=False, default=None)
     _error: BaseException | None = field(repr=False, default=None)
-    finishers: list[Callable[[bool, int], None]] | None = field(repr=False, default=None)
+    _finishers: list[Callable[[bool, int], None]] | None = field(repr=False, default=None)
+    """Called by `replay` at the response's end: was it sent and closed, and with which status?"""
 
     @property
     def data(self) -> Any:
@@ -272,7 +272,7 @@ def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result
 def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job: Job) -> None:
     _running.set(job)
     finishers: list[Callable[[bool, int], None]] = []
-    job.finishers = finishers
+    job._finishers = finishers
     sent = False
     try:
         body = app(environ, response.start)
@@ -289,7 +289,7 @@ def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job
                 close()
         sent = True
     finally:
-        job.finishers = None
+        job._finishers = None
         for finish in finishers:
             finish(sent, response.code)
 

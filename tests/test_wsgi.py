@@ -555,8 +555,9 @@ class Witness:
     """Something that a weak reference can watch."""
 
 
-@pytest.mark.parametrize("body", [list, iter], ids=["list", "iterator"])
-@pytest.mark.parametrize("replayed", [False, True], ids=["request", "replay"])
+@pytest.mark.parametrize(
+    ("body", "replayed"), [(iter, False), (list, True), (iter, True)], ids=["request", "replay of a list", "replay"]
+)
 def test_a_request_is_gone_when_it_is_over_and_not_at_the_next_garbage_collection(
     body: Callable[[list[bytes]], Iterable[bytes]], replayed: bool
 ) -> None:
