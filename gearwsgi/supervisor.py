@@ -305,10 +305,10 @@ class Supervisor:
                 self._force()
             else:
                 self._stop()
-        elif self._stopping_at or self._current is None:
+        elif self._stopping_at:
             return
         elif number == signal.SIGHUP:
-            self._load()
+            self._load()  # also amid the first load: what it has read may be the old code
         else:
             self._wanted = max(1, self._wanted + (1 if number == signal.SIGTTIN else -1))
             self._adjust()

@@ -5,6 +5,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -155,6 +157,40 @@ def test_hup_brings_new_code_to_all_slots_and_loses_and_doubles_nothing(site: Be
     gearman.task("/version", {"n": "new"})
     until(lambda: "ran-version 22 new" in site.lines())
     assert worker.stop() == 0
+
+
+def test_hup_amid_the_first_load_loads_the_new_code(embedded_site: Bench) -> None:
+    folder = embedded_site.folder
+    (folder / "version.py").write_text("VERSION = 1\n")
+    kitchen = folder / "kitchen.py"
+    wait = f"""
+import pathlib, time, version
+pathlib.Path({str(folder)!r}, f"loading-{{version.VERSION}}").touch()
+while not pathlib.Path({str(folder)!r}, "go-on").exists():
+    time.sleep(0.01)
+"""
+    kitchen.write_text(wait + kitchen.read_text())
+    worker = embedded_site.start_worker("--workers", "1", env={"PYTHONDONTWRITEBYTECODE": "1"})
+    until((folder / "loading-1").exists)
+    (folder / "version.py").write_text("VERSION = 22\n")
+    worker.signal(signal.SIGHUP)
+    until((folder / "loading-22").exists)
+    (folder / "go-on").touch()
+    worker.ready()
+    embedded_site.app().gearman.task("/version", {"n": "new"})
+    until(lambda: "ran-version 22 new" in embedded_site.lines())
+    assert worker.log.count("worker ready") == 1
+    assert worker.stop() == 0
+
+
+def test_hup_before_the_supervisor_listens_does_not_end_it() -> None:
+    code = """
+import os, signal, sys
+from gearwsgi.cli import cli
+cli.get_command(None, "worker")
+os.kill(os.getpid(), signal.SIGHUP)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_hup_amid_a_long_job_lets_it_end_on_the_old_code(site: Bench) -> None:

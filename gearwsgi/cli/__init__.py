@@ -4,6 +4,7 @@ A command is imported when it is asked for: the supervisor, which lives as long 
 """
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -35,6 +36,9 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
+        if cmd_name == "worker":
+            # HUP asks for new code, and none is loaded yet: until the supervisor listens, it must not end us.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         module, name = _COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
