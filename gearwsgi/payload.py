@@ -45,25 +45,29 @@ def open_payload(job: Grabbed, settings: Settings, now: float, *, trusted: bool 
         BadMessage: it may not run: `BadSignature` where the signature is why.
     """
     try:
-        if job.cut:
-            raise BadMessage(f"payload of {job.cut} bytes is over max_body={settings.max_body}")
-        if message.is_plain(job.payload):
-            if not trusted and not settings.may_be_unsigned(job.queue_name):
-                raise BadSignature("no signature: a plain call runs only in a queue that accept_unsigned names")
-            return message.read_plain(
-                job.payload, settings.tasks, settings.resolver, id=own_id(job), max_body=settings.max_body
-            )
-        if settings.secret_keys and not trusted:
-            unsigned_is_fine = settings.may_be_unsigned(job.queue_name) and not signature.is_signed(job.payload)
-            if not unsigned_is_fine:
-                signature.verify(job.payload, job.queue_name, settings.secret_keys, now, settings.max_age)
-        found = message.read(job.payload, max_body=settings.max_body)
-        return found if found.id else replace(found, id=own_id(job))
+        return _open(job, settings, now, trusted)
     except BadMessage:
         raise
     except Exception as error:
         # None is known. Should one be found, it costs that payload, and neither a worker process nor the supervisor.
         raise BadMessage(f"payload can't be read: {type(error).__name__}") from error
+
+
+def _open(job: Grabbed, settings: Settings, now: float, trusted: bool) -> message.Message:
+    if job.cut:
+        raise BadMessage(f"payload of {job.cut} bytes is over max_body={settings.max_body}")
+    if message.is_plain(job.payload):
+        if not trusted and not settings.may_be_unsigned(job.queue_name):
+            raise BadSignature("no signature: a plain call runs only in a queue that accept_unsigned names")
+        return message.read_plain(
+            job.payload, settings.tasks, settings.resolver, id=own_id(job), max_body=settings.max_body
+        )
+    if settings.secret_keys and not trusted:
+        unsigned_is_fine = settings.may_be_unsigned(job.queue_name) and not signature.is_signed(job.payload)
+        if not unsigned_is_fine:
+            signature.verify(job.payload, job.queue_name, settings.secret_keys, now, settings.max_age)
+    found = message.read(job.payload, max_body=settings.max_body)
+    return found if found.id else replace(found, id=own_id(job))
 
 
 def own_id(job: Grabbed) -> str:

@@ -5,18 +5,26 @@ error that a reader may raise, and any message that is not read again as it was 
 in a file. The last line says how many runs there were.
 """
 
+import contextlib
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-try:
-    import atheris
-except ImportError:
-    sys.exit("tests.fuzz: atheris is not installed, nothing was tested; `pip install atheris` has wheels for Linux")
 
-with atheris.instrument_imports(include=["gearwsgi"]):
+def watched() -> Any:
+    """The imports of what is tested, with coverage where this is the program."""
+    if __name__ != "__main__":
+        return contextlib.nullcontext()
+    try:
+        import atheris
+    except ImportError:
+        sys.exit("tests.fuzz: atheris is not installed, nothing was tested; `pip install atheris` has wheels for Linux")
+    return atheris.instrument_imports(include=["gearwsgi"])
+
+
+with watched():
     from gearwsgi import channel, child, connection, message, payload, policy, redact, services, settings, signature
     from gearwsgi.errors import BadMessage, InvalidTask, ProtocolError, SpoolError
     from gearwsgi.spool import Letter
@@ -28,6 +36,22 @@ OPEN = settings.read_settings({"servers": "127.0.0.1:1", "tasks": {"testTask": "
 CLOSED = settings.read_settings({"servers": "127.0.0.1:1", "secret_keys": [KEY], "accept_unsigned": ["legacy"]}, {})
 NOW = 1_800_000_000.0
 MAX_BODY = 4096
+
+
+def outcome(data: bytes) -> Any:
+    try:
+        return message.read(data, max_body=MAX_BODY)
+    except BadMessage as error:
+        return str(error)
+
+
+def read_usual(data: bytes) -> None:
+    in_one_go, usual = outcome(data), message._read_usual
+    message._read_usual = lambda text, body: None
+    try:
+        assert outcome(data) == in_one_go, "line by line it is another message"
+    finally:
+        message._read_usual = usual
 
 
 def read_message(data: bytes) -> None:
@@ -123,7 +147,7 @@ def read_text(data: bytes) -> None:
     assert target.path.isascii() and " " not in target.path
 
 
-READERS = (read_message, read_plain, open_payload, read_letter, read_frames, read_text)
+READERS = (read_usual, read_message, read_plain, open_payload, read_letter, read_frames, read_text)
 
 
 def run_all(data: bytes) -> None:
@@ -136,6 +160,8 @@ def run_all(data: bytes) -> None:
 
 def main() -> None:
     """Run for as many seconds as the command line says, or ten minutes."""
+    import atheris
+
     seconds = sys.argv[1] if len(sys.argv) > 1 else "600"
     if not seconds.isdigit():
         sys.exit(f"tests.fuzz: {seconds!r} is no number of seconds")

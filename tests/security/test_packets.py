@@ -24,6 +24,7 @@ from gearwsgi.settings import Settings, read_settings
 from gearwsgi.settle import Held, Settler
 from gearwsgi.signature import sign
 
+from ..fuzz import CORPUS, run_all
 from ..support import Worker, until
 
 KEY = b"k" * 16
@@ -235,3 +236,8 @@ def test_a_signature_that_grows_too_old_while_the_job_runs_is_retried_all_the_sa
     payload = sign(Message("POST", max_attempts=5).to_bytes(), "job", KEY, grabbed_at)
     link, _, _, _ = settled(tmp_path, payload, Outcome("lost", "died"), grabbed_at=grabbed_at)
     assert len(link.submitted) == 1
+
+
+@pytest.mark.parametrize("seed", sorted((CORPUS / "inputs").iterdir()), ids=lambda path: path.name)
+def test_what_the_fuzzer_begins_with_passes_all_readers(seed: Path) -> None:
+    run_all(seed.read_bytes())
