@@ -1,10 +1,11 @@
 """Submit, call, status: what a web process asks of the job servers. Any number of threads and forked processes."""
 
+import contextlib
 import os
 import time
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from . import connection as gearman
@@ -175,6 +176,9 @@ class Client:
                 # The job server was started again meanwhile. The same uniques: what it took already, it takes once.
                 connection, reused = None, False
                 continue
+            except BaseException:
+                connection.close()  # an answer is on its way to nobody: a time limit, Ctrl-C
+                raise
             self._keep_idle(server, connection)
             return answers
 
@@ -220,6 +224,17 @@ class Client:
                 server.hung_until = time.monotonic() + _HUNG_SECONDS
             raise
 
+    @contextlib.contextmanager
+    def _lent(self, server: _Server) -> Iterator[Connection]:
+        """A connection for one exchange; kept for the next where this one comes to its end."""
+        connection = self._idle(server) or self._connect(server)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._keep_idle(server, connection)
+
     @staticmethod
     def _keep_idle(server: _Server, connection: Connection) -> None:
         if len(server.idle) < _MAX_IDLE:
@@ -228,13 +243,13 @@ class Client:
             connection.close()
 
     def close(self) -> None:
-        """Close what is idle, and end the relay."""
-        for server in self._servers:
-            while server.idle:
-                server.idle.pop().close()
+        """End the relay, and close what is idle: also what the relay used to its last moment."""
         if self._relay is not None and self._relay_pid == os.getpid():
             self._relay.stop()
             self._relay = None
+        for server in self._servers:
+            while server.idle:
+                server.idle.pop().close()
 
     # -- outbox ------------------------------------------------------------------------------------------------------
 
@@ -275,16 +290,16 @@ class Client:
         )
         trouble: ServerUnavailable | None = None
         for server in self._in_order(self._first_server(submission.unique)):
+            handle = b""
             try:
-                connection = self._idle(server) or self._connect(server)
-                connection.send(packet, self.settings.connect_timeout)
-                handle = connection.expect(gearman.JOB_CREATED, self._answer)[0]
+                with self._lent(server) as connection:
+                    connection.send(packet, self.settings.connect_timeout)
+                    handle = connection.expect(gearman.JOB_CREATED, self._answer)[0]
+                    return self._wait(connection, handle, deadline, timeout)
             except ServerUnavailable as error:
+                if handle:
+                    raise  # it may be running
                 trouble = error
-                continue
-            response = self._wait(connection, handle, deadline, timeout)
-            self._keep_idle(server, connection)
-            return response
         raise trouble or ServerUnavailable("no job server answers")
 
     @staticmethod
@@ -295,12 +310,10 @@ class Client:
             try:
                 kind, parameters = connection.receive(max(0.0, deadline - time.monotonic()))
             except ServerUnavailable as error:
-                connection.close()
                 if isinstance(error.__cause__, TimeoutError):
                     raise CallTimeout(f"no response within {timeout:g} s (job {handle.decode()})") from error
                 raise
             if not parameters or parameters[0] != handle:
-                connection.close()
                 raise ProtocolError(f"packet {kind} for another job than {handle.decode()}")
             if kind == gearman.WORK_COMPLETE:
                 return read_response(parameters[1])
@@ -334,17 +347,15 @@ class Client:
         return found
 
     def _states(self, server: _Server, packets: list[bytes]) -> list[Status]:
-        connection = self._idle(server) or self._connect(server)
-        connection.send(b"".join(packets), self.settings.connect_timeout)
         states = []
-        for _ in packets:
-            kind, values = connection.receive(self._answer)
-            if kind == gearman.ERROR:
-                continue  # a job server that has no GET_STATUS_UNIQUE
-            if kind not in (gearman.STATUS_RES, gearman.STATUS_RES_UNIQUE):
-                connection.close()
-                raise ProtocolError(f"packet {kind} is no status")
-            known, running, done, total = (int(value or 0) for value in values[1:5])
-            states.append(Status("running" if running else "queued" if known else "unknown", done, total))
-        self._keep_idle(server, connection)
+        with self._lent(server) as connection:
+            connection.send(b"".join(packets), self.settings.connect_timeout)
+            for _ in packets:
+                kind, values = connection.receive(self._answer)
+                if kind == gearman.ERROR:
+                    continue  # a job server that has no GET_STATUS_UNIQUE
+                if kind not in (gearman.STATUS_RES, gearman.STATUS_RES_UNIQUE):
+                    raise ProtocolError(f"packet {kind} is no status")
+                known, running, done, total = (int(value or 0) for value in values[1:5])
+                states.append(Status("running" if running else "queued" if known else "unknown", done, total))
         return states

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from . import overlay
@@ -109,10 +109,8 @@ def live(app: str, *, workers: int = 1) -> Iterator[Live]:
             )  # fmt: skip
         _wait_for("worker ready:", log, started[-1])
         settings = overlay.lay_over(middleware.settings, servers, folder)
-        client = Client(settings)
-        with overlay.swap(middleware, client):
+        with closing(Client(settings)) as client, overlay.swap(middleware, client):
             yield Live(folder, servers, settings)
-        client.close()
     finally:
         for process in reversed(started):
             _end(process)

@@ -3,13 +3,17 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import traceback
 
 import pytest
 
-from gearwsgi.errors import CallTimeout, ConfigError, InvalidTask, ServerUnavailable, UnknownService
+from gearwsgi import connection as gearman
+from gearwsgi.errors import CallFailed, CallTimeout, ConfigError, InvalidTask, ServerUnavailable, UnknownService
+from gearwsgi.outbox import Submission
 
 from .support import Bench, free_port, until
 
@@ -78,8 +82,27 @@ def test_call_answers_the_whole_response(site: Bench) -> None:
 
 
 def test_call_ends_with_its_timeout_where_nobody_works(site: Bench) -> None:
-    with pytest.raises(CallTimeout):
+    with pytest.raises(CallTimeout) as raised:
         site.app().gearman.call("/good", timeout=0.1)
+    # The traceback holds the frame that held the connection: closed, not left to a garbage collection.
+    assert not _open_connections(raised.value)
+
+
+def test_call_whose_message_is_refused_says_where_the_reason_is(site: Bench) -> None:
+    site.worker("--workers", "1", env={"GEARWSGI_SECRET_KEYS": "k" * 32})
+    with pytest.raises(CallFailed, match=r"refused by the worker; .*dead list") as raised:
+        site.app().gearman.call("/good", timeout=60)
+    assert not _open_connections(raised.value)
+    assert "signature" in site.run("dead", "list").stdout
+    assert not site.lines()
+
+
+def _open_connections(error: BaseException) -> list[gearman.Connection]:
+    """The connections that an error's traceback still holds open."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    held = [value for frame in frames for value in frame.f_locals.values() if isinstance(value, gearman.Connection)]
+    assert held
+    return [connection for connection in held if connection._socket.fileno() != -1]
 
 
 def test_status_follows_a_task_from_the_queue_to_its_end(site: Bench) -> None:
@@ -284,6 +307,34 @@ def test_without_a_job_server_the_outbox_takes_it_or_an_error_is_raised(embedded
     assert str(task) == "" and len(list(embedded_site.state_dir.glob("outbox/*.http"))) == 1
     with pytest.raises(ServerUnavailable):
         embedded_site.app(on_unavailable="raise").gearman.task("/good")
+
+
+def test_closing_waits_for_the_relay_and_leaves_no_connection_open(embedded_site: Bench) -> None:
+    server = embedded_site.server
+    client = embedded_site.app(connect_timeout=30).client
+    client.outbox.put(Submission("job", "u", b"GET /good HTTP/1.1\r\n\r\n", id="a" * 32))
+    assert server.process is not None
+    server.process.send_signal(signal.SIGSTOP)
+    closing = threading.Thread(target=client.close)
+    try:
+        client._start_relay()
+        relay = client._relay
+        assert relay is not None
+        until(lambda: "_created" in _frames(relay._thread))  # sent, and waiting for its JOB_CREATED
+        closing.start()
+        until(relay._stop.is_set)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    closing.join()
+    assert server.queued() == 1
+    assert not client._servers[0].idle
+
+
+def _frames(thread: threading.Thread | None) -> list[str]:
+    """The functions that a thread is in."""
+    assert thread is not None and thread.ident is not None
+    frame = sys._current_frames().get(thread.ident)
+    return [each.f_code.co_name for each, _ in traceback.walk_stack(frame)] if frame else []
 
 
 def test_send_and_status_work_from_a_shell(site: Bench) -> None:
