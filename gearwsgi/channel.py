@@ -1,17 +1,13 @@
-"""The pipe between the supervisor and a worker process: frames, the claim on a job held ahead, and a stream.
+"""The pipe between the supervisor and a worker process: frames, and the claim on the jobs that are held ahead.
 
 A frame is `magic, kind, sequence, length` and its payload. The worker's side is untrusted: an application may do
 anything to the descriptor, so bytes that are no frame end the worker and never confuse the supervisor.
 """
 
 import mmap
-import selectors
-import socket
-import ssl
 import struct
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from .errors import ProtocolError
 from .payload import Grabbed
@@ -25,7 +21,7 @@ DONE = 3
 FAILED = 4
 """Any other outcome; the payload is JSON."""
 SKIPPED = 5
-"""The supervisor had claimed the job before the worker started it."""
+"""The job lay behind the supervisor's fence and was not started."""
 PROGRESS = 6
 TRANSLATED = 7
 """A plain call as the HTTP message that it stands for, sent before it is run: only the worker has the resolver."""
@@ -37,8 +33,6 @@ _HEADER = struct.Struct("!HBBI")
 _JOB = struct.Struct("!HHH")
 _PROGRESS = struct.Struct("!QQ")
 MAX_FRAME = 1 << 30
-READ_SIZE = 64 * 1024
-"""Bytes of one read: from 128 KB on, the allocator maps and unmaps memory for each."""
 
 
 def frame(kind: int, sequence: int, payload: bytes = b"") -> bytes:
@@ -112,11 +106,12 @@ class FrameReader:
 
 
 class Claim:
-    """Who has the job that lies ahead in a worker's pipe: two bytes of memory that both processes see.
+    """Who has the jobs that lie ahead in a worker's pipe: two bytes of memory that both processes see.
 
-    The worker marks a job as started and then looks whether it is claimed. The supervisor claims it, and looks a turn
-    of its loop later, which is milliseconds, whether it was started. So whichever order the processors show the two
-    bytes in, never do both take it: where the supervisor finds it not started, the worker will find it claimed.
+    The worker marks a job as started and then looks for a fence. The supervisor puts the fence behind the job that
+    runs, and looks a turn of its loop later, which is milliseconds, whether another was started. So whichever order
+    the processors show the two bytes in, never do both have a job: where the supervisor finds none started, the worker
+    will find the fence.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -129,14 +124,14 @@ class Claim:
         file.truncate(mmap.PAGESIZE)
         return file  # type: ignore[return-value]
 
-    def take(self, sequence: int) -> None:
-        """The supervisor's claim; 0 withdraws it."""
+    def fence(self, sequence: int) -> None:
+        """The supervisor's fence: nothing is started but this job; 0 takes it away."""
         self._bytes[0] = sequence
 
     def start(self, sequence: int) -> bool:
         """The worker's start; whether it may go on."""
         self._bytes[1] = sequence
-        return self._bytes[0] != sequence
+        return self._bytes[0] in (0, sequence)
 
     def is_at(self, sequence: int) -> bool:
         """Whether the last job that the worker has started is this one; 0: none yet.
@@ -148,103 +143,3 @@ class Claim:
     def close(self) -> None:
         """Let go of the memory."""
         self._bytes.close()
-
-
-class Stream:
-    """A socket in the supervisor's loop that never blocks it: what can't be sent at once waits.
-
-    Args:
-        sock: the connected socket.
-        selector: the loop's.
-        on_data: called with what came.
-        on_close: called once when the other side is gone, with the reason in words.
-    """
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        selector: selectors.BaseSelector,
-        on_data: Callable[[bytes], None],
-        on_close: Callable[[str], None],
-    ) -> None:
-        sock.setblocking(False)
-        self._socket = sock
-        self._selector = selector
-        self._on_data = on_data
-        self._on_close = on_close
-        self._waiting: deque[memoryview] = deque()
-        self.closed = False
-        selector.register(sock, selectors.EVENT_READ, self._ready)
-
-    def send(self, data: bytes) -> None:
-        """Send now what goes out at once, and the rest when it does."""
-        if self.closed:
-            return
-        if not self._waiting:
-            try:
-                sent = self._socket.send(data)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                sent = 0
-            except OSError as error:
-                self._fail(str(error))
-                return
-            if sent == len(data):
-                return
-            data = data[sent:]
-            self._selector.modify(self._socket, selectors.EVENT_READ | selectors.EVENT_WRITE, self._ready)
-        self._waiting.append(memoryview(data))
-
-    def receive(self) -> None:
-        """Take what is there, without waiting."""
-        while not self.closed:
-            try:
-                data = self._socket.recv(READ_SIZE)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
-            except OSError as error:
-                self._fail(str(error))
-                return
-            if not data:
-                self._fail("closed by the other side")
-                return
-            try:
-                self._on_data(data)
-            except ProtocolError as error:
-                self._fail(str(error))
-                return
-            if len(data) < READ_SIZE and not isinstance(self._socket, ssl.SSLSocket):
-                return
-
-    def close(self) -> None:
-        """Close it; nobody is called."""
-        if not self.closed:
-            self.closed = True
-            self._selector.unregister(self._socket)
-            self._socket.close()
-            self._waiting.clear()
-
-    def _ready(self, mask: int) -> None:
-        if mask & selectors.EVENT_WRITE and not self.closed:
-            self._flush()
-        if mask & selectors.EVENT_READ and not self.closed:
-            self.receive()
-
-    def _flush(self) -> None:
-        try:
-            while self._waiting:
-                view = self._waiting[0]
-                sent = self._socket.send(view)
-                if sent < len(view):
-                    self._waiting[0] = view[sent:]
-                    return
-                self._waiting.popleft()
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
-        except OSError as error:
-            self._fail(str(error))
-            return
-        self._selector.modify(self._socket, selectors.EVENT_READ, self._ready)
-
-    def _fail(self, reason: str) -> None:
-        self.close()
-        self._on_close(reason)

@@ -16,6 +16,7 @@ from typing import Any
 
 from . import channel, log
 from .errors import BadMessage, JobTimeout, ProtocolError
+from .loop import READ_SIZE
 from .message import Message
 from .payload import Grabbed, open_payload
 from .policy import Outcome
@@ -46,7 +47,7 @@ class Child:
         app: the wrapped application.
         settings: the middleware's.
         pipe: the socket to the supervisor, blocking.
-        claim: who has a job held ahead.
+        claim: who has the jobs that are held ahead.
         stream: what the application prints.
         max_rss: megabytes after which it wants to be replaced.
         verbose: whether jobs that go well are logged.
@@ -81,7 +82,7 @@ class Child:
         notice_exceptions()
         reader = channel.FrameReader()
         self._send(channel.frame(channel.READY, 0))
-        while data := self._pipe.recv(channel.READ_SIZE):
+        while data := self._pipe.recv(READ_SIZE):
             for kind, sequence, payload in reader.feed(data):
                 if kind == channel.JOB:
                     self._take(sequence, channel.read_job(payload))

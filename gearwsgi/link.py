@@ -5,7 +5,6 @@ It says what happens to its owner and decides nothing about jobs.
 
 import queue
 import random
-import selectors
 import socket
 import threading
 import time
@@ -14,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from . import connection as gearman
-from .channel import Stream
 from .errors import ProtocolError, ServerError, ServerUnavailable
+from .loop import Loop, Stream
 from .payload import Grabbed
 from .settings import Address
 
@@ -46,13 +45,13 @@ class Owner(Protocol):
 class Connector:
     """Connects in threads of its own, for a name that doesn't resolve or a server that is silent must stop nobody."""
 
-    def __init__(self, selector: selectors.BaseSelector, timeout: float) -> None:
+    def __init__(self, loop: Loop, timeout: float) -> None:
         self._timeout = timeout
         self._done: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
-        selector.register(self._read, selectors.EVENT_READ, self._ready)
+        loop.listen(self._read, self._ready)
 
     def connect(self, address: Address, then: Callable[[socket.socket | None, str], None]) -> None:
         """Call `then` in the loop with a connected socket, or with None and the reason."""
@@ -70,20 +69,22 @@ class Connector:
         except BlockingIOError:
             return  # the loop has been woken often enough
 
-    def _ready(self, mask: int) -> None:
+    def _ready(self) -> None:
         self._read.recv(4096)
         while not self._done.empty():
             self._done.get()()
 
 
 class Link:
-    """One connection, and its state. `is_up` says whether it stands; `has_work` whether a grab may find a job.
+    """One connection, and its state.
+
+    `is_up` says whether it stands; `has_work` whether a grab may find a job; `grabs` how many are not answered.
 
     Args:
         address: the job server.
         queues: the functions it serves; the first is drained first.
         name: what the job server's `workers` shows.
-        selector: the loop's.
+        loop: the supervisor's.
         connector: opens sockets.
         owner: the slot.
         max_job: bytes that a job may have.
@@ -94,7 +95,7 @@ class Link:
         address: Address,
         queues: Sequence[str],
         name: str,
-        selector: selectors.BaseSelector,
+        loop: Loop,
         connector: Connector,
         owner: Owner,
         *,
@@ -104,7 +105,7 @@ class Link:
         self._queues = queues
         self._functions = {queue.encode() for queue in queues}
         self._name = name
-        self._selector = selector
+        self._loop = loop
         self._connector = connector
         self._owner = owner
         self._stream: Stream | None = None
@@ -121,7 +122,7 @@ class Link:
         self.is_up = False
         self.is_asleep = False
         self.has_work = False
-        self.is_grabbing = False
+        self.grabs = 0
         self.closed = False
         self.trouble = ""
 
@@ -137,15 +138,17 @@ class Link:
             self._connector.connect(self.address, self._connected)
 
     def close(self) -> None:
-        """Close it; jobs that it holds go back into the job server's queue."""
+        """Send what is written, and close it; jobs that it holds go back into the job server's queue."""
         self.closed = True
+        if self._stream is not None:
+            self._stream.flush()
         self._drop()
 
-    def grab(self, before: bytes = b"") -> None:
-        """Ask for a job, in one write with `before`."""
-        self.is_grabbing = True
+    def grab(self, count: int) -> None:
+        """Ask for so many jobs."""
+        self.grabs += count
         self.is_asleep = False
-        self.send(before + _GRAB)
+        self.send(_GRAB * count)
 
     def sleep(self, now: float) -> None:
         """Ask to be woken when there is a job."""
@@ -196,7 +199,7 @@ class Link:
             self._owner.on_lost(self, reason)
             return
         self._packets = gearman.PacketReader(self._max_job)
-        self._stream = Stream(sock, self._selector, self._on_data, self._lost)
+        self._stream = Stream(sock, self._loop, self._on_data, self._lost)
         self.generation += 1
         self.is_up = True
         self.has_work = True
@@ -219,14 +222,14 @@ class Link:
 
     def _on_packet(self, kind: int, parameters: list[bytes]) -> None:
         if kind in (gearman.JOB_ASSIGN_UNIQ, gearman.JOB_TOO_LARGE):
-            self.is_grabbing = False
+            self.grabs -= 1
             self.has_work = True
             handle, function, unique, payload, *size = parameters
             if function not in self._functions:
                 raise ProtocolError(f"a job of queue {function!r}, which nobody asked for")
             self._owner.on_job(self, Grabbed(handle, function, unique, payload, int(size[0]) if size else 0))
         elif kind == gearman.NO_JOB:
-            self.is_grabbing = False
+            self.grabs -= 1
             self.has_work = False
             self._owner.on_no_job(self)
         elif kind == gearman.NOOP:
@@ -253,7 +256,8 @@ class Link:
         self._owner.on_lost(self, reason)
 
     def _drop(self) -> None:
-        self.is_up = self.is_asleep = self.is_grabbing = self.has_work = False
+        self.is_up = self.is_asleep = self.has_work = False
+        self.grabs = 0
         self._created.clear()
         if self._stream is not None:
             self._stream.close()

@@ -34,7 +34,6 @@ class Held:
     sequence: int = 0
     since: float = 0.0
     started: float = 0.0
-    claimed: float = 0.0
     returned: bool = False
     limit: float | None = None
     alarm_at: float = 0.0

@@ -7,7 +7,6 @@ server with the slots whose processes come from it; HUP starts the next one and 
 import json
 import os
 import random
-import selectors
 import signal
 import socket
 import subprocess
@@ -20,11 +19,12 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO, Any
 
-from . import channel, forkserver, log, status
+from . import forkserver, log, status
 from .client import Client
 from .embedded import EmbeddedProcess
 from .errors import ConfigError, SpoolError
 from .link import Connector, Link
+from .loop import Loop, Stream
 from .message import MAX_HEAD, MAX_OWN
 from .outbox import Outbox, Relay
 from .settings import Settings, from_json
@@ -109,14 +109,14 @@ class Generation:
 
     Args:
         command: what to load.
-        selector: the loop's.
+        loop: the supervisor's.
         on_message: called with what the fork server says; None when it is gone.
     """
 
     def __init__(
         self,
         command: Command,
-        selector: selectors.BaseSelector,
+        loop: Loop,
         on_message: Callable[["Generation", dict[str, Any] | None], None],
     ) -> None:
         self.slots: list[Slot] = []
@@ -137,7 +137,7 @@ class Generation:
         if threading.active_count() == 1:
             # The first one is forked: it starts with all that is imported here, in time and in memory. Later there
             # are threads, and none is forked from.
-            self.process: subprocess.Popen[bytes] | _Forked = _Forked(theirs, options, (ours.close, selector.close))
+            self.process: subprocess.Popen[bytes] | _Forked = _Forked(theirs, options, (ours.close, loop.close))
         else:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gearwsgi.forkserver", str(theirs.fileno()), json.dumps(options)],
@@ -148,7 +148,7 @@ class Generation:
         self._socket = ours
         self._on_message = on_message
         self._lines = b""
-        self._stream = channel.Stream(ours, selector, self._on_data, self._on_close)
+        self._stream = Stream(ours, loop, self._on_data, self._on_close)
 
     def fork(self, slot: Slot, pipe: socket.socket, memory: IO[bytes]) -> bool:
         """Ask for a process; whether the fork server was there to be asked."""
@@ -190,7 +190,7 @@ class Supervisor:
     def __init__(self, command: Command) -> None:
         self._command = command
         self.options = command.options
-        self._selector = selectors.DefaultSelector()
+        self._loop = Loop()
         self._signals: deque[int] = deque()
         self._generations: list[Generation] = []
         self._current: Generation | None = None
@@ -228,9 +228,7 @@ class Supervisor:
         return self._exit_code
 
     def _turn(self) -> None:
-        now = time.monotonic()
-        for key, mask in self._selector.select(max(0.0, self._next_tick - now)):
-            key.data(mask)
+        self._loop.turn(self._next_tick)
         while self._signals:
             self._on_signal(self._signals.popleft())
         now = time.monotonic()
@@ -286,7 +284,7 @@ class Supervisor:
         ours.setblocking(False)
         theirs.setblocking(False)
         self._wakeup = (ours, theirs)
-        self._selector.register(ours, selectors.EVENT_READ, lambda mask: ours.recv(4096))
+        self._loop.listen(ours, lambda: ours.recv(4096))
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         for number in (
             signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD
@@ -339,7 +337,7 @@ class Supervisor:
         """Start a fork server; what it says decides what comes of it."""
         if self._loading is not None:
             self._discard(self._loading)
-        self._loading = Generation(self._command, self._selector, self._on_forkserver)
+        self._loading = Generation(self._command, self._loop, self._on_forkserver)
         self._generations.append(self._loading)
 
     def _on_forkserver(self, generation: Generation, message: dict[str, Any] | None) -> None:
@@ -393,7 +391,7 @@ class Supervisor:
             log.note(
                 "WARNING: no secret_keys, and a job server that others can reach: whoever does can run any request"
             )
-        self._connector = Connector(self._selector, settings.connect_timeout)
+        self._connector = Connector(self._loop, settings.connect_timeout)
         client = Client(settings)
         self._relay = Relay(Outbox(settings), client.submit_now, forever=True)
         self._relay.start()
@@ -493,15 +491,15 @@ class Supervisor:
         # A little more than a message may have, so that its reader says what is wrong with it.
         max_job = self.settings.max_body + MAX_HEAD + MAX_OWN + 4096
         return [
-            Link(address, slot.queues, name, self._selector, self._connector, slot, max_job=max_job)
+            Link(address, slot.queues, name, self._loop, self._connector, slot, max_job=max_job)
             for address in self.settings.servers
         ]
 
     def make_stream(
         self, sock: socket.socket, on_data: Callable[[bytes], None], on_close: Callable[[str], None]
-    ) -> channel.Stream:
+    ) -> Stream:
         """A stream in the loop."""
-        return channel.Stream(sock, self._selector, on_data, on_close)
+        return Stream(sock, self._loop, on_data, on_close)
 
     def link_changed(self, link: Link, reason: str) -> None:
         """Log once when a job server goes, and once when it comes."""

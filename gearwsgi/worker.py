@@ -1,14 +1,18 @@
 """One slot: a connection to each job server, and one worker process. It grabs, gives, and settles what comes back.
 
-A slot takes one job at a time. While its jobs are short it holds one more ahead, already in the process's pipe, which
-hides the round trip; what has waited ahead for a second is claimed back and handed back to the job server.
+A slot runs one job at a time. While its jobs are short it holds others ahead, already in the process's pipe: that
+hides the round trips, and many are answered and fetched at once. What has waited ahead for long is handed back to the
+job server.
 """
 
+import itertools
+import math
 import os
 import re
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
@@ -18,15 +22,17 @@ from . import connection as gearman
 from .child import read_outcome
 from .errors import BadMessage, ProtocolError
 from .link import Link
+from .loop import Stream
+from .pace import Pace
 from .payload import Grabbed, open_payload
 from .policy import Outcome
 from .settings import Settings
 from .settle import Held, Settler
 
-SHORT = 0.020
-"""Seconds that jobs take at most for one more to be held ahead."""
-AHEAD_MAX = 1.0
-"""Seconds that a job may wait ahead."""
+AHEAD_MAX = 0.5
+"""Seconds that a job may wait ahead, which is far more than it should."""
+UNREAD = 4
+"""Jobs ahead from which on the process's answers are looked for at intervals, and do not each wake the supervisor."""
 GRACE = 5.0
 """Seconds from a job's time limit, when it gets an exception, to SIGKILL."""
 LATER = 0.01
@@ -38,7 +44,6 @@ EXIT_REPORT = 5.0
 RESPAWN_MAX = 10.0
 """Seconds between two starts of a process that dies while it starts, at most."""
 
-_REMEMBERED = 8
 _REPLY = re.compile(rb"\r\nX[-_]Gearman[-_]Reply[ \t]*:", re.IGNORECASE)
 
 
@@ -63,7 +68,7 @@ class Yard(Protocol):
     def make_links(self, slot: "Slot") -> list[Link]: ...
     def make_stream(
         self, sock: socket.socket, on_data: Callable[[bytes], None], on_close: Callable[[str], None]
-    ) -> channel.Stream: ...
+    ) -> Stream: ...
     def fork(self, slot: "Slot", pipe: socket.socket, memory: IO[bytes]) -> bool: ...
     def kill(self, pid: int, number: int = signal.SIGKILL) -> None: ...
     def slot_closed(self, slot: "Slot") -> None: ...
@@ -86,15 +91,18 @@ class Slot:
         self.queues = tuple(queues)
         self.jobs_done = 0
         self.pid = 0
-        self.running: Held | None = None
-        self.ahead: Held | None = None
+        self.held: deque[Held] = deque()
+        """What the process was given, in its order: the first one runs."""
         self.draining = False
         self.closed = False
         self._links = yard.make_links(self)
         self._turn = 0
         self._sequence = 0
-        self._recent: list[float] = []
-        self._stream: channel.Stream | None = None
+        self._pace = Pace()
+        self._again: list[Held] = []
+        """What is for the process when the fence is away."""
+        self._fenced_at = 0.0
+        self._stream: Stream | None = None
         self._claim: channel.Claim | None = None
         self._frames = channel.FrameReader()
         self._ready = self._was_ready = False
@@ -107,6 +115,11 @@ class Slot:
         self._pipe_lost_at = 0.0
         self._pipe_trouble = ""
         self._timed_out = False
+
+    @property
+    def running(self) -> Held | None:
+        """The job that runs, or is the next to."""
+        return self.held[0] if self.held else None
 
     # -- the worker process ------------------------------------------------------------------------------------------
 
@@ -132,6 +145,7 @@ class Slot:
         self._stream = self._yard.make_stream(ours, self._on_pipe, self._on_pipe_closed)
         self._ready = self._was_ready = self._retiring = False
         self._jobs_of_process = self._answered = 0
+        self._fenced_at = 0.0
         self._job_limit = self._yard.job_limit()
         self._spawn_at = self._pipe_lost_at = 0.0
         self._pipe_trouble = ""
@@ -159,7 +173,7 @@ class Slot:
         held = self.running
         if held is not None and claim is not None and not claim.is_at(self._answered):
             # Anything else that it had was not started, and goes to the next process as it is.
-            self.running, self.ahead = self.ahead, None
+            self.held.popleft()
             log.write(held.handle, f"worker process {pid} {reason}")
             self._yard.settler.settle(held, Outcome("timeout" if self._timed_out else "lost", reason))
         self._timed_out = False
@@ -220,9 +234,11 @@ class Slot:
     # -- what the process says ---------------------------------------------------------------------------------------
 
     def _on_pipe(self, data: bytes) -> None:
+        answered = False
         for kind, sequence, payload in self._frames.feed(data):
             if kind in (channel.DONE, channel.FAILED, channel.SKIPPED):
                 self._on_answer(kind, sequence, payload)
+                answered = True
             elif kind == channel.READY:
                 self._on_ready()
             elif kind == channel.PROGRESS:
@@ -236,6 +252,9 @@ class Slot:
                 raise ProtocolError(f"a frame of kind {kind} from a worker process")
             if self._stream is None:
                 return
+        if answered:
+            self._pace.advance()
+            self._pump()
 
     def _on_progress(self, sequence: int, payload: bytes) -> None:
         """Pass it on; a thread that a job left behind may report long after, and harms nobody."""
@@ -245,59 +264,44 @@ class Slot:
             held.link.send(gearman.pack(gearman.WORK_STATUS, held.job.handle, *numbers))
 
     def _expect(self, sequence: int) -> Held:
-        if self.running is None or self.running.sequence != sequence:
+        if not self.held or self.held[0].sequence != sequence:
             raise ProtocolError("an answer for a job that does not run: has the application written to the pipe?")
-        return self.running
+        return self.held[0]
 
     def _on_ready(self) -> None:
         self._ready = self._was_ready = True
-        waiting, self.running, self.ahead = [self.running, self.ahead], None, None
-        for held in waiting:
-            # What came over a connection that is lost is the job server's again.
-            if held is not None and not held.returned and held.can_answer:
-                self._give(held)
+        waiting = [*self.held, *self._again]
+        self.held.clear()
+        self._again.clear()
+        self._give_all(waiting)
         self._pump()
 
     def _on_answer(self, kind: int, sequence: int, payload: bytes) -> None:
         held = self._expect(sequence)
+        outcome = read_outcome(payload) if kind == channel.FAILED else None
         now = time.monotonic()
-        outcome = None
-        if kind == channel.FAILED:
-            outcome = read_outcome(payload)
         self._answered = sequence
-        self.running, self.ahead = self.ahead, None
-        if self.running is not None:
-            self.running.started = now
-        if held.claimed and self._claim is not None:
-            self._claim.take(0)
+        self.held.popleft()
+        if self.held:
+            self.held[0].started = now
         if kind == channel.SKIPPED:
-            if not held.returned and held.can_answer and not self.draining:
-                # The process was free before we had handed it back. It may have it, unless another is on its way.
-                if self.ahead is None and not any([link.is_grabbing for link in self._links]):
-                    self._give(held)
-                else:
-                    self._yard.settler.hand_back(held)
-            self._pump()
-            return
-        self._count(now - held.started)
-        if kind == channel.DONE and len(self._links) == 1 and held.can_answer and self._may_grab(held.link):
-            # The answer and the next grab in one write: one round trip a job.
-            held.link.grab(gearman.pack(gearman.WORK_COMPLETE, held.job.handle, payload))
-            return
-        if kind == channel.DONE:
-            held.complete(payload)
-        elif outcome is not None:
-            self._yard.settler.settle(held, outcome)
-        if held.can_answer:
-            held.link.has_work = True  # or so we assume, until it says NO_JOB
-        self._pump()
+            self._again.append(held)
+        else:
+            self._count(held, now)
+            if held.can_answer:
+                held.link.has_work = True  # or so we assume, until it says NO_JOB
+            if outcome is None:
+                held.complete(payload)
+            else:
+                self._yard.settler.settle(held, outcome)
+        if self._fenced_at and not self.held:
+            self._lift_fence()
 
-    def _count(self, seconds: float) -> None:
+    def _count(self, held: Held, now: float) -> None:
         self.jobs_done += 1
         self._jobs_of_process += 1
-        self._recent.append(seconds)
-        if len(self._recent) > _REMEMBERED:
-            del self._recent[0]
+        # Where some can't be handed back, the next may be such a one, and none of those should wait for another.
+        self._pace.count(now - held.started if can_be_handed_back(held.job.payload) else math.inf)
         if self._job_limit is not None and self._jobs_of_process >= self._job_limit:
             self._retiring = True
 
@@ -311,9 +315,8 @@ class Slot:
     def on_lost(self, link: Link, reason: str) -> None:
         """A link is gone; what it held is in the job server's queue again, if there still is a job server."""
         self._yard.link_changed(link, reason)
-        ahead = self.ahead
-        if ahead is not None and ahead.link is link and not ahead.claimed:
-            self._take_back(ahead)
+        if any(held.link is link for held in itertools.islice(self.held, 1, None)):
+            self._fence()
         self._pump()
 
     def on_work(self, link: Link) -> None:
@@ -322,6 +325,7 @@ class Slot:
 
     def on_no_job(self, link: Link) -> None:
         """There is none."""
+        self._pace.ran_dry()
         self._pump()
 
     def on_job(self, link: Link, job: Grabbed) -> None:
@@ -341,66 +345,66 @@ class Slot:
     def _give(self, held: Held) -> None:
         now = time.monotonic()
         self._sequence = self._sequence % 255 + 1
-        held.sequence, held.since, held.started, held.claimed, held.limit = self._sequence, now, 0.0, 0.0, None
-        if self.running is None:
-            held.started = now
-            self.running = held
-        else:
-            self.ahead = held
+        held.sequence, held.since, held.limit = self._sequence, now, None
+        held.started = 0.0 if self.held else now
+        if self._fenced_at:
+            self._again.append(held)
+            return
+        self.held.append(held)
         if self._ready and self._stream is not None:
             self._stream.send(channel.job_frame(held.sequence, held.job))
+            if len(self.held) == 1:
+                self._stream.flush()  # the process waits for it
+
+    def _give_all(self, waiting: Sequence[Held]) -> None:
+        """Give the process what it has not started, but for what a job server has again: its connection is lost."""
+        for held in waiting:
+            if not held.returned and held.can_answer:
+                self._give(held)
 
     # -- what to do next ---------------------------------------------------------------------------------------------
 
-    def _may_grab(self, link: Link) -> bool:
-        """Whether this slot has room for one more job now."""
-        if self.draining or self._retiring or not self._ready or not link.is_up:
-            return False
-        for each in self._links:
-            if each.is_grabbing:
-                return False
-        if self.running is None:
-            return True
-        return self.ahead is None and self._is_short()
-
-    def _is_short(self) -> bool:
-        """Whether one more job may be held ahead: the recent ones were short, and what comes can be handed back."""
-        if not self._yard.options.lookahead or len(self._recent) < _REMEMBERED or max(self._recent) > SHORT:
-            return False
-        if self._job_limit is not None and self._jobs_of_process + 1 >= self._job_limit:
-            return False
-        running = self.running
-        return running is not None and can_be_handed_back(running.job.payload)
+    def _room(self) -> int:
+        """How many jobs may be grabbed now."""
+        if self._retiring or self._fenced_at or not self._ready:
+            return 0
+        most = self._pace.hold if self._yard.options.lookahead else 1
+        if self._job_limit is not None:
+            most = min(most, self._job_limit - self._jobs_of_process)
+        return most - len(self.held) - sum([link.grabs for link in self._links])
 
     def _pump(self) -> None:
         """Grab where there is room and may be work; else sleep; where draining, end when nothing is left."""
         if self.draining:
             self._drain()
             return
-        if self._retiring and self.running is None and self.ahead is None:
+        if self._retiring and not self.held:
             self._retire()
             return
-        if self.ahead is not None and len(self._links) == 1:
-            return  # it is full, and its one link asks again with the next answer
+        if len(self.held) > UNREAD and self._stream is not None:
+            self._stream.pause()
+        room = self._room()
+        if room <= 0 and self.held and len(self._links) == 1:
+            return  # its one link asks again with the next answer
         links = [link for link in self._links if link.is_up]
-        for place in range(len(links)):
+        for place in range(len(links) if room > 0 else 0):
             link = links[(self._turn + place) % len(links)]
-            if link.has_work and self._may_grab(link):
+            if link.has_work:
                 self._turn += 1
-                link.grab()
+                link.grab(room)
                 break
+        busy = {held.link for held in self.held}
         for link in links:
-            resting = not (link.has_work or link.is_asleep or link.is_grabbing)
             # A link whose own job runs asks again with its answer, and needs no waking.
-            if resting and (self.running is None or self.running.link is not link):
+            if not (link.has_work or link.is_asleep or link.grabs or link in busy):
                 link.sleep(time.monotonic())
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing runs and every job server that answers has said that it has nothing."""
         links = [link for link in self._links if link.is_up]
-        quiet = not any(link.has_work or link.is_grabbing or link.awaits for link in links)
-        return bool(links) and quiet and self._ready and self.running is None and self.ahead is None
+        quiet = not any(link.has_work or link.grabs or link.awaits for link in links)
+        return bool(links) and quiet and self._ready and not self.held and not self._again
 
     def describe(self, now: float) -> dict[str, Any]:
         """What `gearwsgi status` shows of it."""
@@ -423,8 +427,7 @@ class Slot:
     def drain(self) -> None:
         """Grab no more, finish what runs, hand back what waits, then end."""
         self.draining = True
-        if self.ahead is not None and not self.ahead.claimed and can_be_handed_back(self.ahead.job.payload):
-            self._take_back(self.ahead)
+        self._fence()
         self._pump()
 
     def _drain(self) -> None:
@@ -481,21 +484,38 @@ class Slot:
             return settings.job_timeout
 
     def _watch_ahead(self, now: float) -> None:
-        held = self.ahead
-        if held is None or held.returned or self._claim is None or not self._ready:
+        """Hand back what lies behind a job that takes long."""
+        running = self.running
+        if running is None or self._claim is None or not self._ready:
             return
-        if not held.claimed:
-            if now - held.since > AHEAD_MAX and can_be_handed_back(held.job.payload):
-                self._take_back(held)
-        elif now > held.claimed and self.running is not None and self._claim.is_at(self.running.sequence):
-            # Claimed a turn ago and not started: the process will skip it.
+        if not self._fenced_at:
+            if len(self.held) > 1 and now - self.held[1].since > AHEAD_MAX:
+                self._fence()
+        elif now > self._fenced_at and self._claim.is_at(running.sequence):
+            # Fenced a turn ago and not started: the process will skip them.
+            for held in itertools.islice(self.held, 1, None):
+                self._hand_back(held)
+            for held in self._again:
+                self._hand_back(held)
+
+    def _hand_back(self, held: Held) -> None:
+        if not held.returned and can_be_handed_back(held.job.payload):
             held.returned = not held.can_answer or self._yard.settler.hand_back(held)
 
-    def _take_back(self, held: Held) -> None:
-        """Claim a job that lies ahead; whether that was in time shows at the next tick."""
-        if self._claim is not None:
-            held.claimed = time.monotonic()
-            self._claim.take(held.sequence)
+    def _fence(self) -> None:
+        """Have the process start nothing after the job that runs; whether that was in time shows at the next tick."""
+        if len(self.held) > 1 and self._claim is not None and self._ready and not self._fenced_at:
+            self._fenced_at = time.monotonic()
+            self._claim.fence(self.held[0].sequence)
+
+    def _lift_fence(self) -> None:
+        """The process is behind it, and has nothing. It may have what was not handed back."""
+        assert self._claim is not None
+        self._fenced_at = 0.0
+        self._claim.fence(0)
+        again, self._again = self._again, []
+        if not self.draining:
+            self._give_all(again)
 
 
 def resident(pid: int) -> str:

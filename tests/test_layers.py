@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "gearwsgi"
 LAYERS: list[set[str]] = [
     {"errors"},
     {"services", "message", "bodies", "signature", "policy", "payload", "settings", "redact", "log"},
-    {"connection", "channel", "replay", "spool"},
+    {"connection", "channel", "loop", "pace", "replay", "spool"},
     {
         "client", "link", "outbox", "dead", "settle", "child", "worker", "status", "embedded", "server", "inhand",
     },

@@ -1,0 +1,40 @@
+"""How many jobs a slot holds at a time: one, or while they are short so many that its process never waits. Pure."""
+
+from collections import deque
+
+SHORT = 0.020
+"""Seconds that jobs take at most for others to be held ahead."""
+AHEAD = 0.0025
+"""Seconds of work that is held ahead where jobs are shorter still: more than the loop's pause and a round trip."""
+MAX_AHEAD = 64
+_REMEMBERED = 16
+
+
+class Pace:
+    """What the last jobs took, and how many may be held therefore.
+
+    Attributes:
+        hold: how many jobs to hold.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=_REMEMBERED)
+        self._window = 0
+        self.hold = 1
+
+    def count(self, seconds: float) -> None:
+        """A job has ended; infinite for one after which none should be held ahead for a while."""
+        self._recent.append(seconds)
+
+    def advance(self) -> None:
+        """A batch of answers is counted: hold twice as many ahead as before, until that is enough."""
+        if len(self._recent) < _REMEMBERED or max(self._recent) > SHORT:
+            self._window, self.hold = 0, 1
+            return
+        self._window = min(2 * self._window, MAX_AHEAD) or 1
+        took = sum(self._recent) / _REMEMBERED
+        self.hold = 1 + max(1, min(self._window, int(AHEAD / took) if took else MAX_AHEAD))
+
+    def ran_dry(self) -> None:
+        """The job server had nothing more: the few that come next may be for others."""
+        self._window, self.hold = 0, min(self.hold, 2)
