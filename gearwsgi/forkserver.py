@@ -204,6 +204,7 @@ def serve(control: socket.socket, options: dict[str, Any]) -> NoReturn:
     """Be the fork server in this process."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, _nothing)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     sys.argv[1:] = []
     status = ForkServer(control, options).run()
     os._exit(status)

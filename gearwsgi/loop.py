@@ -1,4 +1,4 @@
-"""The supervisor's loop: who waits for what, and streams that gather what they write and may be left unread for a moment."""
+"""The supervisor's loop: who waits for what; streams that gather what they write, and may be left unread a while."""
 
 import selectors
 import socket

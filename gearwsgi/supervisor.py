@@ -1,28 +1,25 @@
 """The supervisor: owns the connections to the job servers, the processes and the signals; imports no application code.
 
-One loop: what sockets bring, what signals ask, and a few times a second what time brings. A generation is one fork
-server with the slots whose processes come from it; HUP starts the next one and drains the last.
+One loop: what sockets bring, what signals ask, and a few times a second what time brings. HUP starts the next
+generation and drains the last.
 """
 
-import json
 import os
 import random
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
-from . import forkserver, log, status
+from . import log, status
 from .client import Client
+from .command import Command
 from .embedded import EmbeddedProcess
 from .errors import ConfigError, SpoolError
+from .generation import ForkServerProcess, Generation
 from .link import Connector, Link
 from .loop import Loop, Stream
 from .message import MAX_HEAD, MAX_OWN
@@ -30,7 +27,7 @@ from .outbox import Outbox, Relay
 from .settings import Settings, from_json
 from .settle import Settler
 from .spool import make_private_folder
-from .worker import Options, Slot
+from .worker import Slot
 
 TICK = 0.2
 """Seconds between two looks at what time brings."""
@@ -44,151 +41,20 @@ EXIT_APP = 4
 """Exit code where the application can't be loaded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What `gearwsgi worker` was asked for.
-
-    Attributes:
-        app: `module:name`.
-        workers: how many slots; with reserved queues at least their sum.
-        queues: (queue, workers reserved for it or 0) in order; empty: the middleware's queue.
-        timeout: overrides the middleware's `job_timeout` where it is given.
-        preload: whether the fork server loads the application, and not each worker.
-        burst: whether to end when the queues are empty.
-        reload: whether a change of a Python file below the current folder is a HUP.
-        options: what the slots need to know.
-    """
-
-    app: str
-    workers: int = 1
-    queues: Sequence[tuple[str, int]] = ()
-    timeout: float | None = None
-    preload: bool = True
-    burst: bool = False
-    reload: bool = False
-    options: Options = field(default_factory=Options)
-
-
-class _Forked:
-    """A fork server that was forked, with what is needed of Popen."""
-
-    def __init__(self, control: socket.socket, options: dict[str, Any], close: Sequence[Callable[[], None]]) -> None:
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                signal.set_wakeup_fd(-1)
-                for each in close:
-                    each()
-                null = os.open(os.devnull, os.O_RDONLY)
-                os.dup2(null, 0)
-                os.close(null)
-                forkserver.serve(control, options)
-            finally:
-                os._exit(1)
-
-    def kill(self) -> None:
-        if self.returncode is None:
-            os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self, timeout: float | None = None) -> int:
-        end = None if timeout is None else time.monotonic() + timeout
-        while self.returncode is None:
-            pid, status = os.waitpid(self.pid, 0 if end is None else os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-            elif end is not None and time.monotonic() > end:
-                raise subprocess.TimeoutExpired("fork server", timeout or 0)
-            else:
-                time.sleep(0.01)
-        return self.returncode
-
-
-class Generation:
-    """One fork server, and the slots of its processes.
-
-    Args:
-        command: what to load.
-        loop: the supervisor's.
-        on_message: called with what the fork server says; None when it is gone.
-    """
-
-    def __init__(
-        self,
-        command: Command,
-        loop: Loop,
-        on_message: Callable[["Generation", dict[str, Any] | None], None],
-    ) -> None:
-        self.slots: list[Slot] = []
-        self.owners: dict[int, Slot] = {}
-        self.forking: deque[Slot] = deque()
-        self.settler: Settler | None = None
-        self.retired = False
-        self.gone = False
-        self.started = time.monotonic()
-        ours, theirs = socket.socketpair()
-        options = {
-            "app": command.app,
-            "preload": command.preload,
-            "timeout": command.timeout,
-            "max_rss": command.options.max_rss,
-            "verbose": command.options.verbose,
-        }
-        if threading.active_count() == 1:
-            # The first one is forked: it starts with all that is imported here, in time and in memory. Later there
-            # are threads, and none is forked from.
-            self.process: subprocess.Popen[bytes] | _Forked = _Forked(theirs, options, (ours.close, loop.close))
-        else:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gearwsgi.forkserver", str(theirs.fileno()), json.dumps(options)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
-        theirs.close()
-        self._socket = ours
-        self._on_message = on_message
-        self._lines = b""
-        self._stream = Stream(ours, loop, self._on_data, self._on_close)
-
-    def fork(self, slot: Slot, pipe: socket.socket, memory: IO[bytes]) -> bool:
-        """Ask for a process; whether the fork server was there to be asked."""
-        if self.gone:
-            return False
-        try:
-            socket.send_fds(self._socket, [b"F"], [pipe.fileno(), memory.fileno()])
-        except OSError as error:
-            log.note(f"the fork server can't be asked for a process: {error}")
-            return False
-        self.forking.append(slot)
-        return True
-
-    def close(self) -> None:
-        """Let the fork server end; its processes end with it."""
-        self._stream.close()
-        self.gone = True
-
-    def _on_data(self, data: bytes) -> None:
-        *lines, self._lines = (self._lines + data).split(b"\n")
-        for line in lines:
-            self._on_message(self, json.loads(line))
-
-    def _on_close(self, reason: str) -> None:
-        self.gone = True
-        self._on_message(self, None)
-
-
 class Supervisor:
     """See the module. `run` is all there is to call.
 
     Args:
         command: what to run.
+        first: a fork server that loads it already.
     """
 
     settings: Settings
     settler: Settler
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, first: ForkServerProcess | None = None) -> None:
         self._command = command
+        self._first = first
         self.options = command.options
         self._loop = Loop()
         self._signals: deque[int] = deque()
@@ -243,7 +109,7 @@ class Supervisor:
             if generation.settler is not None:
                 generation.settler.tick()
             self._tend(generation)
-        if self._loading is not None and now - self._loading.started > LOAD_TIMEOUT:
+        if self._loading is not None and now - self._loading.process.started > LOAD_TIMEOUT:
             self._loading.process.kill()
         if self._current is not None:
             self._tend_embedded()
@@ -290,6 +156,7 @@ class Supervisor:
             signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD
         ):  # fmt: skip
             signal.signal(number, self._note_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the command line had it wait for us
 
     def _note_signal(self, number: int, stack: FrameType | None) -> None:
         if number != signal.SIGCHLD:  # which only wakes the loop
@@ -337,7 +204,10 @@ class Supervisor:
         """Start a fork server; what it says decides what comes of it."""
         if self._loading is not None:
             self._discard(self._loading)
-        self._loading = Generation(self._command, self._loop, self._on_forkserver)
+        process, self._first = self._first, None
+        if process is None:
+            process = ForkServerProcess(self._command, (self._loop.close,))
+        self._loading = Generation(process, self._loop, self._on_forkserver)
         self._generations.append(self._loading)
 
     def _on_forkserver(self, generation: Generation, message: dict[str, Any] | None) -> None:
@@ -442,11 +312,7 @@ class Supervisor:
             self._generations.remove(generation)
         if generation is self._loading:
             generation.process.kill()
-        try:
-            generation.process.wait(5)
-        except subprocess.TimeoutExpired:
-            generation.process.kill()
-            generation.process.wait()
+        generation.process.end()
 
     # -- slots -------------------------------------------------------------------------------------------------------
 
@@ -560,8 +426,3 @@ class _SlotYard:
         """--max-jobs with a jitter of a tenth, so that not all processes are replaced at once."""
         limit = self.options.max_jobs
         return None if limit is None else max(1, limit - random.randint(0, limit // 10))
-
-
-def run(command: Command) -> int:
-    """Run a supervisor in the foreground; its exit code."""
-    return Supervisor(command).run()

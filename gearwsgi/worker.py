@@ -14,12 +14,12 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
 from . import channel, log
 from . import connection as gearman
 from .child import read_outcome
+from .command import Options
 from .errors import BadMessage, ProtocolError
 from .link import Link
 from .loop import Stream
@@ -45,17 +45,6 @@ RESPAWN_MAX = 10.0
 """Seconds between two starts of a process that dies while it starts, at most."""
 
 _REPLY = re.compile(rb"\r\nX[-_]Gearman[-_]Reply[ \t]*:", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the worker's command line says."""
-
-    graceful_timeout: float = 30.0
-    max_jobs: int | None = None
-    max_rss: float | None = None
-    lookahead: bool = True
-    verbose: bool = True
 
 
 class Yard(Protocol):
@@ -174,8 +163,9 @@ class Slot:
         if held is not None and claim is not None and not claim.is_at(self._answered):
             # Anything else that it had was not started, and goes to the next process as it is.
             self.held.popleft()
-            log.write(held.handle, f"worker process {pid} {reason}")
-            self._yard.settler.settle(held, Outcome("timeout" if self._timed_out else "lost", reason))
+            if not held.returned:  # else it died between looking at the job and at the fence
+                log.write(held.handle, f"worker process {pid} {reason}")
+                self._yard.settler.settle(held, Outcome("timeout" if self._timed_out else "lost", reason))
         self._timed_out = False
         if claim is not None:
             claim.close()

@@ -26,6 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from gearwsgi import channel, link, log, loop, pace, worker
 from gearwsgi import connection as gearman
 from gearwsgi.child import Child
+from gearwsgi.command import Options
 from gearwsgi.link import Link
 from gearwsgi.message import Message
 from gearwsgi.pace import MAX_AHEAD, SHORT, Pace
@@ -33,7 +34,7 @@ from gearwsgi.payload import Grabbed
 from gearwsgi.policy import Outcome
 from gearwsgi.settings import Address, parse_address, read_settings
 from gearwsgi.settle import Settler
-from gearwsgi.worker import Options, Slot
+from gearwsgi.worker import Slot
 
 from .support import Bench, until
 

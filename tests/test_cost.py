@@ -24,13 +24,14 @@ import pytest
 
 from gearwsgi import GearmanMiddleware, channel, log
 from gearwsgi.child import Child
+from gearwsgi.command import Command, Options
 from gearwsgi.link import Connector, Link
 from gearwsgi.message import Message
 from gearwsgi.payload import Grabbed
 from gearwsgi.settings import Settings
 from gearwsgi.settle import Settler
-from gearwsgi.supervisor import Command, Supervisor
-from gearwsgi.worker import Options, Slot
+from gearwsgi.supervisor import Supervisor
+from gearwsgi.worker import Slot
 
 N = 50
 HEADER = struct.Struct("!4sII")

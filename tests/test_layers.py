@@ -12,13 +12,14 @@ PACKAGE = Path(__file__).parent.parent / "gearwsgi"
 
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"services", "message", "bodies", "signature", "policy", "payload", "settings", "redact", "log"},
+    {"services", "message", "bodies", "signature", "policy", "payload", "settings", "redact", "log", "command"},
     {"connection", "channel", "loop", "pace", "replay", "spool"},
     {
         "client", "link", "outbox", "dead", "settle", "child", "worker", "status", "embedded", "server", "inhand",
     },
     {
-        "tasks", "middleware", "loading", "forkserver", "supervisor", "testing", "memory", "overlay", "live",
+        "tasks", "middleware", "loading", "forkserver", "generation", "supervisor", "testing", "memory", "overlay",
+        "live",
     },
     {"cli", "contrib", "pytest_plugin", "__main__"},
 ]  # fmt: skip

@@ -37,8 +37,8 @@ class _Lazy(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         if cmd_name == "worker":
-            # HUP asks for new code, and none is loaded yet: until the supervisor listens, it must not end us.
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            # HUP asks for new code: it waits until the supervisor listens, and must not end us before.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         module, name = _COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), name)
         return command

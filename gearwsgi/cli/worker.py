@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
+from ..command import Command, Options
 from ..errors import InvalidTask
+from ..generation import ForkServerProcess
 from ..settings import check_queue
-from ..supervisor import Command, run
-from ..worker import Options
 
 
 def _read_queues(context: click.Context, parameter: click.Parameter, value: str | None) -> list[tuple[str, int]]:
@@ -68,7 +68,7 @@ class Seconds(click.FloatRange):
     "--max-rss", type=click.FloatRange(1), metavar="MB", help="Replace a worker process that has grown over this."
 )
 @click.option("--preload/--no-preload", default=True, help="Load the application once, before the workers are forked.")
-@click.option("--lookahead/--no-lookahead", default=True, help="Hold one job ahead while jobs are short.")
+@click.option("--lookahead/--no-lookahead", default=True, help="Hold jobs ahead while they are short.")
 @click.option("--reload", is_flag=True, help="Reload when a Python file changes (development).")
 @click.option("--burst", is_flag=True, help="End when the queues are empty.")
 @click.option(
@@ -104,15 +104,18 @@ def worker(
         lookahead=lookahead,
         verbose=log_level == "info",
     )
-    return run(
-        Command(
-            app=app,
-            workers=workers or os.cpu_count() or 1,
-            queues=queues,
-            timeout=timeout,
-            preload=preload,
-            burst=burst,
-            reload=reload,
-            options=options,
-        )
+    command = Command(
+        app=app,
+        workers=workers or os.cpu_count() or 1,
+        queues=queues,
+        timeout=timeout,
+        preload=preload,
+        burst=burst,
+        reload=reload,
+        options=options,
     )
+    first = ForkServerProcess(command)
+    # While that loads the application, what only the supervisor needs is loaded here.
+    from ..supervisor import Supervisor
+
+    return Supervisor(command, first).run()
