@@ -66,10 +66,9 @@ class ForkServer:
 
     def _load_or_probe(self) -> bool:
         if self._options["preload"]:
-            # Collections before the freeze would leave holes that workers fill by copying pages.
+            # A collection, also right before the freeze, would leave holes that workers fill by copying pages.
             gc.disable()
             loaded = self._load()
-            gc.collect()
             gc.freeze()
             if loaded and threading.active_count() > 1:
                 log.note(

@@ -133,31 +133,38 @@ class GearmanMiddleware:
         if self._short_key:
             environ[SHORT_KEY] = gearman
         gearman.deferred = []
-        finishers = getattr(job, "_finishers", None)
-        if finishers is not None:  # a replay sees to its response's end itself
-            finishers.append(gearman.finish)
-            return self.app(environ, start_response)
-        status = 0
+        if job is not None:
+            finishers = getattr(job, "_finishers", None)
+            if finishers is not None:  # a replay sees to its response's end itself
+                finishers.append(gearman.finish)
+                return self.app(environ, start_response)
+        status = ""
 
         def start(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             nonlocal status
-            status = int(line[:3])
+            status = line
             return start_response(line, headers, exc_info) if exc_info else start_response(line, headers)
 
         try:
             body = self.app(environ, start)
         except BaseException:
-            gearman.finish(False, status)
+            gearman.finish(False, _code(status))
             raise
         if not gearman.deferred and type(body) in _FINISHED:
             gearman.deferred = None  # the application has done what it does: nothing can come after
             return body
-        return _Body(body, gearman, lambda: status)
+        return _Body(body, gearman, lambda: _code(status))
 
 
 _NOT_SETTINGS = frozenset({"self", "app", "short_key", "unknown", "__class__"})
 _FINISHED = (list, tuple)
 _MAX_OBJECTS = 5000
+
+
+def _code(status: str) -> int:
+    """The number of a status line; 0 where there is none."""
+    number = status[:3]
+    return int(number) if number.isdecimal() else 0
 
 
 class _Body:
