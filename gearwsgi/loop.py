@@ -31,7 +31,8 @@ class Loop:
 
     def turn(self, until: float) -> None:
         """Send what was written, wait for something to happen until `until` (of `time.monotonic`), and say it."""
-        self.flush()
+        if self._written:
+            self.flush()
         paused = self._paused
         if paused and paused[0][0] < until:
             until = paused[0][0]
@@ -100,7 +101,8 @@ class Stream:
         waiting.clear()
         if sent < len(data):
             waiting.append(memoryview(data)[sent:])
-        self._attend()
+        if waiting or self._mask & selectors.EVENT_WRITE:
+            self._attend()
 
     def receive(self) -> None:
         """Take what is there, without waiting."""
@@ -120,7 +122,8 @@ class Stream:
             except ProtocolError as error:
                 self._fail(str(error))
                 return
-            self._loop.flush()
+            if self._loop._written:
+                self._loop.flush()
             if len(data) < READ_SIZE and not isinstance(self._socket, ssl.SSLSocket):
                 return
 

@@ -354,15 +354,6 @@ class Slot:
 
     # -- what to do next ---------------------------------------------------------------------------------------------
 
-    def _room(self) -> int:
-        """How many jobs may be grabbed now."""
-        if self._retiring or self._fenced_at or not self._ready:
-            return 0
-        most = self._pace.hold if self._yard.options.lookahead else 1
-        if self._job_limit is not None:
-            most = min(most, self._job_limit - self._jobs_of_process)
-        return most - len(self.held) - sum([link.grabs for link in self._links])
-
     def _pump(self) -> None:
         """Grab where there is room and may be work; else sleep; where draining, end when nothing is left."""
         if self.draining:
@@ -371,22 +362,29 @@ class Slot:
         if self._retiring and not self.held:
             self._retire()
             return
-        if len(self.held) > UNREAD and self._stream is not None:
+        held, links = self.held, self._links
+        if len(held) > UNREAD and self._stream is not None:
             self._stream.pause()
-        room = self._room()
-        if room <= 0 and self.held and len(self._links) == 1:
+        room = 0
+        if self._ready and not (self._retiring or self._fenced_at):
+            room = self._pace.hold if self._yard.options.lookahead else 1
+            if self._job_limit is not None:
+                room = min(room, self._job_limit - self._jobs_of_process)
+            room -= len(held)
+            for link in links:
+                room -= link.grabs
+        if room <= 0 and held and len(links) == 1:
             return  # its one link asks again with the next answer
-        links = [link for link in self._links if link.is_up]
         for place in range(len(links) if room > 0 else 0):
             link = links[(self._turn + place) % len(links)]
-            if link.has_work:
+            if link.is_up and link.has_work:
                 self._turn += 1
                 link.grab(room)
                 break
-        busy = {held.link for held in self.held}
         for link in links:
             # A link whose own job runs asks again with its answer, and needs no waking.
-            if not (link.has_work or link.is_asleep or link.grabs or link in busy):
+            rests = link.is_up and not (link.has_work or link.is_asleep or link.grabs)
+            if rests and not any(each.link is link for each in held):
                 link.sleep(time.monotonic())
 
     @property
