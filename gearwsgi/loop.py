@@ -96,6 +96,8 @@ class Stream:
         except _NOT_NOW:
             sent = 0
         except OSError as error:
+            waiting.clear()
+            self.receive()  # what the other side said before its end counts
             self._fail(str(error))
             return
         waiting.clear()
@@ -171,5 +173,6 @@ class Stream:
             self.receive()
 
     def _fail(self, reason: str) -> None:
-        self.close()
-        self._on_close(reason)
+        if not self.closed:
+            self.close()
+            self._on_close(reason)

@@ -204,8 +204,6 @@ class Slot:
         self._stream = None
         self._ready = False
         self._pipe_lost_at = time.monotonic()
-        if reason != "closed by the other side" and "reset" not in reason.lower():
-            self._pipe_trouble = f"killed: {reason}"
         self.kill()
 
     def kill(self) -> None:
@@ -224,6 +222,13 @@ class Slot:
     # -- what the process says ---------------------------------------------------------------------------------------
 
     def _on_pipe(self, data: bytes) -> None:
+        try:
+            self._on_frames(data)
+        except ProtocolError as error:
+            self._pipe_trouble = f"killed: {error}"
+            raise
+
+    def _on_frames(self, data: bytes) -> None:
         answered = False
         for kind, sequence, payload in self._frames.feed(data):
             if kind in (channel.DONE, channel.FAILED, channel.SKIPPED):

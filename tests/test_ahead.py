@@ -254,6 +254,7 @@ class Ahead(RuleBasedStateMachine):
         self.yard = Yard(self.folder, self.server, max_jobs=self.max_jobs)
         self.slot = Slot(self.yard, 1, ["job"])
         self.count = self.pid = 0
+        self.exits: list[int] = []
         self.runs: Counter[int] = Counter()
         self.allowed: Counter[int] = Counter()
         self.slot.start()
@@ -267,16 +268,21 @@ class Ahead(RuleBasedStateMachine):
         self.slot.on_forked(self.pid)
 
     def exit(self, status: int) -> None:
-        """What the fork server says once a process has ended."""
+        """The process ends; the fork server says so when it is asked next."""
         process, self.yard.process = self.yard.process, None
         assert process is not None
         process.close()
-        self.slot.on_exit(self.pid, status)
-        self.settle()
+        self.exits.append(status)
+
+    @rule()
+    def reap(self) -> None:
+        if self.exits:
+            self.slot.on_exit(self.pid, self.exits.pop())
+            self.settle()
 
     def settle(self) -> None:
         """Start what is to be started."""
-        if self.yard.process is None and not self.yard.closed:
+        if self.yard.process is None and not self.exits and not self.yard.closed:
             self.slot.tick(time.monotonic())
         if self.yard.process is not None and not self.slot.pid:
             self.start_process()
@@ -337,6 +343,7 @@ class Ahead(RuleBasedStateMachine):
         for _ in range(times):
             self.serve()
             self.turn()
+            self.reap()
             self.step(2)
             self.finish("done")
 
