@@ -1,10 +1,12 @@
 """The pipe between the supervisor and a worker process: frames, and the claim on the jobs that are held ahead.
 
 A frame is `magic, kind, sequence, length` and its payload. The worker's side is untrusted: an application may do
-anything to the descriptor, so bytes that are no frame end the worker and never confuse the supervisor.
+anything to the descriptor. Bytes that are no frame are told and skipped: they end the worker, and what it answered
+after them still counts.
 """
 
 import mmap
+import os
 import struct
 import tempfile
 from collections.abc import Iterator
@@ -27,9 +29,15 @@ TRANSLATED = 7
 """A plain call as the HTTP message that it stands for, sent before it is run: only the worker has the resolver."""
 RETIRING = 8
 """The worker wants to be replaced: it has grown over --max-rss."""
+# From neither.
+RUBBISH = 0
+"""Somebody else has written to the pipe."""
 
-_MAGIC = 0x6757
-_HEADER = struct.Struct("!HBBI")
+_MAGIC = b"\xfegw\xff"
+"""No text in any Unicode encoding has it."""
+_HEADER = struct.Struct("!4sBBI")
+_HEADER_SIZE = _HEADER.size
+_KINDS = range(JOB, RETIRING + 1)
 _JOB = struct.Struct("!HHH")
 _PROGRESS = struct.Struct("!QQ")
 MAX_FRAME = 1 << 30
@@ -77,27 +85,31 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._in_rubbish = False
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """The frames that `data` completes: (kind, sequence, payload).
-
-        Raises:
-            ProtocolError: the bytes are no frame.
-        """
+        """The frames that `data` completes: (kind, sequence, payload). What is none, up to the next, is one RUBBISH."""
         buffer: bytes | bytearray = data
         if self._buffer:
             self._buffer += data
             buffer = self._buffer
         start, size = 0, len(buffer)
-        while size - start >= 8:
+        while size - start >= _HEADER_SIZE:
             magic, kind, sequence, length = _HEADER.unpack_from(buffer, start)
-            if magic != _MAGIC or length > MAX_FRAME:
-                raise ProtocolError("bytes on the pipe that are no frame: has the application written there?")
-            end = start + 8 + length
+            if magic != _MAGIC or kind not in _KINDS or length > MAX_FRAME:
+                start = buffer.find(_MAGIC, start + 1)
+                if start < 0:
+                    start = size - len(_MAGIC) + 1  # where its first bytes may be
+                if not self._in_rubbish:
+                    self._in_rubbish = True
+                    yield RUBBISH, 0, b""
+                continue
+            end = start + _HEADER_SIZE + length
             if size < end:
                 break
-            payload = bytes(buffer[start + 8 : end])
+            payload = bytes(buffer[start + _HEADER_SIZE : end])
             start = end
+            self._in_rubbish = False
             yield kind, sequence, payload
         if buffer is self._buffer:
             del self._buffer[:start]
@@ -106,12 +118,12 @@ class FrameReader:
 
 
 class Claim:
-    """Who has the jobs that lie ahead in a worker's pipe: two bytes of memory that both processes see.
+    """Who has the jobs that lie ahead in a worker's pipe: a byte for each side in memory that both processes see.
 
     The worker marks a job as started and then looks for a fence. The supervisor puts the fence behind the job that
     runs, and looks a turn of its loop later, which is milliseconds, whether another was started. So whichever order
     the processors show the two bytes in, never do both have a job: where the supervisor finds none started, the worker
-    will find the fence.
+    will find the fence. A third byte is the complement of the worker's: an application may write rubbish here.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -122,6 +134,7 @@ class Claim:
         """A nameless file that both processes map."""
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - its user closes it
         file.truncate(mmap.PAGESIZE)
+        os.pwrite(file.fileno(), bytes([0, 0, 255]), 0)
         return file  # type: ignore[return-value]
 
     def fence(self, sequence: int) -> None:
@@ -131,14 +144,16 @@ class Claim:
     def start(self, sequence: int) -> bool:
         """The worker's start; whether it may go on."""
         self._bytes[1] = sequence
+        self._bytes[2] = 255 - sequence
         return self._bytes[0] in (0, sequence)
 
-    def is_at(self, sequence: int) -> bool:
-        """Whether the last job that the worker has started is this one; 0: none yet.
+    def started(self) -> int | None:
+        """The last job that the worker has started; 0: none yet; None: there is rubbish instead.
 
-        Ask for the job before: an application may write rubbish here, and that must not look like "not started".
+        Ask whether it is the job before: rubbish must not look like "not started".
         """
-        return self._bytes[1] == sequence
+        sequence = self._bytes[1]
+        return sequence if self._bytes[2] == 255 - sequence else None
 
     def close(self) -> None:
         """Let go of the memory."""

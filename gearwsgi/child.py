@@ -77,15 +77,20 @@ class Child:
         self._late = False
 
     def run(self) -> None:
-        """Work until the supervisor closes the pipe."""
+        """Work until the supervisor closes the pipe.
+
+        Raises:
+            ProtocolError: what comes from there is no job.
+        """
         signal.signal(signal.SIGALRM, self._on_alarm)
         notice_exceptions()
         reader = channel.FrameReader()
         self._send(channel.frame(channel.READY, 0))
         while data := self._pipe.recv(READ_SIZE):
             for kind, sequence, payload in reader.feed(data):
-                if kind == channel.JOB:
-                    self._take(sequence, channel.read_job(payload))
+                if kind != channel.JOB:
+                    raise ProtocolError("bytes from the supervisor are missing: has the application read them?")
+                self._take(sequence, channel.read_job(payload))
 
     def _send(self, frame: bytes) -> None:
         """Write a frame whole: a thread of the handler's may report progress at the same time."""
@@ -100,7 +105,7 @@ class Child:
         if os.getpid() != self._pid:
             # The application forked and the copy came back here: the job is its parent's.
             os._exit(0)
-        if not self._claim.is_at(sequence):
+        if self._claim.started() != sequence:
             # It wrote where it has nothing to write, and most likely to the pipe too: what lies ahead must not suffer.
             log.write(grabbed.handle_name, "the application has written to file descriptors that are not its own")
             os._exit(os.EX_SOFTWARE)

@@ -103,6 +103,8 @@ class Slot:
         self._spawn_at = 0.0
         self._pipe_lost_at = 0.0
         self._pipe_trouble = ""
+        self._culprit: Held | None = None
+        """The job that wrote to the pipe."""
         self._timed_out = False
 
     @property
@@ -138,6 +140,7 @@ class Slot:
         self._job_limit = self._yard.job_limit()
         self._spawn_at = self._pipe_lost_at = 0.0
         self._pipe_trouble = ""
+        self._culprit = None
         self.pid = 0
 
     def on_forked(self, pid: int) -> None:
@@ -160,7 +163,7 @@ class Slot:
         now = time.monotonic()
         reason = self._why(status, now)
         held = self.running
-        if held is not None and claim is not None and not claim.is_at(self._answered):
+        if held is not None and claim is not None and claim.started() != self._answered:
             # Anything else that it had was not started, and goes to the next process as it is.
             self.held.popleft()
             if not held.returned:  # else it died between looking at the job and at the fence
@@ -222,34 +225,41 @@ class Slot:
     # -- what the process says ---------------------------------------------------------------------------------------
 
     def _on_pipe(self, data: bytes) -> None:
-        try:
-            self._on_frames(data)
-        except ProtocolError as error:
-            self._pipe_trouble = f"killed: {error}"
-            raise
-
-    def _on_frames(self, data: bytes) -> None:
         answered = False
         for kind, sequence, payload in self._frames.feed(data):
-            if kind in (channel.DONE, channel.FAILED, channel.SKIPPED):
-                self._on_answer(kind, sequence, payload)
+            try:
+                if kind in (channel.DONE, channel.FAILED, channel.SKIPPED):
+                    self._on_answer(kind, sequence, payload)
+                    answered = True
+                elif kind == channel.READY:
+                    self._on_ready()
+                elif kind == channel.PROGRESS:
+                    self._on_progress(sequence, payload)
+                elif kind == channel.TRANSLATED:
+                    held = self._expect(sequence)
+                    held.job, held.trusted = held.job._replace(payload=payload), True
+                elif kind == channel.RETIRING:
+                    self._retiring = True
+                else:
+                    raise ProtocolError("bytes that are no frame")
+            except ProtocolError as error:
+                self._on_rubbish(error)
                 answered = True
-            elif kind == channel.READY:
-                self._on_ready()
-            elif kind == channel.PROGRESS:
-                self._on_progress(sequence, payload)
-            elif kind == channel.TRANSLATED:
-                held = self._expect(sequence)
-                held.job, held.trusted = held.job._replace(payload=payload), True
-            elif kind == channel.RETIRING:
-                self._retiring = True
-            else:
-                raise ProtocolError(f"a frame of kind {kind} from a worker process")
             if self._stream is None:
                 return
         if answered:
             self._pace.advance()
             self._pump()
+
+    def _on_rubbish(self, error: ProtocolError) -> None:
+        """The application wrote to the pipe: what runs is lost, and its process ends. What that did since counts."""
+        self._pipe_trouble = f"ended: the application has written to file descriptors that are not its own ({error})"
+        self._retiring = True
+        self._culprit = self.running
+        if not self._ready or self._claim is None or self._claim.started() is None:
+            self.kill()
+        else:
+            self._fence()
 
     def _on_progress(self, sequence: int, payload: bytes) -> None:
         """Pass it on; a thread that a job left behind may report long after, and harms nobody."""
@@ -260,7 +270,7 @@ class Slot:
 
     def _expect(self, sequence: int) -> Held:
         if not self.held or self.held[0].sequence != sequence:
-            raise ProtocolError("an answer for a job that does not run: has the application written to the pipe?")
+            raise ProtocolError("an answer for a job that does not run")
         return self.held[0]
 
     def _on_ready(self) -> None:
@@ -273,8 +283,15 @@ class Slot:
 
     def _on_answer(self, kind: int, sequence: int, payload: bytes) -> None:
         held = self._expect(sequence)
-        outcome = read_outcome(payload) if kind == channel.FAILED else None
+        outcome = None
+        if kind == channel.FAILED:
+            try:
+                outcome = read_outcome(payload)
+            except ProtocolError as error:
+                self._on_rubbish(error)
         now = time.monotonic()
+        if held is self._culprit:
+            outcome = Outcome("lost", self._why(None, now))
         self._answered = sequence
         self.held.popleft()
         if self.held:
@@ -484,8 +501,11 @@ class Slot:
         if not self._fenced_at:
             if len(self.held) > 1 and now - self.held[1].since > AHEAD_MAX:
                 self._fence()
-        elif now > self._fenced_at and self._claim.is_at(running.sequence):
+        elif now > self._fenced_at and self._claim.started() == running.sequence:
             # Fenced a turn ago and not started: the process will skip them.
+            if running is self._culprit:
+                self.kill()
+                return
             for held in itertools.islice(self.held, 1, None):
                 self._hand_back(held)
             for held in self._again:
@@ -497,7 +517,8 @@ class Slot:
 
     def _fence(self) -> None:
         """Have the process start nothing after the job that runs; whether that was in time shows at the next tick."""
-        if len(self.held) > 1 and self._claim is not None and self._ready and not self._fenced_at:
+        needed = len(self.held) > 1 or self._culprit is not None
+        if self.held and needed and self._claim is not None and self._ready and not self._fenced_at:
             self._fenced_at = time.monotonic()
             self._claim.fence(self.held[0].sequence)
 
@@ -506,8 +527,8 @@ class Slot:
         assert self._claim is not None
         self._fenced_at = 0.0
         self._claim.fence(0)
-        again, self._again = self._again, []
-        if not self.draining:
+        if not (self.draining or self._retiring):
+            again, self._again = self._again, []
             self._give_all(again)
 
 

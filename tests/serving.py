@@ -1,5 +1,6 @@
 """Applications served by waitress, as processes, and a client that sends just the bytes it is given."""
 
+import contextlib
 import json
 import os
 import re
@@ -99,6 +100,10 @@ class WebServer:
             response = HTTPResponse(connection, method=method)
             response.begin()
             content = response.read()
+            # The server hangs up once it is done with the application too, and not before.
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(65536):
+                    pass
         return Answer(response.status, response.reason, response.getheaders(), content)
 
     def get(self, target: str, **headers: str) -> Answer:

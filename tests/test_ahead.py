@@ -157,6 +157,7 @@ class Process:
         self._inbox: deque[tuple[int, Grabbed]] = deque()
         self.taken: tuple[int, Grabbed] | None = None
         self.running: tuple[int, Grabbed] | None = None
+        self.has_scribbled = False
         self.ended = False
         self.send(channel.frame(channel.READY, 0))
 
@@ -179,14 +180,26 @@ class Process:
         if self.taken is None:
             if self._inbox:
                 self.taken = self._inbox.popleft()
-                self._claim._bytes[1] = self.taken[0]
+                self._claim._bytes[1:3] = bytes([self.taken[0], 255 - self.taken[0]])
             return None
         (sequence, job), self.taken = self.taken, None
         if not self._claim.start(sequence):
             self.send(channel.frame(channel.SKIPPED, sequence))
             return None
-        self.running = sequence, job
+        self.running, self.has_scribbled = (sequence, job), False
         return job
+
+    def scribble(self, data: bytes, memory: bool) -> None:
+        """What an application does that writes to descriptors that are not its own."""
+        self.has_scribbled = True
+        self.send(data)
+        if memory:
+            self._claim._bytes[: len(data)] = data
+
+    def notices(self) -> bool:
+        """Whether it finds rubbish in its memory, once its job is done."""
+        assert self.running is not None
+        return self._claim.started() != self.running[0]
 
     def close(self) -> None:
         self._pipe.close()
@@ -203,6 +216,7 @@ class Yard:
         self.loop = loop.Loop()
         self.process: Process | None = None
         self.closed = False
+        self.killed = False
         self._server = server
         self._max_jobs = max_jobs
 
@@ -217,9 +231,12 @@ class Yard:
 
     def fork(self, slot: Slot, pipe: socket.socket, memory: IO[bytes]) -> bool:
         self.process = Process(pipe.dup(), memory)
+        self.killed = False
         return True
 
-    def kill(self, pid: int, number: int = 9) -> None: ...
+    def kill(self, pid: int, number: int = 9) -> None:
+        self.killed = True
+
     def link_changed(self, link: Link, reason: str) -> None: ...
 
     def slot_closed(self, slot: Slot) -> None:
@@ -230,7 +247,7 @@ class Yard:
 
 
 class Ahead(RuleBasedStateMachine):
-    """Rules move each side by a step; `runs` may not exceed what `allowed` explains."""
+    """Rules move each side by a step; `runs` may not exceed what `allowed` explains, and exceeds `spoilt`."""
 
     max_jobs: int | None = None
 
@@ -257,6 +274,7 @@ class Ahead(RuleBasedStateMachine):
         self.exits: list[int] = []
         self.runs: Counter[int] = Counter()
         self.allowed: Counter[int] = Counter()
+        self.spoilt: Counter[int] = Counter()
         self.slot.start()
         self.start_process()
         # As after a while of short jobs.
@@ -276,6 +294,8 @@ class Ahead(RuleBasedStateMachine):
 
     @rule()
     def reap(self) -> None:
+        if self.yard.killed and self.yard.process is not None:
+            self.exit(-9)
         if self.exits:
             self.slot.on_exit(self.pid, self.exits.pop())
             self.settle()
@@ -330,6 +350,9 @@ class Ahead(RuleBasedStateMachine):
         process = self.yard.process
         if process is None or process.running is None:
             return
+        if process.notices():
+            self.exit(70)
+            return
         (sequence, job), process.running = process.running, None
         if how == "done":
             process.send(channel.frame(channel.DONE, sequence, b"x"))
@@ -356,6 +379,26 @@ class Ahead(RuleBasedStateMachine):
             if held is not None:
                 self.allowed[number(held[1].payload)] += 1
         self.exit(-9)
+
+    @rule(
+        data=st.sampled_from([b"r", b"rubbish" * 100, b"\xfegw", b"\0" * 20, b"uWu"]),
+        memory=st.booleans(),
+        times=st.integers(1, 3),
+    )
+    def scribble(self, data: bytes, memory: bool, times: int) -> None:
+        """A job does, or several one after the other."""
+        for time_ in range(times):
+            if time_:
+                self.finish("done")
+                self.step(3)
+            process = self.yard.process
+            if process is None or process.running is None:
+                return
+            if not process.has_scribbled:
+                task = number(process.running[1].payload)
+                self.allowed[task] += 1
+                self.spoilt[task] += 1
+            process.scribble(data, memory)
 
     @rule()
     def lose_connection(self) -> None:
@@ -394,7 +437,7 @@ class Ahead(RuleBasedStateMachine):
                     self.work(3)
                     self.tick()
                 assert not list(self.folder.glob("dead/*.http"))
-                assert set(self.runs) == set(range(self.count))
+                assert all(self.runs[task] > self.spoilt[task] for task in range(self.count)), "taken for done"
             self.runs_are_explained()
         finally:
             for patch in self.patches:
@@ -420,6 +463,20 @@ TestAhead = Ahead.TestCase
 TestAhead.settings = _many
 TestAheadAndReplaced = AheadAndReplaced.TestCase
 TestAheadAndReplaced.settings = _many
+
+
+def test_jobs_that_write_to_the_pipe_one_after_the_other_are_all_told() -> None:
+    machine = Ahead()
+    try:
+        machine.queue(40, plain=False)
+        while len(machine.slot.held) < 4:
+            machine.work(1)
+        while machine.yard.process is not None and machine.yard.process.running is None:
+            machine.step(1)
+        machine.scribble(b"rubbish" * 100, memory=False, times=3)
+        assert machine.spoilt.total() == 3
+    finally:
+        machine.teardown()
 
 
 @pytest.mark.parametrize(

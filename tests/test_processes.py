@@ -15,7 +15,7 @@ import pytest
 
 from .support import Bench, JobServer, free_port, until
 
-POISONS = ["exit", "kill", "segfault", "sysexit", "corrupt", "closefds", "boom"]
+POISONS = ["exit", "kill", "segfault", "sysexit", "corrupt", "scribble", "closefds", "boom"]
 
 
 def _dead(site: Bench) -> list[dict]:

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import signal
+import stat
 import sys
 import time
 
@@ -108,6 +109,17 @@ def do_corrupt(environ, start_response, data):
     for fd in range(3, 64):
         try:
             os.write(fd, b"rubbish" * 100)
+        except OSError:
+            continue
+    return do_good(environ, start_response, data)
+
+
+def do_scribble(environ, start_response, data):
+    """Writes rubbish to every socket there is, and so to nothing that would tell the worker process."""
+    for fd in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.write(fd, b"rubbish" * 100)
         except OSError:
             continue
     return do_good(environ, start_response, data)

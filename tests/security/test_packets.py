@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearwsgi import connection as gearman
-from gearwsgi.channel import FrameReader, frame
+from gearwsgi.channel import DONE, RUBBISH, FrameReader, frame
 from gearwsgi.connection import PacketReader
 from gearwsgi.dead import DeadLetters
 from gearwsgi.errors import BadMessage, ProtocolError
@@ -99,11 +99,9 @@ def test_a_beginning_that_would_be_a_message_by_itself_does_not_run() -> None:
         open_payload(job, read_settings({"servers": "127.0.0.1:1"}, {}), time.time())
 
 
-def test_a_frame_of_a_length_that_no_frame_has_is_an_error_of_ours() -> None:
-    with pytest.raises(ProtocolError):
-        feed(FrameReader(), b"rubbish" * 100)
-    with pytest.raises(ProtocolError):
-        feed(FrameReader(), frame(3, 1)[:4] + b"\xff\xff\xff\xff")
+def test_a_frame_of_a_length_that_no_frame_has_is_rubbish_and_not_waited_for() -> None:
+    endless = frame(DONE, 1)[:-4] + b"\xff\xff\xff\xff"
+    assert feed(FrameReader(), endless + frame(DONE, 2)) == [(RUBBISH, 0, b""), (DONE, 2, b"")]
 
 
 @given(st.text(max_size=60) | st.from_regex(r"(Mon, )?\d{1,3} \w{3,9} \d{1,5} \d\d:\d\d(:\d\d)? ?[+-]?\w{0,6}"))
