@@ -106,13 +106,17 @@ class ForkServer:
         if not data:
             return False
         pipe, memory = descriptors
-        pid = os.fork()
-        if pid == 0:
-            self._become_worker(pipe, memory)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._say({"refused": str(error)})
+        else:
+            if pid == 0:
+                self._become_worker(pipe, memory)
+            self._children.add(pid)
+            self._say({"pid": pid})
         os.close(pipe)
         os.close(memory)
-        self._children.add(pid)
-        self._say({"pid": pid})
         return True
 
     def _become_worker(self, pipe: int, memory: int) -> NoReturn:

@@ -62,10 +62,27 @@ class ForkServerProcess:
     Args:
         command: what to load.
         close: what is this process's own, and not a copy's.
+
+    Raises:
+        OSError: no memory, or too many processes or open files.
     """
 
     def __init__(self, command: Command, close: Sequence[Callable[[], None]] = ()) -> None:
         ours, theirs = socket.socketpair()
+        try:
+            self._process = self._start(command, ours, theirs, close)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self.socket = ours
+        self.started = time.monotonic()
+
+    @staticmethod
+    def _start(
+        command: Command, ours: socket.socket, theirs: socket.socket, close: Sequence[Callable[[], None]]
+    ) -> "subprocess.Popen[bytes] | _Forked":
         options = {
             "app": command.app,
             "preload": command.preload,
@@ -76,16 +93,12 @@ class ForkServerProcess:
         if threading.active_count() == 1:
             # The first one is forked: it starts with all that is imported here, in time and in memory. Later there
             # are threads, and none is forked from.
-            self._process: subprocess.Popen[bytes] | _Forked = _Forked(theirs, options, (ours.close, *close))
-        else:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "gearwsgi.forkserver", str(theirs.fileno()), json.dumps(options)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
-        theirs.close()
-        self.socket = ours
-        self.started = time.monotonic()
+            return _Forked(theirs, options, (ours.close, *close))
+        return subprocess.Popen(
+            [sys.executable, "-m", "gearwsgi.forkserver", str(theirs.fileno()), json.dumps(options)],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
 
     def kill(self) -> None:
         """SIGKILL."""

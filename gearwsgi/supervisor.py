@@ -33,6 +33,8 @@ TICK = 0.2
 """Seconds between two looks at what time brings."""
 LOAD_TIMEOUT = 300.0
 """Seconds that an application may take to load."""
+LOAD_AGAIN = 5.0
+"""Seconds until the next try, where no fork server could be started."""
 STATUS_INTERVAL = 1.0
 
 EXIT_FORCED = 5
@@ -71,6 +73,7 @@ class Supervisor:
         self._forced = False
         self._down: dict[str, str] = {}
         self._exit_code = 0
+        self._load_at = 0.0
         self._next_tick = 0.0
         self._next_status = 0.0
         self._announced = False
@@ -109,6 +112,8 @@ class Supervisor:
             if generation.settler is not None:
                 generation.settler.tick()
             self._tend(generation)
+        if self._load_at and now >= self._load_at and not self._stopping_at:
+            self._load()
         if self._loading is not None and now - self._loading.process.started > LOAD_TIMEOUT:
             self._loading.process.kill()
         if self._current is not None:
@@ -202,11 +207,18 @@ class Supervisor:
 
     def _load(self) -> None:
         """Start a fork server; what it says decides what comes of it."""
+        self._load_at = 0.0
         if self._loading is not None:
             self._discard(self._loading)
+            self._loading = None
         process, self._first = self._first, None
         if process is None:
-            process = ForkServerProcess(self._command, (self._loop.close,))
+            try:
+                process = ForkServerProcess(self._command, (self._loop.close,))
+            except OSError as error:
+                log.note(f"the fork server did not start, trying again: {error}")
+                self._load_at = time.monotonic() + LOAD_AGAIN
+                return
         self._loading = Generation(process, self._loop, self._on_forkserver)
         self._generations.append(self._loading)
 
@@ -223,6 +235,10 @@ class Supervisor:
                 return  # its pipe is closed too, so the process ends by itself
             generation.owners[message["pid"]] = slot
             slot.on_forked(message["pid"])
+        elif "refused" in message:
+            slot = generation.forking.popleft()
+            if not slot.closed:
+                slot.on_refused(message["refused"])
         elif "exit" in message:
             owner = generation.owners.pop(message["exit"], None)
             if owner is not None:

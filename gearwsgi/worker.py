@@ -5,6 +5,7 @@ hides the round trips, and many are answered and fetched at once. What has waite
 job server.
 """
 
+import contextlib
 import itertools
 import math
 import os
@@ -121,24 +122,29 @@ class Slot:
         self._spawn()
 
     def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        memory = channel.Claim.make_file()
-        try:
+        self._spawn_at = 0.0
+        with contextlib.ExitStack() as for_process, contextlib.ExitStack() as for_us:
+            try:
+                memory = for_process.enter_context(channel.Claim.make_file())
+                claim = for_us.enter_context(contextlib.closing(channel.Claim(memory.fileno())))
+                ours, theirs = socket.socketpair()
+                for_us.callback(ours.close)
+                for_process.callback(theirs.close)
+            except OSError as error:
+                self._put_off(str(error))
+                return
             if not self._yard.fork(self, theirs, memory):
-                ours.close()
                 self._spawn_at = time.monotonic() + 0.5
                 return
-            self._claim = channel.Claim(memory.fileno())
-        finally:
-            theirs.close()
-            memory.close()
+            for_us.pop_all()
+        self._claim = claim
         self._frames = channel.FrameReader()
         self._stream = self._yard.make_stream(ours, self._on_pipe, self._on_pipe_closed)
         self._ready = self._was_ready = self._retiring = False
         self._jobs_of_process = self._answered = 0
         self._fenced_at = 0.0
         self._job_limit = self._yard.job_limit()
-        self._spawn_at = self._pipe_lost_at = 0.0
+        self._pipe_lost_at = 0.0
         self._pipe_trouble = ""
         self._culprit = None
         self.pid = 0
@@ -146,6 +152,11 @@ class Slot:
     def on_forked(self, pid: int) -> None:
         """The fork server has started our process."""
         self.pid = pid
+
+    def on_refused(self, reason: str) -> None:
+        """The fork server could not start our process."""
+        self._pipe_trouble = reason
+        self.on_exit(self.pid, None)
 
     def on_exit(self, pid: int, status: int | None) -> None:
         """A process of ours is gone: its exit status, negative for a signal, None where nobody knows."""
@@ -173,20 +184,22 @@ class Slot:
         if claim is not None:
             claim.close()
         if not self.closed:
-            self._respawn(reason, now)
+            self._respawn(reason)
 
-    def _respawn(self, reason: str, now: float) -> None:
-        if self._was_ready:
-            self._start_failures = 0
-        else:
-            self._start_failures += 1
-            log.note(f"slot {self.number}: a worker process did not start: {reason}")
+    def _respawn(self, reason: str) -> None:
+        if not self._was_ready:
+            self._put_off(reason)
         if self.draining:
             self._drain()
-        elif self._start_failures:
-            self._spawn_at = now + min(RESPAWN_MAX, 0.25 * 2.0 ** min(self._start_failures, 10))
-        else:
+        elif self._was_ready:
+            self._start_failures = 0
             self._spawn()
+
+    def _put_off(self, reason: str) -> None:
+        """Try again later to start a process."""
+        self._start_failures += 1
+        log.note(f"slot {self.number}: a worker process did not start: {reason}")
+        self._spawn_at = time.monotonic() + min(RESPAWN_MAX, 0.25 * 2.0 ** min(self._start_failures, 10))
 
     def _why(self, status: int | None, now: float) -> str:
         took = f" after {now - self.running.started:.1f} s" if self.running and self.running.started else ""

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -517,6 +518,48 @@ def test_children_that_die_while_they_start_are_braked(site: Bench) -> None:
     site.app().gearman.task("/good", {"n": "x"})
     until(lambda: "good x 1" in site.lines())
     assert worker.log.count("did not start") < 50
+    assert worker.stop() == 0
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux sets another process's limits")
+def test_too_few_file_descriptors_stop_nothing_that_runs(site: Bench) -> None:
+    worker = site.worker("--workers", "1")
+    _, most = before = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (4, most))
+    worker.signal(signal.SIGTTIN)
+    worker.wait_for("a worker process did not start: [Errno 24]")
+    worker.signal(signal.SIGHUP)
+    worker.wait_for("the fork server did not start, trying again: [Errno 24]")
+    site.app().gearman.task("/good", {"n": "x"})
+    until(lambda: "good x 1" in site.lines())
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, before)
+    worker.wait_for("ready: 2 workers")
+    assert worker.stop() == 0
+
+
+def test_too_many_processes_stop_none_that_runs(site: Bench) -> None:
+    kitchen = site.folder / "kitchen.py"
+    kitchen.write_text(
+        kitchen.read_text()
+        + """
+fork = os.fork
+def refused():
+    if os.path.exists("full"):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+os.fork = refused
+"""
+    )
+    worker = site.worker("--workers", "2")
+    gearman = site.app().gearman
+    (site.folder / "full").touch()
+    gearman.task("/exit", max_attempts=1)
+    worker.wait_for("a worker process did not start: [Errno 11] Resource temporarily unavailable")
+    gearman.task("/good", {"n": "x"})
+    until(lambda: "good x 1" in site.lines())
+    assert worker.log.count("worker ready") == 1, worker.log
+    (site.folder / "full").unlink()
+    until(lambda: len(worker.children()) == 2)
     assert worker.stop() == 0
 
 
