@@ -455,7 +455,8 @@ class Slot:
 
     def _drain(self) -> None:
         started = self.running is not None and self._ready and not self.running.returned
-        if self.closed or started or any(link.awaits for link in self._links):
+        # A job server that can't send what was asked for hangs up, and does not read the answers that came behind.
+        if self.closed or started or any(link.awaits or link.grabs for link in self._links):
             return
         self.stop()
 

@@ -524,6 +524,8 @@ def test_children_that_die_while_they_start_are_braked(site: Bench) -> None:
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux sets another process's limits")
 def test_too_few_file_descriptors_stop_nothing_that_runs(site: Bench) -> None:
     worker = site.worker("--workers", "1")
+    until(worker.children)
+    until(lambda: site.server.workers() == 1)
     _, most = before = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (4, most))
     worker.signal(signal.SIGTTIN)
@@ -551,6 +553,7 @@ os.fork = refused
 """
     )
     worker = site.worker("--workers", "2")
+    until(lambda: len(worker.children()) == 2)
     gearman = site.app().gearman
     (site.folder / "full").touch()
     gearman.task("/exit", max_attempts=1)
