@@ -105,7 +105,7 @@ class Slot:
         self._pipe_lost_at = 0.0
         self._pipe_trouble = ""
         self._culprit: Held | None = None
-        """The job that wrote to the pipe."""
+        """The job that wrote to the pipe what is no frame."""
         self._timed_out = False
 
     @property
