@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from . import message, signature
+from . import message, plain, signature
 from .client import Client, Receipt, Status
 from .errors import BadMessage, CallFailed, GearwsgiError
 from .message import PRIORITIES, Message
@@ -201,7 +201,7 @@ class Memory(Client):
     def put(self, payload: bytes, queue: str) -> QueuedTask:
         """Queue a payload that is given in bytes, signed anew where there are keys and it is a message."""
         now = time.time()
-        if not message.is_plain(payload) and self.settings.secret_keys:
+        if not plain.is_plain(payload) and self.settings.secret_keys:
             payload = signature.sign(payload, queue, self.settings.secret_keys[0], now)
         unique = make_unique(f"put-{next(self._numbers)}", 1)
         return self._submit(Submission(queue, unique, payload), now)[0]

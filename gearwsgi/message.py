@@ -1,7 +1,7 @@
 """The message: an HTTP/1.1 request in bytes, which is a job's payload. Written, read, changed; pure.
 
 Reading is strict (RFC 9112 without its leniences), for the bytes come from whoever reaches the job server's port.
-A payload that begins with `{` is a plain service call and is read as the request it stands for.
+What begins with `{` is no message but a plain call: `plain` reads that as the request it stands for.
 """
 
 import functools
@@ -22,12 +22,6 @@ MAX_OWN = 16 * 1024
 MAX_HEADERS = 200
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of a body, unless `max_body` says otherwise."""
-MAX_DEPTH = 100
-"""How deep lists and objects of a plain call may be nested."""
-MAX_VALUES = 1_000_000
-"""About how many values a plain call may hold: each costs far more memory than its bytes."""
-MAX_NAME = 2000
-"""Characters of a plain call's service."""
 MAX_SECONDS = 10**9
 """More than a timer can be set to is no time-out."""
 MAX_FAILURES = 10
@@ -275,7 +269,7 @@ def check_head(data: bytes) -> None:
 
 
 def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
-    """The HTTP message in `payload`; a plain call is `read_plain`'s.
+    """The HTTP message in `payload`; a plain call is `plain.read_plain`'s.
 
     Raises:
         BadMessage: it is none, or one that servers could read in two ways.
@@ -470,121 +464,6 @@ def _read_seconds(value: str, name: str, count: int) -> tuple[float, ...]:
     if len(parts) != count or not all(_SECONDS.fullmatch(part) and float(part) <= MAX_SECONDS for part in parts):
         raise BadMessage(f"X-Gearman-{name} {value[:40]!r} is not {count} number{'s' * (count > 1)} of seconds")
     return tuple(float(part) for part in parts)
-
-
-def is_plain(payload: bytes) -> bool:
-    """Whether the payload is a plain service call rather than an HTTP message."""
-    return payload[:1] == b"{"
-
-
-def read_plain(
-    payload: bytes,
-    tasks: Mapping[str, services.Service],
-    resolver: services.Resolver | None,
-    *,
-    id: str,
-    max_body: int = MAX_BODY,
-) -> Message:
-    """The request that a plain call, `{"service": "default.index", …data}`, stands for.
-
-    Args:
-        payload: JSON; one NUL or newline at its end is forgiven.
-        tasks: the aliases.
-        resolver: as in `services.resolve`.
-        id: the task's id, for a plain call brings none.
-        max_body: bytes that the payload may have.
-
-    Raises:
-        BadMessage: it is no JSON object with a `service`, or the service is unknown.
-    """
-    if len(payload) > max_body:
-        raise BadMessage(f"payload of {len(payload)} bytes is over max_body={max_body}")
-    if payload.endswith(b"\r\n"):
-        payload = payload[:-2]
-    elif payload[-1:] in (b"\0", b"\n"):
-        payload = payload[:-1]
-    try:
-        call = _read_json(payload)
-    except (ValueError, RecursionError) as error:
-        raise BadMessage(f"plain call can't be read as JSON: {error}") from error
-    if not isinstance(call, dict):
-        raise BadMessage("plain call is no JSON object")
-    name = call.pop("service", None)
-    if not isinstance(name, str):
-        raise BadMessage('plain call names no "service"')
-    if len(name) > MAX_NAME:
-        raise BadMessage(f"plain call's service has {len(name)} characters, over the limit of {MAX_NAME}")
-    try:
-        target = services.resolve(name, tasks, resolver)
-        path, body = target.path, b""
-        headers: tuple[tuple[str, str], ...] = ()
-        if services.takes_query(target.method):
-            path = services.add_query(path, call)
-        else:
-            headers, body = (("Content-Type", "application/json"),), dumps(call).encode()
-    except InvalidTask as error:
-        raise BadMessage(f"plain call: {error}") from error
-    if len(path) > MAX_HEAD - 1024:
-        raise BadMessage(f"plain call's target has {len(path)} bytes, which no request line holds")
-    return Message(method=target.method, path=path, headers=headers, body=body, id=id, service=name, plain=call)
-
-
-def _read_json(text: bytes) -> Any:
-    """JSON from a stranger: each key once, finite numbers, and no more memory than its size leads to expect."""
-    if sum(map(text.count, (b",", b":", b"[", b"{"))) > MAX_VALUES:
-        raise ValueError(f"over {MAX_VALUES} values")
-    found = _decode(text.decode("utf-8"))
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
-        _check_depth(found)
-    return found
-
-
-def _check_depth(found: Any) -> None:
-    level = [found]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            value
-            for each in level
-            if isinstance(each, dict | list)
-            for value in (each.values() if isinstance(each, dict) else each)
-        ]
-        if not level:
-            return
-    raise ValueError(f"nested more than {MAX_DEPTH} deep")
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text[:40]} is too large a number")
-    return value
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is given twice")
-    return found
-
-
-_decode = json.JSONDecoder(object_pairs_hook=_each_once, parse_constant=_refuse_constant, parse_float=_finite).decode
-
-
-def write_plain(name: str, data: Any) -> bytes:
-    """The plain call of `name` with `data` (a dict or None).
-
-    Raises:
-        InvalidTask: the data is no dict, has a `service` of its own, or JSON can't hold it.
-    """
-    if data is not None and not isinstance(data, Mapping):
-        raise InvalidTask(f"a plain call takes a dict as its data, not {type(data).__name__}")
-    if data and "service" in data:
-        raise InvalidTask('data has a "service" of its own, which a plain call has no room for')
-    return encode_json({**(data or {}), "service": name})
 
 
 def encode_json(data: Any) -> bytes:

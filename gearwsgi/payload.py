@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import NamedTuple
 
-from . import message, signature
+from . import message, plain, signature
 from .errors import BadMessage, BadSignature
 from .settings import Settings
 
@@ -56,10 +56,10 @@ def open_payload(job: Grabbed, settings: Settings, now: float, *, trusted: bool 
 def _open(job: Grabbed, settings: Settings, now: float, trusted: bool) -> message.Message:
     if job.cut:
         raise BadMessage(f"payload of {job.cut} bytes is over max_body={settings.max_body}")
-    if message.is_plain(job.payload):
+    if plain.is_plain(job.payload):
         if not trusted and not settings.may_be_unsigned(job.queue_name):
             raise BadSignature("no signature: a plain call runs only in a queue that accept_unsigned names")
-        return message.read_plain(
+        return plain.read_plain(
             job.payload, settings.tasks, settings.resolver, id=own_id(job), max_body=settings.max_body
         )
     if settings.secret_keys and not trusted:

@@ -11,9 +11,10 @@ from . import __version__, inhand, services
 from .bodies import encode_body
 from .client import Client, Receipt, Status
 from .errors import InvalidTask
-from .message import PRIORITIES, Message, check_headers, safe_host, write_plain
+from .message import PRIORITIES, Message, check_headers, safe_host
 from .outbox import Submission
 from .payload import make_unique, seal
+from .plain import write_plain
 from .replay import JOB_KEY
 from .settings import Settings, check_queue
 

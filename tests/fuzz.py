@@ -25,7 +25,19 @@ def watched() -> Any:
 
 
 with watched():
-    from gearwsgi import channel, child, connection, message, payload, policy, redact, services, settings, signature
+    from gearwsgi import (
+        channel,
+        child,
+        connection,
+        message,
+        payload,
+        plain,
+        policy,
+        redact,
+        services,
+        settings,
+        signature,
+    )
     from gearwsgi.errors import BadMessage, InvalidTask, ProtocolError, SpoolError
     from gearwsgi.spool import Letter
 
@@ -75,7 +87,7 @@ def read_message(data: bytes) -> None:
 
 def read_plain(data: bytes) -> None:
     try:
-        found = message.read_plain(data, TASKS, None, id="1" * 32, max_body=MAX_BODY)
+        found = plain.read_plain(data, TASKS, None, id="1" * 32, max_body=MAX_BODY)
     except BadMessage as error:
         str(error).encode()
         return

@@ -12,7 +12,10 @@ PACKAGE = Path(__file__).parent.parent / "gearwsgi"
 
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"services", "message", "bodies", "signature", "policy", "payload", "settings", "redact", "log", "command"},
+    {
+        "services", "message", "plain", "bodies", "signature", "policy", "payload", "settings", "redact", "log",
+        "command",
+    },
     {"connection", "channel", "loop", "pace", "replay", "spool"},
     {
         "client", "link", "outbox", "dead", "settle", "child", "worker", "status", "embedded", "server", "inhand",

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from webob import Request
 
 from gearwsgi import message
+from gearwsgi import plain as plain_call
 from gearwsgi.client import Client
 from gearwsgi.errors import BadMessage, InvalidTask, UnknownService
-from gearwsgi.message import Message, read, read_plain, write
+from gearwsgi.message import Message, read, write
+from gearwsgi.plain import is_plain, read_plain
 from gearwsgi.services import Service
 from gearwsgi.settings import read_settings
 from gearwsgi.tasks import Gearman
@@ -578,7 +580,7 @@ def peak(work: Any) -> float:
 
 def refuse(payload: bytes) -> None:
     with pytest.raises(BadMessage):
-        (plain if message.is_plain(payload) else read)(payload)
+        (plain if is_plain(payload) else read)(payload)
 
 
 def test_the_largest_body_is_read_with_one_copy_of_it() -> None:
@@ -600,8 +602,8 @@ def test_json_that_is_small_as_text_and_large_in_memory_is_refused_first(value: 
 
 
 def test_the_largest_plain_call_that_is_taken_stays_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(message, "MAX_VALUES", message.MAX_VALUES // 10)
-    payload = b'{"service":"/x","a":[' + b"[]," * (message.MAX_VALUES // 2 - 10) + b"0]}"
+    monkeypatch.setattr(plain_call, "MAX_VALUES", plain_call.MAX_VALUES // 10)
+    payload = b'{"service":"/x","a":[' + b"[]," * (plain_call.MAX_VALUES // 2 - 10) + b"0]}"
     assert peak(lambda: plain(payload)) < 30  # a tenth of it all
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gearwsgi import message
+from gearwsgi import message, plain
 from gearwsgi.errors import BadMessage
 
 from ..support import until
@@ -123,6 +123,6 @@ def test_nothing_in_a_payload_is_formatted_imported_or_unpickled(unguarded: Atta
     before = len(unguarded.letters())
     for name in ("os:system", "os.system{0}", "%(secret_keys)s", "{settings.secret_keys}", "cos\nsystem\n(S'id'\ntR."):
         with pytest.raises(BadMessage):
-            message.read_plain(message.write_plain(name, None), {}, None, id="x")
-        unguarded.push(message.write_plain(name, None))
+            plain.read_plain(plain.write_plain(name, None), {}, None, id="x")
+        unguarded.push(plain.write_plain(name, None))
     until(lambda: len(unguarded.letters()) == before + 5, "five dead letters")
