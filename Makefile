@@ -14,11 +14,12 @@ PIP = $(PY) -m pip --disable-pip-version-check install --quiet
 # Debian has gearmand where the path of a plain user does not lead.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help demo test lint format bench soak fuzz docs clean
+.PHONY: help demo test quick lint format bench soak fuzz docs clean
 
 help:
 	@echo 'make demo     job server, two workers and a web application, until Ctrl-C'
 	@echo 'make test     the whole test suite'
+	@echo 'make quick    the unit tests alone: no process, no socket, seconds'
 	@echo 'make lint     ruff, mypy and bandit; make format writes what ruff would'
 	@echo 'make bench    how fast, how large'
 	@echo 'make soak     hours of jobs while things break'
@@ -37,6 +38,9 @@ test: $(VENV)/.has-test
 		echo 'Left out: all tests on gearmand, which is not on this machine (Debian: gearman-job-server).' \
 		'What ran, ran on the embedded job server alone.'; \
 		exit $$code
+
+quick: $(VENV)/.has-test
+	@$(PY) -m pytest -n 2 -q tests/unit $(ARGS)
 
 lint: $(VENV)/.has-lint
 	$(PY) -m ruff check .

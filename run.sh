@@ -33,7 +33,7 @@ new_enough() {
 
 # In this folder the package itself is always found; what matters are the packages that it needs.
 has_gearwsgi() {
-    new_enough "$1" && "$1" -c 'import gearman, waitress, webob, gearwsgi.cli, gearwsgi.supervisor' 2>/dev/null
+    new_enough "$1" && "$1" -c 'import gearman, waitress, webob, gearwsgi.cli, gearwsgi.worker.supervisor' 2>/dev/null
 }
 
 make_venv() {
@@ -46,7 +46,7 @@ make_venv() {
         "$base" -m venv --clear .venv || fail "$base can't make .venv (Debian has that in the package python3-venv)"
     fi
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable . || fail 'pip failed, see above'
-    has_gearwsgi .venv/bin/python || .venv/bin/python -c 'import gearwsgi.supervisor' || fail '.venv is not usable'
+    has_gearwsgi .venv/bin/python || .venv/bin/python -c 'import gearwsgi.worker.supervisor' || fail '.venv is not usable'
 }
 
 one_at_a_time

@@ -3,22 +3,35 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ._version import __version__
 
 if TYPE_CHECKING:
+    from .app.replay import Job, Retry
     from .errors import GearwsgiError, UnknownService
-    from .middleware import GearmanMiddleware
-    from .replay import Job, Retry
-    from .tasks import Task
+    from .submit.client import Status
+    from .submit.middleware import GearmanMiddleware
+    from .submit.tasks import Gearman, Task
 
-__all__ = ["GearmanMiddleware", "GearwsgiError", "Job", "Retry", "Task", "UnknownService", "__version__"]
+__all__ = [
+    "Gearman",
+    "GearmanMiddleware",
+    "GearwsgiError",
+    "Job",
+    "Retry",
+    "Status",
+    "Task",
+    "UnknownService",
+    "__version__",
+]
 
 _HOMES = {
-    "GearmanMiddleware": "middleware",
+    "Gearman": "submit.tasks",
+    "GearmanMiddleware": "submit.middleware",
     "GearwsgiError": "errors",
-    "Job": "replay",
-    "Retry": "replay",
-    "Task": "tasks",
+    "Job": "app.replay",
+    "Retry": "app.replay",
+    "Status": "submit.client",
+    "Task": "submit.tasks",
     "UnknownService": "errors",
 }
 

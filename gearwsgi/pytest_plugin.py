@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def gearman_app(request: pytest.FixtureRequest) -> Any:
     """The application whose tasks are captured; a project may have its own fixture of this name."""
-    from .loading import load_application
+    from .app.loading import load_application
 
     return load_application(_path(request))[0]
 

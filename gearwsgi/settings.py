@@ -1,52 +1,18 @@
 """The settings of a middleware, checked once: keyword, then environment, then default. Pure but for `environ`."""
 
-import ipaddress
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-from urllib.parse import parse_qs
+from typing import Any, Literal
 
-from . import message, services, signature
+from .address import EMBEDDED, TLS, Address, parse_servers
 from .errors import ConfigError
+from .message import model, signature, targets
 from .policy import Limits
 
-DEFAULT_PORT = 4730
-EMBEDDED = "embedded"
 MIN_KEY = 16
 """Bytes that a secret key has at least."""
-
-
-class TLS(NamedTuple):
-    """How to speak TLS to a job server: paths of the CA's certificate, and of our own certificate and key."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-
-
-class Address(NamedTuple):
-    """Where a job server listens."""
-
-    host: str
-    port: int
-    tls: TLS | None = None
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'tls://' if self.tls else ''}{host}:{self.port}"
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.host.lower() == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False  # a name, whatever it begins with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +47,7 @@ class Settings:
 
     servers: tuple[Address, ...]
     embedded: bool = False
-    tasks: Mapping[str, services.Service]
+    tasks: Mapping[str, targets.Service]
     queue: str = "job"
     max_attempts: int = 5
     backoff_min: float = 10.0
@@ -95,15 +61,15 @@ class Settings:
     inherit: tuple[str, ...] = ()
     tasks_only: tuple[str, ...] = ()
     plain_queues: tuple[str, ...] = ()
-    resolver: services.Resolver | None = None
+    resolver: targets.Resolver | None = None
     state_dir: Path = Path("var/gearwsgi")
-    max_body: int = message.MAX_BODY
+    max_body: int = model.MAX_BODY
     max_tasks_per_request: int = 1000
     dead_max_age: float | None = None
     dead_max_count: int | None = None
     redact: tuple[str, ...] = ()
 
-    def limits(self, task: message.Message) -> Limits:
+    def limits(self, task: model.Message) -> Limits:
         """Attempts and backoff of one task: its own, its service's, or the settings'."""
         entry = self.tasks.get(task.service)
         if entry is None:  # nearly always; this runs once for every task and every job
@@ -116,7 +82,7 @@ class Settings:
         attempts = _first(task.max_attempts, entry and entry.max_attempts, self.max_attempts)
         return Limits(int(attempts), low, high)
 
-    def time_limit(self, task: message.Message) -> float:
+    def time_limit(self, task: model.Message) -> float:
         """Seconds that one attempt of this task may take."""
         if task.timeout is not None:
             return task.timeout
@@ -143,7 +109,7 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
     for name in given:
         if name not in _READERS:
             raise ConfigError(
-                f"unknown setting {name!r}{services.nearest(name, _READERS)}; known: {', '.join(sorted(_READERS))}"
+                f"unknown setting {name!r}{targets.nearest(name, _READERS)}; known: {', '.join(sorted(_READERS))}"
             )
     values: dict[str, Any] = {}
     for name, read in _READERS.items():
@@ -167,69 +133,6 @@ _ENVIRONMENT = {
 }
 
 
-def parse_servers(servers: Any) -> tuple[tuple[Address, ...], bool]:
-    """The addresses in `servers`, and whether they are the embedded server's.
-
-    Args:
-        servers: `host:port[,host:port…]` or a list of such; `embedded` or `embedded://host:port`;
-            `tls://host:port?ca=FILE&cert=FILE&key=FILE`.
-
-    Raises:
-        ConfigError: it can't be read.
-    """
-    items = servers.split(",") if isinstance(servers, str) else servers
-    if not isinstance(items, Iterable) or isinstance(items, bytes | Mapping):
-        raise ConfigError(f"servers is {servers!r}: give 'host:port', several with commas, a list, or 'embedded'")
-    texts = [_join_pair(item) for item in items]
-    texts = [text.strip() for text in texts if text.strip()]
-    if not texts:
-        raise ConfigError("servers is empty: give 'host:port', several with commas, a list, or 'embedded'")
-    embedded = [text for text in texts if text == EMBEDDED or text.startswith(EMBEDDED + "://")]
-    if embedded and len(texts) > 1:
-        raise ConfigError(f"servers is {servers!r}: the embedded job server goes alone")
-    if embedded:
-        return (parse_address(texts[0].removeprefix(EMBEDDED).removeprefix("://") or "127.0.0.1"),), True
-    addresses = tuple(parse_address(text) for text in texts)
-    if len(set(addresses)) < len(addresses):
-        raise ConfigError(f"servers names one twice: {servers!r}")
-    return addresses, False
-
-
-def _join_pair(item: Any) -> str:
-    if isinstance(item, tuple | list) and len(item) == 2:
-        return f"{item[0]}:{item[1]}"
-    if not isinstance(item, str):
-        raise ConfigError(f"servers holds {item!r}: give 'host:port'")
-    return item
-
-
-_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]@]+))(?::(\d{1,5}))?")
-
-
-def parse_address(text: str) -> Address:
-    """One address: `host`, `host:port`, `[v6]:port`, with `tls://` before it where TLS is spoken.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
-    tls: TLS | None = None
-    rest = text
-    if text.startswith("tls://"):
-        rest, _, query = text.removeprefix("tls://").partition("?")
-        options = {key: values[-1] for key, values in parse_qs(query).items()}
-        unknown = set(options) - set(TLS._fields)
-        if unknown:
-            raise ConfigError(f"server {text!r} has an unknown option {min(unknown)!r}; known: ca, cert, key")
-        tls = TLS(**options)
-    matched = _HOST_PORT.fullmatch(rest)
-    if matched is None:
-        raise ConfigError(f"server {text!r} can't be read: give 'host:port', '[ipv6]:port' or 'tls://host:port'")
-    port = int(matched[3] or DEFAULT_PORT)
-    if not 0 < port < 65536:
-        raise ConfigError(f"server {text!r} has port {port}: give one from 1 to 65535")
-    return Address(matched[1] or matched[2], port, tls)
-
-
 def _servers(name: str, value: Any) -> Any:
     return parse_servers(value)
 
@@ -237,7 +140,7 @@ def _servers(name: str, value: Any) -> Any:
 def _tasks(name: str, value: Any) -> Any:
     if not isinstance(value, Mapping):
         raise ConfigError(f"tasks is {value!r}: give a dict of names and targets")
-    return services.read_tasks(value)
+    return targets.read_tasks(value)
 
 
 def _queue(name: str, value: Any) -> str:
@@ -283,7 +186,7 @@ def _names(name: str, value: Any) -> tuple[str, ...]:
 def _header_names(name: str, value: Any) -> tuple[str, ...]:
     names = tuple(item.lower().replace("_", "-") for item in _names(name, value))
     for item in names:
-        if not services.TOKEN.fullmatch(item):
+        if not targets.TOKEN.fullmatch(item):
             raise ConfigError(f"{name} holds {item!r}, which is no header's name")
     return names
 
@@ -366,7 +269,7 @@ def from_json(values: Mapping[str, Any]) -> Settings:
         Address(host, port, None if tls is None else TLS(*tls)) for host, port, tls in values["servers"]
     )
     read["secret_keys"] = tuple(bytes.fromhex(key) for key in values["secret_keys"])
-    read["tasks"] = {name: services.Service(**entry) for name, entry in values["tasks"].items()}
+    read["tasks"] = {name: targets.Service(**entry) for name, entry in values["tasks"].items()}
     read["state_dir"] = Path(values["state_dir"])
     for name in ("accept_unsigned", "inherit", "tasks_only", "plain_queues", "redact"):
         read[name] = tuple(values[name])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from .support import GEARMAND, Bench, bench
+from tests.support import GEARMAND, Bench, bench
 
 KINDS = ("gearmand", "embedded")
 

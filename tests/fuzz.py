@@ -25,25 +25,16 @@ def watched() -> Any:
 
 
 with watched():
-    from gearwsgi import (
-        channel,
-        child,
-        connection,
-        message,
-        payload,
-        plain,
-        policy,
-        redact,
-        services,
-        settings,
-        signature,
-    )
+    from gearwsgi import policy, settings
     from gearwsgi.errors import BadMessage, InvalidTask, ProtocolError, SpoolError
-    from gearwsgi.spool import Letter
+    from gearwsgi.message import model, plain, reading, redact, signature, targets
+    from gearwsgi.state.spool import Letter
+    from gearwsgi.wire import connection, payload
+    from gearwsgi.worker import channel, child
 
 CORPUS = Path(__file__).parent / "corpus"
 KEY = b"0123456789abcdef"
-TASKS = {"testTask": services.Service("Test.task"), "get": services.Service("GET /x?a=1")}
+TASKS = {"testTask": targets.Service("Test.task"), "get": targets.Service("GET /x?a=1")}
 OPEN = settings.read_settings({"servers": "127.0.0.1:1", "tasks": {"testTask": "Test.task"}}, {})
 CLOSED = settings.read_settings({"servers": "127.0.0.1:1", "secret_keys": [KEY], "accept_unsigned": ["legacy"]}, {})
 NOW = 1_800_000_000.0
@@ -52,30 +43,30 @@ MAX_BODY = 4096
 
 def outcome(data: bytes) -> Any:
     try:
-        return message.read(data, max_body=MAX_BODY)
+        return reading.read(data, max_body=MAX_BODY)
     except BadMessage as error:
         return str(error)
 
 
 def read_usual(data: bytes) -> None:
-    in_one_go, usual = outcome(data), message._read_usual
-    message._read_usual = lambda text, body: None
+    in_one_go, usual = outcome(data), reading._read_usual
+    reading._read_usual = lambda text, body: None
     try:
         assert outcome(data) == in_one_go, "line by line it is another message"
     finally:
-        message._read_usual = usual
+        reading._read_usual = usual
 
 
 def read_message(data: bytes) -> None:
     try:
-        found = message.read(data, max_body=MAX_BODY)
+        found = reading.read(data, max_body=MAX_BODY)
     except BadMessage:
         return
     written = found.to_bytes()
-    again = message.read(written, max_body=MAX_BODY)
+    again = reading.read(written, max_body=MAX_BODY)
     assert again.to_bytes() == written, "not the same the second time"
     assert (again.method, again.path, again.body, again.id) == (found.method, found.path, found.body, found.id)
-    message.path_info(found.path)
+    model.path_info(found.path)
     try:
         found.data()
     except ValueError as error:
@@ -91,7 +82,7 @@ def read_plain(data: bytes) -> None:
     except BadMessage as error:
         str(error).encode()
         return
-    assert message.read(found.to_bytes(), max_body=8 * MAX_BODY).body == found.body
+    assert reading.read(found.to_bytes(), max_body=8 * MAX_BODY).body == found.body
 
 
 def open_payload(data: bytes) -> None:
@@ -105,7 +96,7 @@ def open_payload(data: bytes) -> None:
         assert wanted is not CLOSED or queue == b"legacy" or KEY in data, "ran unsigned"
     signed = signature.sign(data, "job", KEY, NOW)
     assert signature.renew(data, "job", [KEY], NOW) == data
-    if 0 <= data.find(b"\r\n\r\n") < message.MAX_HEAD and not signature.is_signed(data):
+    if 0 <= data.find(b"\r\n\r\n") < model.MAX_HEAD and not signature.is_signed(data):
         signature.verify(signed, "job", [KEY], NOW)
 
 
@@ -153,7 +144,7 @@ def read_text(data: bytes) -> None:
     assert seconds is None or 0 <= seconds <= policy.MAX_RETRY_AFTER
     redact.redact_payload(data)
     try:
-        target = services.resolve(text, TASKS, None)
+        target = targets.resolve(text, TASKS, None)
     except InvalidTask:
         return
     assert target.path.isascii() and " " not in target.path

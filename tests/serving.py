@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from .support import PATIENCE, Bench, until
+from tests.support import PATIENCE, Bench, until
 
 
 class Answer(NamedTuple):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from .support import Bench, Worker, bench, until
+from tests.support import Bench, Worker, bench, until
 
 SUBMIT = """
 import json, sys, time

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from gearwsgi import GearmanMiddleware
-from gearwsgi.connection import Connection
+from gearwsgi.address import parse_address
 from gearwsgi.errors import GearwsgiError
-from gearwsgi.settings import parse_address
+from gearwsgi.wire.connection import Connection
 
 T = TypeVar("T")
+
+ROOT = Path(__file__).parent.parent
+"""The checkout."""
+APPS = ROOT / "tests" / "apps"
 
 GEARMAND = shutil.which("gearmand", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 PATIENCE = 60.0
@@ -243,7 +247,7 @@ class Bench:
         self.workers: list[Worker] = []
         self._apps: list[GearmanMiddleware] = []
         self.record.touch()
-        shutil.copy(Path(__file__).parent / "apps" / "kitchen.py", folder / "kitchen.py")
+        shutil.copy(APPS / "kitchen.py", folder / "kitchen.py")
 
     @property
     def env(self) -> dict[str, str]:

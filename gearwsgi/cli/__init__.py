@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from .. import __version__
+from .._version import __version__
 from ..errors import AppLoadError, GearwsgiError
 
 EXIT_ERROR = 3

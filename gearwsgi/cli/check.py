@@ -9,15 +9,16 @@ from typing import Any, Literal
 
 import click
 
-from .. import services
-from ..connection import Connection
-from ..dead import DeadLetters
+from ..address import Address
+from ..app.loading import load_application
 from ..errors import AppLoadError, GearwsgiError, InvalidTask, SpoolError
-from ..loading import load_application
-from ..outbox import Outbox
-from ..settings import Address, Settings, read_settings
-from ..spool import make_private_folder
-from ..status import read_all
+from ..message import targets
+from ..settings import Settings, read_settings
+from ..state.dead import DeadLetters
+from ..state.outbox import Outbox
+from ..state.spool import make_private_folder
+from ..state.status import read_all
+from ..wire.connection import Connection
 from .common import console, make_table
 from .routes import find_router
 
@@ -86,7 +87,7 @@ def _check(app: str) -> Iterator[Finding]:
 def _tasks(settings: Settings, ask: Any) -> Iterator[Finding]:
     for name in settings.tasks:
         try:
-            target = services.resolve(name, settings.tasks, settings.resolver)
+            target = targets.resolve(name, settings.tasks, settings.resolver)
         except InvalidTask as error:
             yield Finding("task", name, "problem", str(error))
             continue

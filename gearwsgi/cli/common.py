@@ -6,7 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..loading import load_application
+from ..app.loading import load_application
 from ..settings import Settings, read_settings
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from .. import message
-from ..client import Client
-from ..dead import DeadLetter, DeadLetters
 from ..errors import BadMessage, SpoolError
 from ..log import clean
-from ..redact import redact_lines, redact_payload
+from ..message import reading
+from ..message.redact import redact_lines, redact_payload
+from ..state.dead import DeadLetter, DeadLetters
+from ..submit.client import Client
 from .common import console, get_settings, make_table
 from .tasks import app_option
 
@@ -111,7 +111,7 @@ def dead_curl(id: str, secrets: bool, app: str | None) -> None:
     letter = DeadLetters(settings).find(id)
     payload = letter.payload if secrets else redact_payload(letter.payload, settings.redact)
     try:
-        task = message.read(payload)
+        task = reading.read(payload)
     except BadMessage as error:
         raise SpoolError(f"dead letter {letter.id} holds no request: {error}") from error
     words = ["curl", "-i", "-X", task.method, task.url]

@@ -10,15 +10,15 @@ from typing import Any
 
 import click
 
-from .. import message
-from ..dead import DeadLetter, DeadLetters
+from ..app.loading import load_application
+from ..app.replay import Job, Result, notice_exceptions, replay
 from ..errors import BadMessage, SpoolError
-from ..loading import load_application
-from ..message import Message
+from ..message import reading
+from ..message.model import Message
+from ..message.redact import redact_payload
 from ..policy import succeeded
-from ..redact import redact_payload
-from ..replay import Job, Result, notice_exceptions, replay
 from ..settings import Settings
+from ..state.dead import DeadLetter, DeadLetters
 from .dead import dead
 
 app_option = click.option("--app", metavar="MODULE:NAME", required=True, help="The application.")
@@ -141,6 +141,6 @@ def _read(wanted: str, settings: Settings) -> tuple[DeadLetter, Message]:
     if not letter.trusted:
         raise SpoolError(f"dead letter {letter.id} was never accepted, so it is not run: {letter.reason}")
     try:
-        return letter, message.read(letter.payload, max_body=settings.max_body)
+        return letter, reading.read(letter.payload, max_body=settings.max_body)
     except BadMessage as error:
         raise SpoolError(f"dead letter {letter.id} holds no request: {error}") from error

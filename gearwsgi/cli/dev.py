@@ -18,11 +18,11 @@ from typing import Any
 
 import click
 
-from .. import overlay
+from ..address import DEFAULT_PORT
+from ..app import overlay
+from ..app.watch import watch_code
 from ..errors import StartError
-from ..settings import DEFAULT_PORT
-from ..spool import make_private_folder
-from ..status import watch_code
+from ..state.spool import make_private_folder
 from .devchild import READY
 
 _START = 60.0

@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 
 import waitress
 
-from .. import log, overlay
-from ..client import Client, Receipt
+from .. import log
+from ..app import overlay
+from ..app.loading import load_application
 from ..errors import GearwsgiError
-from ..loading import load_application
-from ..outbox import Submission
+from ..submit.client import Client, Receipt
+from ..wire.payload import Submission
 
 READY = "\x1egearwsgi web ready"
 """The line that says to the parent, and to nobody else, that requests are served."""

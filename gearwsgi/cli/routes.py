@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from ..middleware import walk
-from ..services import Target
+from ..message.targets import Target
+from ..submit.walk import walk
 
 Ask: TypeAlias = Callable[[Target], str]
 """From a target to what is wrong with it; empty: nothing."""

@@ -10,15 +10,16 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from .. import connection as gearman
-from ..client import Client
-from ..dead import DeadLetters
+from ..address import Address
 from ..errors import GearwsgiError, ServerUnavailable
 from ..log import clean
-from ..outbox import Outbox
-from ..settings import Address, Settings
-from ..status import read_all
-from ..tasks import Gearman
+from ..settings import Settings
+from ..state.dead import DeadLetters
+from ..state.outbox import Outbox
+from ..state.status import read_all
+from ..submit.client import Client
+from ..submit.tasks import Gearman
+from ..wire.connection import Connection
 from .common import console, get_settings, make_table
 
 app_option = click.option("--app", metavar="MODULE:NAME", help="Go by this application's settings and aliases.")
@@ -91,7 +92,7 @@ def _collect(settings: Settings) -> dict[str, Any]:
 
 def _ask(address: Address, timeout: float) -> dict[str, Any]:
     try:
-        connection = gearman.Connection(address, timeout)
+        connection = Connection(address, timeout)
         try:
             version = " ".join(connection.admin("version", timeout)).removeprefix("OK ")
             # A queue's name is whatever someone submitted to: tabs, or what a terminal obeys.

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from ..command import Command, Options
 from ..errors import InvalidTask
-from ..generation import ForkServerProcess
 from ..settings import check_queue
+from ..worker.generation import ForkServerProcess
+from ..worker.options import Command, Options
 
 
 def _read_queues(context: click.Context, parameter: click.Parameter, value: str | None) -> list[tuple[str, int]]:
@@ -116,6 +116,6 @@ def worker(
     )
     first = ForkServerProcess(command)
     # While that loads the application, what only the supervisor needs is loaded here.
-    from ..supervisor import Supervisor
+    from ..worker.supervisor import Supervisor
 
     return Supervisor(command, first).run()

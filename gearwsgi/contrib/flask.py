@@ -17,11 +17,11 @@ from typing import Any
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from webob import Response
 
-from .. import tasks
-from ..client import Status
+from ..environ import JOB_KEY
 from ..errors import ConfigError
-from ..middleware import KEY, GearmanMiddleware
-from ..replay import JOB_KEY
+from ..submit import tasks
+from ..submit.client import Status
+from ..submit.middleware import KEY, GearmanMiddleware
 from .outside import OutsideGearman
 
 EXTENSION = "gearwsgi"

@@ -1,7 +1,7 @@
 """Tasks from outside of a request, where the framework's configuration says what URLs look like."""
 
-from ..client import Client
-from ..tasks import Gearman
+from ..submit.client import Client
+from ..submit.tasks import Gearman
 
 
 class OutsideGearman(Gearman):

@@ -14,14 +14,14 @@ from typing import cast
 
 from gearman import protocol as numbers
 
-from gearwsgi import message
 from gearwsgi.errors import BadMessage, SpoolError
+from gearwsgi.message import reading
 from gearwsgi.server.connection import NOOP, Connection
 from gearwsgi.server.jobs import Job, Peer
 from gearwsgi.server.protocol import MAX_PACKET, answer, error
 from gearwsgi.server.queues import Queue
 from gearwsgi.server.store import Store
-from gearwsgi.spool import Letter, Spool
+from gearwsgi.state.spool import Letter, Spool
 
 __all__ = ["Server"]
 
@@ -300,7 +300,7 @@ class Server:
 def _letter(job: Job, handle: bytes, reason: str, now: float) -> Letter:
     """The dead letter of a job: with its task's id where the payload is a message, which nobody verified."""
     try:
-        task = message.read(job.data)
+        task = reading.read(job.data)
     except BadMessage:
         task = None
     fields = {} if task is None else {"id": task.id, "service": task.service, "target": task.target}

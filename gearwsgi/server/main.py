@@ -18,7 +18,7 @@ from gearwsgi.errors import ConfigError, SpoolError, StartError
 from gearwsgi.server.engine import Server
 from gearwsgi.server.protocol import MAX_PACKET
 from gearwsgi.server.store import Durability, Store
-from gearwsgi.spool import Spool, make_private_folder
+from gearwsgi.state.spool import Spool, make_private_folder
 
 __all__ = ["serve"]
 

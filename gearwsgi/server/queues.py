@@ -6,19 +6,7 @@ What has to be done outside (rows to write, workers to wake, clients to tell) is
 from heapq import heappop, heappush
 from math import inf
 
-from gearwsgi.server.jobs import (
-    DELAYED,
-    GIVEN_UP,
-    GONE,
-    NORMAL,
-    QUEUED,
-    RUNNING,
-    Changes,
-    Function,
-    Job,
-    Peer,
-    Row,
-)
+from gearwsgi.server.jobs import DELAYED, GIVEN_UP, GONE, NORMAL, QUEUED, RUNNING, Changes, Function, Job, Peer, Row
 
 __all__ = ["Queue"]
 

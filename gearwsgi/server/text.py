@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-import gearwsgi
+from gearwsgi._version import __version__
 from gearwsgi.server.jobs import RUNNING, Job, Peer
 from gearwsgi.server.queues import Queue
 
@@ -72,7 +72,7 @@ def _workers(host: Host, words: list[bytes]) -> bytes:
 
 
 def _version(host: Host, words: list[bytes]) -> bytes:
-    return b"OK %s+gearwsgi\n" % gearwsgi.__version__.encode()
+    return b"OK %s+gearwsgi\n" % __version__.encode()
 
 
 def _getpid(host: Host, words: list[bytes]) -> bytes:

@@ -22,11 +22,11 @@ from django.db import transaction
 from django.utils.module_loading import import_string
 from webob import Response
 
-from ... import tasks
-from ...client import Status
+from ...environ import JOB_KEY
 from ...errors import InvalidTask
-from ...middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
-from ...replay import JOB_KEY
+from ...submit import tasks
+from ...submit.client import Status
+from ...submit.middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
 from ..outside import OutsideGearman
 
 _current: contextvars.ContextVar["Gearman | None"] = contextvars.ContextVar("gearwsgi.django", default=None)

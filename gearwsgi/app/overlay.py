@@ -1,0 +1,82 @@
+"""An application with other job servers and another state directory than its code says.
+
+A keyword in the code wins over the environment, as it must where it runs for good. Under `gearwsgi dev` and in a test
+with a real worker these must not reach what the code names: `gearwsgi.app.overlay:application` is the application that
+the variable GEARWSGI_OVERLAY (JSON: `app`, `servers`, `state_dir`) names, with the other two in place of its own.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..address import parse_servers
+from ..errors import AppLoadError
+from ..settings import Settings
+from ..submit.client import Client
+from ..submit.middleware import GearmanMiddleware
+from .loading import load_application
+
+APP = "gearwsgi.app.overlay:application"
+VARIABLE = "GEARWSGI_OVERLAY"
+
+
+def describe(app: str, servers: str, state_dir: Path) -> dict[str, str]:
+    """The environment in which `APP` is the application `app`."""
+    values = {"app": app, "servers": servers, "state_dir": str(state_dir.absolute())}
+    return {VARIABLE: json.dumps(values)}
+
+
+def lay_over(settings: Settings, servers: str, state_dir: Path) -> Settings:
+    """The settings with other job servers and another state directory."""
+    addresses, embedded = parse_servers(servers)
+    return replace(settings, servers=addresses, embedded=embedded, state_dir=state_dir)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "application":
+        raise AttributeError(name)
+    try:
+        values = json.loads(os.environ[VARIABLE])
+    except (KeyError, ValueError) as error:
+        raise AppLoadError(f"{VARIABLE} does not say which application") from error
+    application, middleware = load_application(values["app"])
+    settings = lay_over(middleware.settings, values["servers"], Path(values["state_dir"]))
+    middleware.settings = settings
+    use(middleware, Client(settings))
+    globals()[name] = application  # once
+    return application
+
+
+def use(middleware: GearmanMiddleware, client: Client) -> None:
+    """Have `middleware` queue with this client from now on."""
+    middleware.client = client
+    # The very object: a module may have taken it when it was imported.
+    middleware.gearman._client = client
+    middleware.gearman._settings = client.settings
+
+
+_lock = threading.Lock()
+_stacks: dict[int, list[Client]] = {}
+"""The clients of each middleware that stands in a block: its own first, the one in force last."""
+
+
+@contextmanager
+def swap(middleware: GearmanMiddleware, client: Client) -> Iterator[None]:
+    """Have `middleware` queue with another client for the block; blocks may lie in each other, also of threads."""
+    with _lock:
+        stack = _stacks.setdefault(id(middleware), [middleware.client])
+        stack.append(client)
+        use(middleware, client)
+    try:
+        yield
+    finally:
+        with _lock:
+            stack.remove(client)
+            use(middleware, stack[-1])
+            if len(stack) == 1:
+                del _stacks[id(middleware)]

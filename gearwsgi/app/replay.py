@@ -1,0 +1,376 @@
+"""A replay: one true WSGI call (PEP 3333) of the application with a message, and what came of it."""
+
+import contextvars
+import functools
+import io
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote_to_bytes
+from wsgiref.util import FileWrapper
+
+from .. import log
+from ..environ import JOB_KEY
+from ..errors import JobTimeout
+from ..message.model import Message, one_line, path_info
+from ..message.response import write_response
+from ..policy import Outcome, succeeded
+
+KEPT_BODY = 1 << 20
+"""Bytes of a response's body that are kept; a longer body is read to its end and dropped."""
+MAX_REASON = 500
+"""Characters of an exception's text that travel; its traceback is in the log."""
+KEPT_OF_FAILURE = 4096
+"""Bytes of a failed response's body that a dead letter shows."""
+
+
+WSGIApplication = Callable[..., Iterable[bytes]]
+
+_STATUS = re.compile(r"[0-9]{3}(?: [^\x00-\x1f\x7f]*)?")
+_PAIR = (tuple, list)
+_ENDS_LINE = re.compile(r"[\x00\r\n]")
+
+
+@dataclass(slots=True)
+class Job:
+    """What a handler may know of the job that it runs in: `environ["gearwsgi.job"]`.
+
+    Attributes:
+        id: the task's id, the same in all attempts.
+        service: what the caller called.
+        queue: the queue (Gearman function) that it came through.
+        handle: the job server's handle.
+        attempt: 1-based.
+        max_attempts: how often it is tried.
+        data: what the caller gave, decoded whatever its encoding was.
+    """
+
+    id: str
+    service: str
+    queue: str
+    handle: str
+    attempt: int
+    max_attempts: int
+    _message: Message = field(repr=False)
+    _report: Callable[[int, int], None] = field(repr=False, default=lambda done, total: None)
+    _retry: "Retry | None" = field(repr=False, default=None)
+    _error: BaseException | None = field(repr=False, default=None)
+    _finishers: list[Callable[[bool, int], None]] | None = field(repr=False, default=None)
+    """Called by `replay` at the response's end: was it sent and closed, and with which status?"""
+
+    @property
+    def data(self) -> Any:
+        """The data that the caller gave: JSON's types, form fields, a query's fields, or bytes."""
+        return self._message.data()
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell the job server that `done` of `total` are done; `status()` shows it."""
+        self._report(int(done), int(total))
+
+
+_running: contextvars.ContextVar[Job] = contextvars.ContextVar("gearwsgi.running")
+
+
+class Retry(Exception):
+    """Raise it in a handler to have this job tried again. It counts as an attempt.
+
+    A framework may turn it into its own 500; the job knows of it all the same.
+
+    Args:
+        delay: seconds to wait; None: the backoff.
+        reason: what the log and the dead letter say.
+    """
+
+    def __init__(self, delay: float | None = None, reason: str = "") -> None:
+        super().__init__(reason or "the handler asked for another attempt")
+        self.delay = None if delay is None else max(0.0, float(delay))
+        job = _running.get(None)
+        if job is not None:
+            job._retry = self
+
+
+@dataclass(slots=True)
+class Result:
+    """One attempt's outcome, WORK_COMPLETE's data where it succeeded, the seconds it took, and what it raised."""
+
+    outcome: Outcome
+    data: bytes
+    seconds: float
+    error: BaseException | None = None
+
+
+class _Response:
+    """What the application has answered so far."""
+
+    def __init__(self, keep_all: bool) -> None:
+        self.status = ""
+        self.code = 0
+        self.headers: list[tuple[str, str]] = []
+        self.size = 0
+        self.sent = False
+        self._keep_all = keep_all
+        self._kept = bytearray()
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+        """`start_response` of PEP 3333."""
+        if exc_info:
+            try:
+                if self.sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self.status:
+            raise AssertionError("start_response called a second time without exc_info")
+        if not isinstance(status, str) or not _STATUS.fullmatch(status):
+            raise ValueError(f"start_response called with the status {status!r}, such as '200 OK' is wanted")
+        pairs = list(headers)
+        _check_headers(pairs)
+        self.status, self.code, self.headers = status, int(status[:3]), pairs
+        return self.write
+
+    def write(self, chunk: bytes) -> None:
+        """Take a part of the body."""
+        if not isinstance(chunk, bytes):
+            raise TypeError(f"the application's body holds {type(chunk).__name__}, not bytes")
+        if not self.status:
+            raise AssertionError("the application sent a body before it called start_response")
+        if chunk:
+            self.sent = True
+            self.size += len(chunk)
+            if self._keep_all or self.size <= KEPT_BODY:
+                self._kept += chunk
+            elif len(self._kept) > KEPT_OF_FAILURE:
+                del self._kept[KEPT_OF_FAILURE:]
+
+    @property
+    def body(self) -> bytes:
+        """The body where it is short enough to be kept, else nothing."""
+        return bytes(self._kept) if self._keep_all or self.size <= KEPT_BODY else b""
+
+    def beginning(self) -> bytes:
+        """Status, headers and the first kilobytes of the body."""
+        return write_response(self.status, self.headers, bytes(self._kept[:KEPT_OF_FAILURE]))
+
+    def header(self, name: str) -> str:
+        return next((str(value) for key, value in self.headers if key.lower() == name), "")
+
+
+def _check_headers(pairs: list[Any]) -> None:
+    """What a server would refuse in a response's headers, so that a job fails where a request would."""
+    for pair in pairs:
+        if not (isinstance(pair, _PAIR) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str)):
+            raise TypeError(f"start_response called with the header {pair!r}, such as ('Content-Type', 'text/plain')")
+        text = pair[0] + pair[1]
+        if not text.isprintable() and _ENDS_LINE.search(text):
+            raise ValueError(f"start_response called with the header {pair!r}, which has a control character")
+
+
+def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
+    """The environ of a replay: as a server would make it, and the job. Nothing of the submitting process is in it."""
+    path, query = path_info(task.path)
+    task_id = job.id
+    service, queue = job.service, job.queue
+    if not (task_id.isascii() and service.isascii() and queue.isascii()):
+        task_id, service, queue = _native(task_id), _native(service), _native(queue)
+    server, port = _server(task.host)
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": task.method,
+        "SCRIPT_NAME": unquote_to_bytes(task.script_name).decode("latin-1") if task.script_name else "",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "REQUEST_URI": task.script_name + task.path,
+        "SERVER_NAME": server,
+        "SERVER_PORT": port or ("443" if task.scheme == "https" else "80"),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": task.remote_addr or "127.0.0.1",
+        "HTTP_HOST": task.host,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": task.scheme,
+        "wsgi.input": io.BytesIO(task.body),
+        "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": FileWrapper,
+        "wsgi.errors": errors,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "HTTP_X_GEARMAN_TASK": task_id,
+        "HTTP_X_GEARMAN_SERVICE": service,
+        "HTTP_X_GEARMAN_QUEUE": queue,
+        "HTTP_X_GEARMAN_ATTEMPT": str(job.attempt),
+        "HTTP_X_GEARMAN_MAX_ATTEMPTS": str(job.max_attempts),
+        "HTTP_IDEMPOTENCY_KEY": task_id,
+        JOB_KEY: job,
+    }
+    if task.remote_user is not None:
+        environ["REMOTE_USER"] = task.remote_user
+    if task.body or task.has_length:
+        environ["CONTENT_LENGTH"] = str(len(task.body))
+    seen: set[str] = set()
+    for name, value in task.headers:
+        if "_" in name:
+            continue  # as servers do: in the environ X_Forwarded-For could not be told from X-Forwarded-For
+        key = _environ_key(name)
+        if key in seen:
+            value = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + value  # noqa: PLW2901
+        seen.add(key)
+        environ[key] = value
+    if "HTTP_USER_AGENT" not in seen:
+        environ["HTTP_USER_AGENT"] = "gearwsgi"
+    return environ
+
+
+@functools.lru_cache(maxsize=64)
+def _environ_key(name: str) -> str:
+    key = name.upper().replace("-", "_")
+    return key if key == "CONTENT_TYPE" else "HTTP_" + key
+
+
+@functools.lru_cache(maxsize=64)
+def _server(host: str) -> tuple[str, str]:
+    """SERVER_NAME, and the port where the Host names one."""
+    if host.endswith("]"):
+        return host.strip("[]"), ""
+    name, _, port = host.rpartition(":")
+    return (name or port or "localhost").strip("[]"), name and port
+
+
+def _native(text: str) -> str:
+    """Text as PEP 3333 wants it in an environ: each byte of its UTF-8 is one character."""
+    return text.encode("utf-8", "replace").decode("latin-1")
+
+
+def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result:
+    """Call `app` once with `task`, in a context of its own, and say what came of it. Never raises but `JobTimeout`.
+
+    Args:
+        app: the wrapped application.
+        task: the message.
+        job: what its handler may know.
+        errors: `wsgi.errors`, a text stream.
+
+    Raises:
+        JobTimeout: the caller's alarm went off, in the application or here.
+    """
+    began = time.perf_counter()
+    response = _Response(keep_all=task.wants_reply)
+    error: BaseException | None = None
+    try:
+        contextvars.Context().run(_run, app, make_environ(task, job, errors), response, job)
+    except JobTimeout:
+        raise
+    except BaseException as caught:  # SystemExit too: whatever the application does is this attempt's outcome
+        error = caught
+        _show_traceback(errors, caught)
+    return Result(*_judge(task, job, response, error), time.perf_counter() - began, error)
+
+
+def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job: Job) -> None:
+    _running.set(job)
+    finishers: list[Callable[[bool, int], None]] = []
+    job._finishers = finishers
+    sent = False
+    try:
+        body = app(environ, response.start)
+        try:
+            if body is None:
+                raise TypeError("the application returned None, not an iterable of bytes")
+            for chunk in body:
+                response.write(chunk)
+            if not response.status:
+                raise AssertionError("the application never called start_response")
+        finally:
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
+        sent = True
+    finally:
+        job._finishers = None
+        for finish in finishers:
+            finish(sent, response.code)
+
+
+def _judge(task: Message, job: Job, response: _Response, error: BaseException | None) -> tuple[Outcome, bytes]:
+    if task.wants_reply:
+        return _reply(response, error)
+    retry = job._retry
+    if error is not None:
+        delay = error.delay if isinstance(error, Retry) else retry.delay if retry else None
+        return Outcome("exception", _say(error), retry_in=delay), b""
+    status = response.code
+    outcome = Outcome("response", response.status, status=status)
+    if succeeded(outcome):
+        return outcome, response.body
+    if retry is not None and status >= 500:
+        return Outcome(
+            "exception", f"Retry: {retry}", status=status, retry_in=retry.delay, response=response.beginning()
+        ), b""
+    caught = job._error if status >= 500 else None
+    return Outcome(
+        "response",
+        response.status,
+        status=status,
+        caught=_say(caught) if caught is not None else "",
+        location=response.header("location") if 300 <= status < 400 else "",
+        retry_after=response.header("retry-after"),
+        never=response.header("x-gearman-retry").strip().lower() == "never",
+        response=response.beginning(),
+    ), b""
+
+
+def _say(error: BaseException) -> str:
+    name = type(error).__name__
+    return one_line(f"{name}: {error}" if str(error) else name, MAX_REASON)
+
+
+def notice_exceptions() -> None:
+    """Have the exceptions noticed that Flask and Django turn into a 500, so that reasons can name them.
+
+    Both say so by a signal. Only what the application has imported itself is asked: nothing depends on a framework.
+    To be called when the application is loaded; once more does no harm.
+    """
+    for name in ("flask.signals", "django.core.signals"):
+        module: Any = sys.modules.get(name)
+        if module is not None:
+            module.got_request_exception.connect(_notice)
+
+
+def _notice(*arguments: Any, **keywords: Any) -> None:
+    job = _running.get(None)
+    if job is not None:
+        job._error = sys.exc_info()[1]
+
+
+def _reply(response: _Response, error: BaseException | None) -> tuple[Outcome, bytes]:
+    """For a `call()`: the whole response whatever it is; the caller decides."""
+    if error is not None:
+        name = type(error).__name__
+        data = error_reply(500, f"{name}: the worker's log has the traceback")
+        return Outcome("response", f"500 after {name}", status=200), data
+    return Outcome("response", response.status, status=200), write_response(
+        response.status, response.headers, response.body
+    )
+
+
+def error_reply(status: int, text: str) -> bytes:
+    """A response of the queue's own to a `call()`: the application gave none."""
+    headers = [("Content-Type", "text/plain; charset=utf-8")]
+    return write_response(f"{status} {HTTPStatus(status).phrase}", headers, text.encode() + b"\n")
+
+
+def _show_traceback(errors: Any, error: BaseException) -> None:
+    # The first two frames are this module's own.
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    errors.write("".join(traceback.format_exception(type(error), error, trace)))
+
+
+def describe(task: Message, result: Result) -> str:
+    """The line of the log for what came of an attempt: status, service, milliseconds, the body's beginning."""
+    body = result.data.partition(b"\r\n\r\n")[2] if task.wants_reply else result.data
+    return f"{result.outcome.reason} from {task.service} in {result.seconds * 1000:.1f} ms {log.excerpt(body)}".rstrip()

@@ -1,0 +1,25 @@
+"""Looks whether the code of an application changes."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import ConfigError
+
+
+def watch_code(on_change: Callable[[], None]) -> None:
+    """Call `on_change` when a Python file below the current folder changes, from a thread of its own.
+
+    Raises:
+        ConfigError: watchfiles is not installed.
+    """
+    try:
+        import watchfiles
+    except ImportError as error:
+        raise ConfigError("--reload needs watchfiles: pip install watchfiles") from error
+
+    def watch() -> None:
+        for _ in watchfiles.watch(Path.cwd(), watch_filter=watchfiles.PythonFilter()):
+            on_change()
+
+    threading.Thread(target=watch, daemon=True, name="gearwsgi reload").start()

@@ -1,0 +1,263 @@
+"""The message: an HTTP/1.1 request in bytes, which is a job's payload. Written, read, changed; pure.
+
+Reading is strict (RFC 9112 without its leniences), for the bytes come from whoever reaches the job server's port.
+What begins with `{` is no message but a plain call: `plain` reads that as the request it stands for.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, unquote_to_bytes
+
+from ..errors import InvalidTask
+from . import targets
+
+MAX_HEAD = 64 * 1024
+"""Bytes that request line and headers may take together."""
+MAX_OWN = 16 * 1024
+"""Bytes that gearwsgi's own fields may take beside them: a retry adds to these, and must not be too long for it."""
+MAX_HEADERS = 200
+MAX_BODY = 64 * 1024 * 1024
+"""Bytes of a body, unless `max_body` says otherwise."""
+MAX_SECONDS = 10**9
+"""More than a timer can be set to is no time-out."""
+MAX_FAILURES = 10
+"""Failed attempts that a message tells of; older ones are dropped from it, not from the log."""
+
+PRIORITIES = ("high", "normal", "low")
+
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::\d{0,5})?")
+_LATIN1_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_OWN = "x-gearman-"
+
+# What holds itself ends as a RecursionError, without a look at each value beforehand.
+dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+
+
+@dataclass(slots=True)
+class Message:
+    """A request, and what the queue needs to know of it.
+
+    Attributes:
+        method: any HTTP token, in the case given.
+        scheme: `http` or `https`, the original request's.
+        host: the original request's Host, port included where it had one.
+        script_name: where the application was mounted, percent-encoded, without a slash at the end.
+        path: the target relative to the application, percent-encoded, with its query.
+        headers: pairs in their order, values as latin-1; none of gearwsgi's own fields.
+        body: the body's bytes.
+        has_length: whether Content-Length is sent although the body is empty.
+        id: the task's id, the same in all attempts; empty where a foreign message has none.
+        service: what the caller called.
+        attempt: 1-based.
+        max_attempts: how often it is tried; None: what the worker's settings say.
+        timeout: seconds that the job may take; None: what the worker's settings say.
+        backoff: the caller's own (backoff_min, backoff_max) in seconds.
+        priority: `high`, `normal` or `low`, kept for when a job has to be queued again.
+        wants_reply: whether a `call()` waits for the whole response.
+        remote_addr: the original client's address.
+        remote_user: who the user was, where inherited.
+        failures: one line for each failed attempt, oldest first.
+    """
+
+    method: str
+    scheme: str = "http"
+    host: str = "localhost"
+    script_name: str = ""
+    path: str = "/"
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes = b""
+    has_length: bool = False
+    id: str = ""
+    service: str = ""
+    attempt: int = 1
+    max_attempts: int | None = None
+    timeout: float | None = None
+    backoff: tuple[float, float] | None = None
+    priority: str = "normal"
+    wants_reply: bool = False
+    remote_addr: str = ""
+    remote_user: str | None = None
+    failures: tuple[str, ...] = ()
+    plain: Mapping[str, Any] | None = field(default=None, compare=False)
+
+    @property
+    def url(self) -> str:
+        """The absolute URL of the request."""
+        return f"{self.scheme}://{self.host}{self.script_name}{self.path}"
+
+    @property
+    def target(self) -> str:
+        """Method and path, as the log shows it."""
+        return f"{self.method} {self.path}"
+
+    def header(self, name: str) -> str | None:
+        """The header's value, folded with commas where it is repeated, or None."""
+        found = [value for key, value in self.headers if key.lower() == name]
+        return ", ".join(found) if found else None
+
+    def data(self) -> Any:
+        """The data that the caller gave, decoded: JSON, form fields, query, or the body's bytes.
+
+        A form's or query's value is a string, or a list where the key is repeated.
+        """
+        if self.plain is not None:
+            return dict(self.plain)
+        kind = (self.header("content-type") or "").partition(";")[0].strip().lower()
+        if kind == "application/json" or kind.endswith("+json"):
+            try:
+                return json.loads(self.body)
+            except (ValueError, RecursionError):
+                return self.body
+        if kind == "application/x-www-form-urlencoded":
+            return _pairs(self.body.decode("latin-1"))
+        if self.body:
+            return self.body
+        query = self.path.partition("?")[2]
+        return _pairs(query) if query and targets.takes_query(self.method) else None
+
+    def to_bytes(self) -> bytes:
+        """The message as it travels, without a signature."""
+        return write(self, self.headers)
+
+
+def _pairs(query: str) -> dict[str, Any]:
+    fields = parse_qs(query, keep_blank_values=True, max_num_fields=10_000)
+    return {key: values[0] if len(values) == 1 else values for key, values in fields.items()}
+
+
+def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
+    """The bytes of `message` with `headers`: the caller has checked them, or they were read.
+
+    The way out is short on purpose: a `task()` spends its microseconds here.
+    """
+    lines = [
+        f"{message.method} {message.scheme}://{message.host}{message.script_name}{message.path} HTTP/1.1",
+        f"Host: {message.host}",
+    ]
+    lines.extend([f"{name}: {value}" for name, value in headers])
+    if message.body or message.has_length:
+        lines.append(f"Content-Length: {len(message.body)}")
+    own = lines.append
+    if message.id:
+        own(f"X-Gearman-Task: {_utf8(message.id)}")
+    if message.service:
+        own(f"X-Gearman-Service: {_utf8(message.service)}")
+    own(f"X-Gearman-Attempt: {message.attempt}")
+    if message.max_attempts is not None:
+        own(f"X-Gearman-Max-Attempts: {message.max_attempts}")
+    if message.script_name:
+        own(f"X-Gearman-Script-Name: {message.script_name}")
+    if message.remote_addr:
+        own(f"X-Gearman-Remote-Addr: {message.remote_addr}")
+    if message.remote_user is not None:
+        own(f"X-Gearman-Remote-User: {message.remote_user}")
+    if message.timeout is not None:
+        own(f"X-Gearman-Timeout: {_decimal(message.timeout)}")
+    if message.backoff is not None:
+        own(f"X-Gearman-Backoff: {_decimal(message.backoff[0])} {_decimal(message.backoff[1])}")
+    if message.priority != "normal":
+        own(f"X-Gearman-Priority: {message.priority}")
+    if message.wants_reply:
+        own("X-Gearman-Reply: message")
+    for failure in message.failures[-MAX_FAILURES:]:
+        own(f"X-Gearman-Failed: {_utf8(failure)}")
+    own("\r\n")
+    return "\r\n".join(lines).encode("latin-1") + message.body
+
+
+def _decimal(seconds: float) -> str:
+    """The number without an exponent."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".")
+
+
+def _utf8(text: str) -> str:
+    """The text as a header's value: UTF-8 bytes, each shown as one latin-1 character."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("latin-1")
+
+
+def _from_utf8(value: str) -> str:
+    return value if value.isascii() else value.encode("latin-1").decode("utf-8", "replace")
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """`text` cut to `limit` characters and without anything that would end a line."""
+    return "".join(char if char.isprintable() else " " for char in text[:limit]).strip()
+
+
+def check_headers(headers: Any) -> list[tuple[str, str]]:
+    """The caller's `headers` (a dict or pairs) as pairs that are safe to write.
+
+    Raises:
+        InvalidTask: a name is no token, a value has CR, LF, NUL or no latin-1, or the field isn't the caller's to set.
+    """
+    pairs: list[tuple[str, str]] = []
+    for item in headers.items() if isinstance(headers, Mapping) else headers:
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise InvalidTask(f"headers holds {type(item).__name__}: give a dict or pairs of strings")
+        name, value = item
+        if not isinstance(name, str) or not targets.TOKEN.fullmatch(name):
+            raise InvalidTask(f"header name {name!r} is not an HTTP token, such as X-Request-ID")
+        folded = name.lower().replace("_", "-")
+        if folded in ("content-length", "transfer-encoding"):
+            raise InvalidTask(f"header {name!r} is set by the message itself; leave it out")
+        if folded.startswith(_OWN):
+            raise InvalidTask(f"header {name!r} is reserved: X-Gearman-* are the queue's own fields")
+        pairs.append((name, check_value(value, f"header {name!r}")))
+    return pairs
+
+
+def check_value(value: Any, what: str) -> str:
+    """`value` as a header's value.
+
+    Raises:
+        InvalidTask: it is no string, holds a control character, or a character that latin-1 has not.
+    """
+    text = value if isinstance(value, str) else str(value)
+    # The value itself is not shown: it may be a password.
+    if found := _LATIN1_CONTROL.search(text):
+        raise InvalidTask(f"{what} has a control character (CR, LF or NUL): {found[0]!r} at place {found.start() + 1}")
+    if not text.isascii():
+        try:
+            text.encode("latin-1")
+        except UnicodeEncodeError:
+            raise InvalidTask(f"{what} has a character that no header can hold (it has latin-1): encode it") from None
+    return text.strip(" \t")
+
+
+def safe_host(host: str) -> bool:
+    """Whether `host` (which a client chose) can stand in a request line."""
+    return len(host) <= 300 and _HOST.fullmatch(host) is not None
+
+
+def check_head(data: bytes) -> None:
+    """That a message which was just written has a head which `read` takes.
+
+    Raises:
+        InvalidTask: it is too long, or has too many headers.
+    """
+    end = data.find(b"\r\n\r\n", 0, MAX_HEAD + 4)
+    if end < 0:
+        raise InvalidTask(f"target and headers are over the limit of {MAX_HEAD} bytes; send what is long as data")
+    if data.count(b"\r\n", 0, end) > MAX_HEADERS:
+        raise InvalidTask(f"over {MAX_HEADERS} headers, the message's own included")
+
+
+def encode_json(data: Any) -> bytes:
+    """`data` as JSON in ASCII.
+
+    Raises:
+        InvalidTask: JSON can't hold it.
+    """
+    try:
+        return dumps(data).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidTask(f"data can't be written as JSON: {error}; send what JSON has, or body=") from error
+
+
+def path_info(path: str) -> tuple[str, str]:
+    """PATH_INFO (decoded, each byte a latin-1 character: PEP 3333) and QUERY_STRING of a percent-encoded path."""
+    raw, _, query = path.partition("?")
+    return (unquote_to_bytes(raw).decode("latin-1") if "%" in raw else raw), query

@@ -1,0 +1,26 @@
+"""A whole HTTP response in bytes: what a `call()` gets back. Pure."""
+
+from collections.abc import Sequence
+
+from ..errors import BadMessage
+
+
+def write_response(status: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+    """A response as an HTTP message, its status and headers as the application gave them."""
+    head = [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in headers], "\r\n"]
+    return "\r\n".join(head).encode("latin-1", "replace") + body
+
+
+def read_response(data: bytes) -> tuple[str, list[tuple[str, str]], bytes]:
+    """Status, headers and body of what `write_response` wrote.
+
+    Raises:
+        BadMessage: it is no HTTP response.
+    """
+    head, end, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    version, _, status = first.partition(" ")
+    if not end or version != "HTTP/1.1" or not status[:3].isdigit():
+        raise BadMessage(f"the worker's answer is no HTTP response: {data[:200]!r}")
+    pairs = [line.partition(":") for line in lines]
+    return status, [(name, value.strip()) for name, _, value in pairs], body

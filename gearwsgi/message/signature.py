@@ -1,0 +1,94 @@
+"""Signatures of messages: HMAC-SHA-256 over the queue, the time and every byte of the message.
+
+The signature is the head's last line, `X-Gearman-Signature: t=<seconds>; v1=<hex>`, so that what it covers is the
+message without that line. Pure: the caller brings the clock.
+"""
+
+import hmac
+import re
+from collections.abc import Sequence
+
+from ..errors import BadSignature
+from .model import MAX_HEAD, MAX_OWN
+
+_NAME = b"X-Gearman-Signature"
+_LINE = re.compile(rb"\r\nX[-_]Gearman[-_]Signature[ \t]*:([^\r\n]*)", re.IGNORECASE)
+_VALUE = re.compile(rb" ?t=(\d{1,12}); v1=([0-9a-f]{64})")
+
+DEFAULT_MAX_AGE = 7 * 24 * 3600.0
+"""Seconds after which a signature is too old, unless `max_age` says otherwise."""
+
+
+def sign(message: bytes, queue: str, key: bytes, now: float) -> bytes:
+    """`message` with a signature for `queue` as its head's last line; an earlier one is replaced.
+
+    Args:
+        message: the HTTP request in bytes.
+        queue: the queue (Gearman function) that it is going to.
+        key: the secret.
+        now: Unix time; for a delayed message the time when it is due.
+    """
+    head, end, body = message.partition(b"\r\n\r\n")
+    head = _LINE.sub(b"", head)
+    stamp = b"%d" % int(now)
+    line = b"\r\n%s: t=%s; v1=%s" % (_NAME, stamp, _digest(key, queue, stamp, head, body).encode())
+    return b"".join((head, line, end, body))
+
+
+def is_signed(message: bytes) -> bool:
+    """Whether the message claims a signature."""
+    return _LINE.search(message, 0, max(0, message.find(b"\r\n\r\n"))) is not None
+
+
+def verify(message: bytes, queue: str, keys: Sequence[bytes], now: float, max_age: float = DEFAULT_MAX_AGE) -> None:
+    """Return if one of `keys` signed exactly these bytes for this queue, at most `max_age` seconds ago.
+
+    Raises:
+        BadSignature: it did not; the text says which of these it was.
+    """
+    stamp = _check(message, queue, keys)
+    if now - stamp > max_age:
+        raise BadSignature(f"signature is {now - stamp:.0f} s old, more than max_age={max_age:.0f}")
+
+
+def renew(message: bytes, queue: str, keys: Sequence[bytes], now: float) -> bytes:
+    """`message` signed anew where one of `keys` signed it, however long ago; whatever else it is comes back as it is.
+
+    For what has waited on disk. A signature that nobody checked is never made good by it.
+    """
+    try:
+        _check(message, queue, keys)
+    except BadSignature:
+        return message
+    return sign(message, queue, keys[0], now)
+
+
+def _check(message: bytes, queue: str, keys: Sequence[bytes]) -> int:
+    """The time of the signature that one of `keys` made.
+
+    Raises:
+        BadSignature: there is none.
+    """
+    if not 0 <= message.find(b"\r\n\r\n") <= MAX_HEAD + MAX_OWN:
+        raise BadSignature("no signature: this is no message whose head could hold one")
+    head, _, body = message.partition(b"\r\n\r\n")
+    lines = list(_LINE.finditer(head))
+    if not lines:
+        raise BadSignature("no signature: this worker has secret_keys and runs only what they signed")
+    if len(lines) > 1:
+        raise BadSignature("signature given twice")
+    value = _VALUE.fullmatch(lines[0][1])
+    if value is None:
+        raise BadSignature("signature can't be read")
+    stamp, claimed = value[1], value[2].decode()
+    head = head[: lines[0].start()] + head[lines[0].end() :]
+    # Every key is tried, and each comparison takes the same time whatever differs.
+    if not any([hmac.compare_digest(_digest(key, queue, stamp, head, body), claimed) for key in keys]):
+        raise BadSignature(f"signature does not fit: changed, signed with another key, or not for queue {queue!r}")
+    return int(stamp)
+
+
+def _digest(key: bytes, queue: str, stamp: bytes, head: bytes, body: bytes) -> str:
+    # Neither a queue nor a time has a NUL, and a head ends at the first empty line: no two messages read the same.
+    prefix = b"gearwsgi-v1\0%s\0%s\0" % (queue.encode("utf-8", "surrogateescape"), stamp)
+    return hmac.digest(key, b"".join((prefix, head, b"\r\n\r\n", body)), "sha256").hex()

@@ -1,0 +1,278 @@
+"""A directory of `.http` files, one for each task: the outbox and the dead letters.
+
+A file is a head of `# key: value` lines, a line `# ---`, and the message as it travels: an editor's HTTP client opens
+it, `grep` finds it. It is written beside its place, fsynced and renamed, so that a crash leaves a whole file or none.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import SpoolError
+
+_SAFE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,80}")
+_END = b"# ---\n"
+_TITLE = b"### gearwsgi "
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What one file holds.
+
+    Attributes:
+        message: the message's bytes.
+        fields: what is known of it: `queue`, `unique`, `priority`, `at`; of a dead letter `id`, `service`, `reason` …
+        notes: lines for a reader: the failed attempts, the last response.
+    """
+
+    message: bytes
+    fields: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def to_bytes(self, title: str) -> bytes:
+        """The file's bytes."""
+        lines = [_TITLE + title.encode()]
+        lines += [f"# {key}: {_flat(value)}".encode("utf-8", "surrogateescape") for key, value in self.fields.items()]
+        lines += [f"# | {_flat(note)}".encode("utf-8", "surrogateescape") for note in self.notes]
+        return b"\n".join(lines) + b"\n" + _END + self.message
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Letter":
+        """The letter in a file's bytes.
+
+        Raises:
+            SpoolError: they are none.
+        """
+        head, end, message = data.partition(b"\n" + _END)
+        if not end or not head.startswith(_TITLE):
+            raise SpoolError("not a file of gearwsgi's: it has no '### gearwsgi' at its head, or was cut off")
+        fields: dict[str, str] = {}
+        notes: list[str] = []
+        for line in head.decode("utf-8", "surrogateescape").split("\n")[1:]:
+            if line.startswith("# | "):
+                notes.append(line[4:])
+            else:
+                key, _, value = line.removeprefix("# ").partition(": ")
+                fields[key] = value
+        return cls(message, fields, notes)
+
+
+def _flat(text: str) -> str:
+    return "".join(char if char.isprintable() or "\udc80" <= char <= "\udcff" else " " for char in text)
+
+
+class Spool:
+    """The letters in one folder, which is made (mode 0700) when the first one comes.
+
+    Args:
+        folder: the folder.
+        title: what its files say that they are, such as `dead letter`.
+    """
+
+    def __init__(self, folder: Path, title: str) -> None:
+        self.folder = folder
+        self.title = title
+
+    def put(self, letter: Letter, name: str | None = None) -> str:
+        """Write `letter` to disk, durably, and answer its name; without one it gets a name that sorts by time.
+
+        Raises:
+            SpoolError: it is not on disk: no space, no rights.
+        """
+        name = name or f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+        temporary = self.folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
+        try:
+            make_private_folder(self.folder.parent)
+            make_private_folder(self.folder)
+            descriptor = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            try:
+                with open(descriptor, "wb") as file:
+                    file.write(letter.to_bytes(self.title))
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(self._path(name))
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            self._sync()
+        except OSError as error:
+            raise SpoolError(f"can't keep a task in {self.folder}: {error.strerror or error}") from error
+        return name
+
+    def names(self) -> list[str]:
+        """The letters' names, sorted: the outbox's oldest first.
+
+        Raises:
+            SpoolError: the folder can't be read, or others may have put letters there.
+        """
+        try:
+            self._check()
+            # Whatever else lies there, such as an editor's copy, is none of ours.
+            found = [entry[:-5] for entry in os.listdir(self.folder) if entry.endswith(".http") and is_name(entry[:-5])]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise SpoolError(f"can't read {self.folder}: {error.strerror or error}") from error
+        return sorted(found)
+
+    def get(self, name: str) -> Letter:
+        """The letter of that name.
+
+        Raises:
+            SpoolError: there is none, or the file is not one of ours.
+        """
+        try:
+            self._check()
+            data = self._path(name).read_bytes()
+        except OSError as error:
+            raise SpoolError(f"can't read {self.folder / name}.http: {error.strerror or error}") from error
+        try:
+            return Letter.from_bytes(data)
+        except SpoolError as error:
+            raise SpoolError(f"{self.folder / name}.http: {error}") from error
+
+    def modified(self, name: str) -> float:
+        """When the letter was written, in Unix time; 0 where it is gone."""
+        try:
+            return self._path(name).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def rename(self, name: str, to: str) -> None:
+        """Give the letter another name.
+
+        Raises:
+            SpoolError: there is none.
+        """
+        try:
+            self._path(name).replace(self._path(to))
+        except OSError as error:
+            raise SpoolError(f"can't rename {self.folder / name}.http: {error.strerror or error}") from error
+        self._sync()
+
+    def remove(self, name: str) -> bool:
+        """Remove the letter; whether it was there."""
+        try:
+            self._path(name).unlink()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise SpoolError(f"can't remove {self.folder / name}.http: {error.strerror or error}") from error
+        self._sync()
+        return True
+
+    def set_aside(self, name: str, reason: str) -> Path:
+        """Move a file that can't be used to `bad/`, with the reason beside it; answers its new place."""
+        bad = self.folder / "bad"
+        make_private_folder(bad)
+        target = bad / f"{name}.http"
+        try:
+            self._path(name).replace(target)
+            note = open_private(bad / f"{name}.reason", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            with open(note, "w", encoding="utf-8") as file:
+                file.write(reason + "\n")
+        except OSError as error:
+            raise SpoolError(f"can't set {name} aside in {bad}: {error.strerror or error}") from error
+        return target
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Hold the folder's lock, one process (or thread with a Spool of its own) at a time; whether it was got."""
+        make_private_folder(self.folder.parent)
+        make_private_folder(self.folder)
+        descriptor = open_private(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+        finally:
+            os.close(descriptor)
+
+    def _path(self, name: str) -> Path:
+        if not _SAFE_NAME.fullmatch(name):
+            raise SpoolError(f"{name!r} is no name of a file in {self.folder}")
+        return self.folder / f"{name}.http"
+
+    def _check(self) -> None:
+        for folder in (self.folder.parent, self.folder):
+            _check_private(folder, os.stat(folder))
+
+    def _sync(self) -> None:
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may be a letter's name."""
+    return _SAFE_NAME.fullmatch(text) is not None
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open or make a file for its owner only, whatever the umask; its descriptor."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make `folder` and what is missing above it, for its owner only, whatever the umask.
+
+    Raises:
+        SpoolError: it is no folder, belongs to someone else, is reached by someone else's link, or everyone may write
+            to it.
+    """
+    try:
+        if not os.path.lexists(folder):
+            if folder.parent != folder:
+                make_parents(folder.parent)
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+                os.chmod(folder, 0o700)
+        link, status = os.lstat(folder), os.stat(folder)
+    except OSError as error:
+        raise SpoolError(f"can't use {folder}: {error.strerror or error}") from error
+    if stat.S_ISLNK(link.st_mode) and not _is_trusted(link.st_uid):
+        raise SpoolError(f"{folder} is a link that user {link.st_uid} made; give the folder itself")
+    _check_private(folder, status)
+
+
+def _check_private(folder: Path, status: os.stat_result) -> None:
+    if not stat.S_ISDIR(status.st_mode):
+        raise SpoolError(f"{folder} is not a folder; give another state directory")
+    if not _is_trusted(status.st_uid):
+        raise SpoolError(f"{folder} belongs to user {status.st_uid}; run this as that user, or give another one")
+    if status.st_mode & stat.S_IWOTH:
+        raise SpoolError(f"{folder} can be written by everyone; `chmod 700 {folder}`")
+
+
+def _is_trusted(user: int) -> bool:
+    """Whether what belongs to this user was put there by us, or by root."""
+    return user in (os.geteuid(), 0)
+
+
+def make_parents(folder: Path) -> None:
+    """Make the folders down to `folder` that are missing, for their owner only; those that are there are left alone."""
+    if folder.is_dir():
+        return
+    try:
+        if folder.parent != folder:
+            make_parents(folder.parent)
+        os.mkdir(folder, 0o700)
+        os.chmod(folder, 0o700)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise SpoolError(f"can't make {folder}: {error.strerror or error}") from error

@@ -1,0 +1,65 @@
+"""What a supervisor tells others of itself, as a file in the state directory: for `status` and `check --live`."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .spool import make_private_folder
+
+FRESH = 15.0
+"""Seconds after which a file that is not written again belongs to a supervisor that is dead or stuck."""
+
+
+class StatusFile:
+    """`state_dir/run/<pid>.json`, written when it changes and as a sign of life.
+
+    Args:
+        state_dir: the state directory.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        make_private_folder(state_dir)
+        make_private_folder(state_dir / "run")
+        self._path = state_dir / "run" / f"{os.getpid()}.json"
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Replace what it says; a full disk leaves the old text, and its age tells."""
+        temporary = self._path.with_suffix(".new")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                json.dump({**values, "at": time.time()}, file)
+            temporary.replace(self._path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove it: the supervisor ends."""
+        self._path.unlink(missing_ok=True)
+
+
+def read_all(state_dir: Path) -> Iterator[dict[str, Any]]:
+    """What the supervisors of this state directory say, those that live; a file of a dead one is removed."""
+    for path in sorted((state_dir / "run").glob("*.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # it ends, or writes, just now
+        if not _is_alive(values["pid"]):
+            path.unlink(missing_ok=True)
+            continue
+        values["fresh"] = time.time() - values["at"] < FRESH
+        yield values
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,363 @@
+"""Submit, call, status: what a web process asks of the job servers. Any number of threads and forked processes."""
+
+import contextlib
+import os
+import time
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..address import Address
+from ..errors import CallFailed, CallTimeout, GearwsgiError, ProtocolError, ServerError, ServerUnavailable
+from ..message.response import read_response
+from ..settings import Settings
+from ..state.outbox import Outbox, Relay
+from ..wire import packets
+from ..wire.connection import Connection
+from ..wire.payload import Submission
+
+_MAX_IDLE = 32
+_DOWN_SECONDS = 1.0
+"""How long a job server that refused is passed over where there is another."""
+_HUNG_SECONDS = 5.0
+"""How long one that accepted and then kept silent is not asked at all."""
+_ANSWER_FACTOR = 1.5
+"""An answer may take this much longer than a connection."""
+
+
+class _MaybeTaken(ServerUnavailable):
+    """It was sent and not answered: only the same unique on the same job server can tell."""
+
+
+class Receipt(NamedTuple):
+    """Where a submission is: its handle and job server, or an empty handle in the outbox."""
+
+    handle: str
+    server: str
+
+
+class Status(str):
+    """What a job server knows of a task, as text: `queued`, `running`, `running 3 of 10`, or `unknown`.
+
+    Attributes:
+        state: `queued` (also where it waits for its next attempt, or in the outbox), `running`, or `unknown`: done,
+            dead, or never heard of.
+        done: how far it is, of `total`; what its handler reported.
+        total: 0 where it reported nothing.
+    """
+
+    __slots__ = ("done", "state", "total")
+
+    def __new__(cls, state: str, done: int = 0, total: int = 0) -> "Status":
+        status = super().__new__(cls, f"{state} {done} of {total}" if state == "running" and total else state)
+        status.state, status.done, status.total = state, done, total
+        return status
+
+    state: str
+    done: int
+    total: int
+
+
+class _Server:
+    """One job server: its idle connections, and until when it is left alone."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.name = str(address)
+        self.idle: deque[Connection] = deque()
+        self.down_until = 0.0
+        self.hung_until = 0.0
+
+
+class Client:
+    """The job servers of one middleware. A connection is used by one thread at a time and kept for the next.
+
+    Args:
+        settings: the middleware's.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.outbox = Outbox(settings)
+        self._servers = [_Server(address) for address in settings.servers]
+        self._answer = settings.connect_timeout * _ANSWER_FACTOR
+        self._relay: Relay | None = None
+        self._relay_pid = 0
+
+    # -- submit ------------------------------------------------------------------------------------------------------
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Receipt]:
+        """Submit background jobs, in one write a job server; what none takes goes to the outbox.
+
+        Returns:
+            A receipt for each, in order.
+
+        Raises:
+            ServerUnavailable: `on_unavailable="raise"`, and no job server answers.
+            ServerError: a job server answered an error, and the outbox is no remedy.
+            SpoolError: no job server answers, and the outbox can't be written.
+        """
+        if self._relay_pid != os.getpid():
+            self._start_relay_if_needed()
+        if len(submissions) == 1 or len(self._servers) == 1:  # nearly always: nothing to sort out
+            return self._submit_or_keep(self._first_server(submissions[0].unique), submissions)
+        receipts: list[Receipt | None] = [None] * len(submissions)
+        groups: dict[int, list[int]] = {}
+        for place, submission in enumerate(submissions):
+            groups.setdefault(self._first_server(submission.unique), []).append(place)
+        for first, places in groups.items():
+            batch = [submissions[place] for place in places]
+            for place, receipt in zip(places, self._submit_or_keep(first, batch), strict=True):
+                receipts[place] = receipt
+        return [receipt for receipt in receipts if receipt is not None]
+
+    def submit_now(self, submission: Submission) -> str:
+        """Submit one, with no outbox behind it; its handle.
+
+        Raises:
+            ServerUnavailable: no job server takes it.
+            ServerError: one answered an error.
+        """
+        (answer,), _ = self._submit_batch(self._first_server(submission.unique), [submission])
+        if isinstance(answer, ServerError):
+            raise answer
+        return answer
+
+    def _submit_or_keep(self, first: int, batch: Sequence[Submission]) -> list[Receipt]:
+        try:
+            answers, server = self._submit_batch(first, batch)
+        except ServerUnavailable:
+            if self.settings.on_unavailable == "raise":
+                raise
+            return [self._keep(submission) for submission in batch]
+        receipts = []
+        for submission, answer in zip(batch, answers, strict=True):
+            if not isinstance(answer, ServerError):
+                receipts.append(Receipt(answer, server))
+            elif submission.at > time.time() and answer.code != "ARGUMENT_TOO_LARGE":
+                receipts.append(self._keep(submission))  # a job server that has no delays
+            else:
+                raise answer
+        return receipts
+
+    def _submit_batch(self, first: int, batch: Sequence[Submission]) -> tuple[list[str | ServerError], str]:
+        now = time.time()
+        data = b"".join(
+            [
+                packets.pack_submit(each.queue, each.unique, each.payload, priority=each.priority, at=each.epoch(now))
+                for each in batch
+            ]
+        )
+        trouble: ServerUnavailable | None = None
+        for server in self._in_order(first):
+            try:
+                return self._exchange(server, data, len(batch)), server.name
+            except _MaybeTaken:
+                raise  # another job server would make them run twice
+            except ServerUnavailable as error:
+                trouble = error
+        raise trouble or ServerUnavailable(f"no job server answers: {', '.join(map(str, self.settings.servers))}")
+
+    def _exchange(self, server: _Server, data: bytes, count: int) -> list[str | ServerError]:
+        connection = self._idle(server)
+        reused = connection is not None
+        while True:
+            if connection is None:
+                connection = self._connect(server)
+            try:
+                connection.send(data, self.settings.connect_timeout)
+                answers = [self._created(connection) for _ in range(count)]
+            except ServerUnavailable as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    server.hung_until = time.monotonic() + _HUNG_SECONDS
+                    raise _MaybeTaken(str(error)) from error
+                if not reused:
+                    server.down_until = time.monotonic() + _DOWN_SECONDS
+                    raise
+                # The job server was started again meanwhile. The same uniques: what it took already, it takes once.
+                connection, reused = None, False
+                continue
+            except BaseException:
+                connection.close()  # an answer is on its way to nobody: a time limit, Ctrl-C
+                raise
+            self._keep_idle(server, connection)
+            return answers
+
+    def _created(self, connection: Connection) -> str | ServerError:
+        try:
+            return connection.expect(packets.JOB_CREATED, self._answer)[0].decode("utf-8", "replace")
+        except ServerError as error:
+            return error
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    def _first_server(self, unique: str) -> int:
+        """A unique always goes to the same job server while that one lives, so that it coalesces."""
+        return zlib.crc32(unique.encode()) % len(self._servers) if len(self._servers) > 1 else 0
+
+    def _in_order(self, first: int) -> list[_Server]:
+        now = time.monotonic()
+        if len(self._servers) == 1:
+            return self._servers if self._servers[0].hung_until <= now else []
+        servers = [*self._servers[first:], *self._servers[:first]]
+        asked = [server for server in servers if server.hung_until <= now]
+        up = [server for server in asked if server.down_until <= now]
+        return up or asked
+
+    def _idle(self, server: _Server) -> Connection | None:
+        """A connection that nobody uses and that still stands."""
+        pid = os.getpid()
+        while True:
+            try:
+                connection = server.idle.pop()
+            except IndexError:
+                return None
+            if connection.pid == pid and not connection.is_stale():
+                return connection
+            connection.close()
+
+    def _connect(self, server: _Server) -> Connection:
+        try:
+            return Connection(server.address, self.settings.connect_timeout)
+        except ServerUnavailable as error:
+            server.down_until = time.monotonic() + _DOWN_SECONDS
+            if isinstance(error.__cause__, TimeoutError):
+                server.hung_until = time.monotonic() + _HUNG_SECONDS
+            raise
+
+    @contextlib.contextmanager
+    def _lent(self, server: _Server) -> Iterator[Connection]:
+        """A connection for one exchange; kept for the next where this one comes to its end."""
+        connection = self._idle(server) or self._connect(server)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._keep_idle(server, connection)
+
+    @staticmethod
+    def _keep_idle(server: _Server, connection: Connection) -> None:
+        if len(server.idle) < _MAX_IDLE:
+            server.idle.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """End the relay, and close what is idle: also what the relay used to its last moment."""
+        if self._relay is not None and self._relay_pid == os.getpid():
+            self._relay.stop()
+            self._relay = None
+        for server in self._servers:
+            while server.idle:
+                server.idle.pop().close()
+
+    # -- outbox ------------------------------------------------------------------------------------------------------
+
+    def _keep(self, submission: Submission) -> Receipt:
+        self.outbox.put(submission)
+        self._start_relay()
+        return Receipt("", "")
+
+    def _start_relay_if_needed(self) -> None:
+        """Once in each process: what an earlier one left in the outbox is ours to submit."""
+        self._relay_pid = os.getpid()
+        self._relay = Relay(self.outbox, self.submit_now, forever=False)
+        if self.settings.on_unavailable == "outbox" and self.outbox.spool.names():
+            self._relay.start()
+
+    def _start_relay(self) -> None:
+        if self._relay is None or self._relay_pid != os.getpid():
+            self._start_relay_if_needed()
+        assert self._relay is not None
+        self._relay.start()
+
+    # -- call and status ---------------------------------------------------------------------------------------------
+
+    def call(self, submission: Submission, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Submit a foreground job and wait for its response: status, headers, body.
+
+        Raises:
+            CallTimeout: no response within `timeout` seconds; queued still, the job is dropped.
+            CallFailed: the worker refused the message.
+            ServerUnavailable: no job server answers, or it was lost while we waited.
+        """
+        deadline = time.monotonic() + timeout
+        packet = packets.pack(
+            packets.SUBMIT_FOREGROUND[submission.priority],
+            submission.queue.encode(),
+            submission.unique.encode(),
+            submission.payload,
+        )
+        trouble: ServerUnavailable | None = None
+        for server in self._in_order(self._first_server(submission.unique)):
+            handle = b""
+            try:
+                with self._lent(server) as connection:
+                    connection.send(packet, self.settings.connect_timeout)
+                    handle = connection.expect(packets.JOB_CREATED, self._answer)[0]
+                    return self._wait(connection, handle, deadline, timeout)
+            except ServerUnavailable as error:
+                if handle:
+                    raise  # it may be running
+                trouble = error
+        raise trouble or ServerUnavailable("no job server answers")
+
+    @staticmethod
+    def _wait(
+        connection: Connection, handle: bytes, deadline: float, timeout: float
+    ) -> tuple[str, list[tuple[str, str]], bytes]:
+        while True:
+            try:
+                kind, parameters = connection.receive(max(0.0, deadline - time.monotonic()))
+            except ServerUnavailable as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    raise CallTimeout(f"no response within {timeout:g} s (job {handle.decode()})") from error
+                raise
+            if not parameters or parameters[0] != handle:
+                raise ProtocolError(f"packet {kind} for another job than {handle.decode()}")
+            if kind == packets.WORK_COMPLETE:
+                return read_response(parameters[1])
+            if kind in (packets.WORK_FAIL, packets.WORK_EXCEPTION):
+                raise CallFailed(
+                    f"job {handle.decode()} was refused by the worker; `gearwsgi dead list` there says why"
+                )
+
+    def status(self, handle: str, server: str, uniques: Sequence[str] = (), queue: str = "") -> Status:
+        """What the job servers know of a job, by its handle and by the uniques of its further attempts.
+
+        Raises:
+            ServerUnavailable: none answers.
+        """
+        addresses = [each for each in self._servers if not server or str(each.address) == server] or self._servers
+        asked = [packets.pack(packets.GET_STATUS, handle.encode())] if handle else []
+        asked += [packets.pack(packets.GET_STATUS_UNIQUE, unique.encode()) for unique in uniques]
+        found = Status("unknown")
+        trouble: GearwsgiError | None = None
+        for each in addresses:
+            try:
+                for state in self._states(each, asked):
+                    if state.state == "running":
+                        return state
+                    if state.state == "queued":
+                        found = state
+            except ServerUnavailable as error:
+                trouble = error
+        if found.state == "unknown" and trouble is not None and len(addresses) == 1:
+            raise trouble
+        return found
+
+    def _states(self, server: _Server, asked: list[bytes]) -> list[Status]:
+        states = []
+        with self._lent(server) as connection:
+            connection.send(b"".join(asked), self.settings.connect_timeout)
+            for _ in asked:
+                kind, values = connection.receive(self._answer)
+                if kind == packets.ERROR:
+                    continue  # a job server that has no GET_STATUS_UNIQUE
+                if kind not in (packets.STATUS_RES, packets.STATUS_RES_UNIQUE):
+                    raise ProtocolError(f"packet {kind} is no status")
+                known, running, done, total = (int(value or 0) for value in values[1:5])
+                states.append(Status("running" if running else "queued" if known else "unknown", done, total))
+        return states

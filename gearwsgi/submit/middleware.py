@@ -1,0 +1,240 @@
+"""The WSGI middleware: puts `gearman` into the environ, keeps tasks' paths private, submits after the response."""
+
+import fnmatch
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..environ import JOB_KEY, KEYS
+from ..errors import ConfigError
+from ..message.targets import Resolver
+from ..settings import read_settings
+from .client import Client
+from .tasks import Gearman
+from .walk import walk
+
+KEY, SHORT_KEY = KEYS
+
+WSGIApplication = Callable[..., Iterable[bytes]]
+
+
+class GearmanMiddleware:
+    """Wraps a WSGI application, so that its handlers can queue requests to itself.
+
+    A setting that is not given is taken from the environment (`GEARMAN_SERVERS`, `GEARWSGI_SECRET_KEYS`,
+    `GEARWSGI_STATE_DIR`), then from its default.
+
+    Args:
+        app: the application.
+        servers: job servers, `host:port` with commas or a list; `embedded` for the one in this package.
+        tasks: aliases: names to targets, or to dicts with a `target` and `max_attempts`, `backoff_min`,
+            `backoff_max`, `timeout` of their own.
+        queue: the queue (Gearman function) of tasks that name none.
+        max_attempts: how often a job is tried before it becomes a dead letter.
+        backoff_min: seconds; the ceiling of the first retry's delay, doubled from attempt to attempt.
+        backoff_max: seconds; the ceiling that it stays under.
+        job_timeout: seconds that one attempt may take.
+        connect_timeout: seconds to wait for a job server.
+        on_unavailable: `outbox` keeps a task on disk while no job server answers; `raise` raises.
+        secret_keys: signs messages with the first and accepts all; at least 16 bytes each.
+        max_age: seconds after which a signature is too old.
+        accept_unsigned: queues that may carry unsigned messages although there are keys.
+        inherit: names of headers that travel from a request into its tasks, and `remote_user`.
+        tasks_only: patterns of paths (`/tasks/*`) that only a replay may reach; others get 404.
+        plain_queues: queues whose tasks are sent as plain JSON calls.
+        resolver: a callable from a dotted name to a target, for applications with a front controller.
+        state_dir: folder of the outbox, the dead letters and the embedded job server's queue.
+        max_body: bytes that a task's body may have.
+        max_tasks_per_request: how many tasks one request may queue.
+        dead_max_age: seconds after which dead letters are removed.
+        dead_max_count: how many dead letters are kept.
+        redact: further headers whose values are never shown.
+        short_key: whether `environ["gearman"]` is set beside `environ["gearwsgi.gearman"]`.
+
+    Raises:
+        ConfigError: a setting is unknown, or its value can't work.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        servers: str | Sequence[str] | None = None,
+        tasks: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        max_attempts: int | None = None,
+        backoff_min: float | None = None,
+        backoff_max: float | None = None,
+        job_timeout: float | None = None,
+        connect_timeout: float | None = None,
+        on_unavailable: str | None = None,
+        secret_keys: Sequence[str | bytes] | None = None,
+        max_age: float | None = None,
+        accept_unsigned: Sequence[str] | None = None,
+        inherit: Sequence[str] | None = None,
+        tasks_only: Sequence[str] | None = None,
+        plain_queues: Sequence[str] | None = None,
+        resolver: Resolver | None = None,
+        state_dir: str | Path | None = None,
+        max_body: int | None = None,
+        max_tasks_per_request: int | None = None,
+        dead_max_age: float | None = None,
+        dead_max_count: int | None = None,
+        redact: Sequence[str] | None = None,
+        short_key: bool = True,
+        **unknown: Any,
+    ) -> None:
+        if not callable(app):
+            raise ConfigError(f"the application is {type(app).__name__}: give the WSGI callable that is to be wrapped")
+        if find_middleware(app) is not None:
+            raise ConfigError("the application is wrapped in GearmanMiddleware already: wrap it once")
+        given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
+        self.settings = read_settings({**given, **unknown})
+        self.app = app
+        self.client = Client(self.settings)
+        self.gearman = Gearman(self.client, None)
+        """The same object without a request, for scripts and cron jobs."""
+        self._guard = _Guard(self.settings.tasks_only) if self.settings.tasks_only else None
+        self._short_key = short_key
+
+    @classmethod
+    def from_config(cls, app: WSGIApplication, config: Mapping[str, Any]) -> "GearmanMiddleware":
+        """Wrap `app` with a configuration in PhalApi-Gearman's shape, `{"servers": …, "task": {…}}`.
+
+        Any setting may stand beside the two.
+
+        Raises:
+            ConfigError: as the class itself.
+        """
+        if not isinstance(config, Mapping):
+            raise ConfigError(
+                f"config is {type(config).__name__}: give a dict, such as {{'servers': '127.0.0.1:4730'}}"
+            )
+        settings = dict(config)
+        if "task" in settings:
+            if "tasks" in settings:
+                raise ConfigError("config has both 'task' and 'tasks': give one")
+            settings["tasks"] = settings.pop("task")
+        return cls(app, **settings)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        job = environ.get(JOB_KEY)
+        if job is None:
+            # What only the queue may say, no client does. One search for all keys is cheaper than a look at each.
+            if "HTTP_X_GEARMAN" in "\n".join(environ):
+                for key in [key for key in environ if key.startswith("HTTP_X_GEARMAN")]:
+                    del environ[key]
+            if self._guard is not None and self._guard.forbids(environ.get("PATH_INFO", "")):
+                return _not_found(environ, start_response)
+        gearman = environ[KEY] = Gearman(self.client, environ)
+        if self._short_key:
+            environ[SHORT_KEY] = gearman
+        gearman.deferred = []
+        if job is not None:
+            finishers = getattr(job, "_finishers", None)
+            if finishers is not None:  # a replay sees to its response's end itself
+                finishers.append(gearman.finish)
+                return self.app(environ, start_response)
+        status = ""
+
+        def start(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            nonlocal status
+            status = line
+            return start_response(line, headers, exc_info) if exc_info else start_response(line, headers)
+
+        try:
+            body = self.app(environ, start)
+        except BaseException:
+            gearman.finish(False, _code(status))
+            raise
+        if not gearman.deferred and type(body) in _FINISHED:
+            gearman.deferred = None  # the application has done what it does: nothing can come after
+            return body
+        return _Body(body, gearman, lambda: _code(status))
+
+
+_NOT_SETTINGS = frozenset({"self", "app", "short_key", "unknown", "__class__"})
+_FINISHED = (list, tuple)
+
+
+def _code(status: str) -> int:
+    """The number of a status line; 0 where there is none."""
+    number = status[:3]
+    return int(number) if number.isdecimal() else 0
+
+
+class _Body:
+    """A response's body that knows whether all of it was sent."""
+
+    __slots__ = ("_body", "_close", "_exhausted", "_gearman", "_iterator", "_status")
+
+    def __init__(self, body: Iterable[bytes], gearman: Gearman, status: Callable[[], int]) -> None:
+        self._body = body
+        self._iterator: Iterator[bytes] | None = None
+        self._gearman = gearman
+        self._status = status
+        self._exhausted = False
+
+    def __iter__(self) -> "_Body":
+        return self
+
+    def __next__(self) -> bytes:
+        if self._iterator is None:
+            self._iterator = iter(self._body)
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            self._exhausted = True
+            raise
+
+    def close(self) -> None:
+        """Close the application's body; then, where the response went out whole, submit."""
+        sent = False
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+            sent = self._exhausted
+        finally:
+            self._gearman.finish(sent, self._status())
+
+
+class _Guard:
+    """The paths that only a replay may reach.
+
+    A path is looked at as it came, with slashes collapsed, and with dot segments resolved: whichever of them the
+    application goes by, a public request does not get through.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        # PEP 3333: a path's bytes come as one character each. A server that decodes them itself is met as well.
+        spellings = {*patterns, *(pattern.encode().decode("latin-1") for pattern in patterns)}
+        self._matches = re.compile("|".join(fnmatch.translate(spelling) for spelling in spellings), re.DOTALL).match
+
+    def forbids(self, path: str) -> bool:
+        """Whether a public request for this PATH_INFO (decoded once by the server) is answered with 404."""
+        rooted = "/" + path
+        collapsed = re.sub("/+", "/", rooted)
+        resolved = posixpath.normpath(collapsed)
+        directory = resolved.rstrip("/") + "/" if collapsed.endswith(("/", "/.", "/..")) else resolved
+        return any(map(self._matches, (path, collapsed, resolved, directory)))
+
+
+def _not_found(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    text = b"404 Not Found\n"
+    start_response("404 Not Found", [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
+    return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else text]
+
+
+def find_middleware(app: Any, *, globals_too: bool = False) -> GearmanMiddleware | None:
+    """The GearmanMiddleware that `app` is, holds (as Flask's `app.wsgi_app`), or wraps in other middleware; or None.
+
+    Args:
+        app: the application.
+        globals_too: look at the module's names that a function uses, too: `def application(environ, start_response):
+            return inner(environ, start_response)`. A handler may well name the middleware that it is in, so this is
+            no way to see whether an application is wrapped.
+    """
+    return next((part for part in walk(app, globals_too=globals_too) if isinstance(part, GearmanMiddleware)), None)

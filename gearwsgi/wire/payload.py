@@ -1,0 +1,148 @@
+"""From a job's payload to a message that may be replayed: the one gate, for the worker and for its supervisor. Pure."""
+
+import hashlib
+import re
+import time
+from dataclasses import replace
+from typing import NamedTuple
+
+from ..errors import BadMessage, BadSignature
+from ..message import model, plain, reading, signature
+from ..settings import Settings
+
+
+class Grabbed(NamedTuple):
+    """A job as the job server hands it out."""
+
+    handle: bytes
+    queue: bytes
+    unique: bytes
+    payload: bytes
+    cut: int = 0
+    """Bytes that the payload had where it was too large to be kept: `payload` is its beginning."""
+
+    @property
+    def queue_name(self) -> str:
+        """The queue as text."""
+        return self.queue.decode("utf-8", "surrogateescape")
+
+    @property
+    def handle_name(self) -> str:
+        """The handle as text."""
+        return self.handle.decode("utf-8", "backslashreplace")
+
+
+def open_payload(job: Grabbed, settings: Settings, now: float, *, trusted: bool = False) -> model.Message:
+    """The message in a job, verified where there are keys. A task without an id gets one that follows from the job.
+
+    Args:
+        job: what the job server handed out.
+        settings: the middleware's.
+        now: Unix time.
+        trusted: it has been through here already.
+
+    Raises:
+        BadMessage: it may not run: `BadSignature` where the signature is why.
+    """
+    try:
+        return _open(job, settings, now, trusted)
+    except BadMessage:
+        raise
+    except Exception as error:
+        # None is known. Should one be found, it costs that payload, and neither a worker process nor the supervisor.
+        raise BadMessage(f"payload can't be read: {type(error).__name__}") from error
+
+
+def _open(job: Grabbed, settings: Settings, now: float, trusted: bool) -> model.Message:
+    if job.cut:
+        raise BadMessage(f"payload of {job.cut} bytes is over max_body={settings.max_body}")
+    if plain.is_plain(job.payload):
+        if not trusted and not settings.may_be_unsigned(job.queue_name):
+            raise BadSignature("no signature: a plain call runs only in a queue that accept_unsigned names")
+        return plain.read_plain(
+            job.payload, settings.tasks, settings.resolver, id=own_id(job), max_body=settings.max_body
+        )
+    if settings.secret_keys and not trusted:
+        unsigned_is_fine = settings.may_be_unsigned(job.queue_name) and not signature.is_signed(job.payload)
+        if not unsigned_is_fine:
+            signature.verify(job.payload, job.queue_name, settings.secret_keys, now, settings.max_age)
+    found = reading.read(job.payload, max_body=settings.max_body)
+    return found if found.id else replace(found, id=own_id(job))
+
+
+def own_id(job: Grabbed) -> str:
+    """An id for a job that brings none: the same when the job server hands it out again."""
+    return hashlib.blake2b(b"\0".join((job.handle, job.unique, job.payload)), digest_size=16).hexdigest()
+
+
+_PLAIN_ID = re.compile(r"[0-9A-Za-z_.-]{1,44}")
+
+
+def make_unique(task_id: str, attempt: int, again: str = "") -> str:
+    """The unique of a task's attempt: `id:attempt`, at most 63 bytes, with `again` where it is queued once more."""
+    if not _PLAIN_ID.fullmatch(task_id):
+        task_id = hashlib.blake2b(task_id.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return f"{task_id}:{attempt}{again}"
+
+
+def next_attempt(
+    task: model.Message, queue: str, settings: Settings, max_attempts: int, reason: str, at: float, now: float
+) -> tuple[model.Message, bytes]:
+    """The attempt that follows one of `task` that failed for `reason` at `now`, and its bytes; it is due `at`."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+    failure = model.one_line(f"attempt {task.attempt} at {stamp}: {reason}")
+    following = replace(task, attempt=task.attempt + 1, max_attempts=max_attempts, failures=(*task.failures, failure))
+    return following, seal(following, queue, settings, at)
+
+
+def seal(task: model.Message, queue: str, settings: Settings, now: float) -> bytes:
+    """The bytes of `task` for this queue, signed where there are keys; `now` is when it is due.
+
+    Raises:
+        InvalidTask: it is new, and its head is longer than a worker would read.
+    """
+    data = task.to_bytes()
+    # A line has five bytes at least, so this short a head has not too many.
+    if task.attempt == 1 and len(data) - len(task.body) > 5 * model.MAX_HEADERS:
+        model.check_head(data)
+    return signature.sign(data, queue, settings.secret_keys[0], now) if settings.secret_keys else data
+
+
+class Submission(NamedTuple):
+    """A background job to be submitted: everything that the job server is told.
+
+    Attributes:
+        queue: the Gearman function.
+        unique: Gearman's coalescing key, never empty.
+        payload: the message's bytes.
+        priority: `high`, `normal` or `low`.
+        at: Unix time when it is due; 0: now.
+        id: the task's id, for the log.
+    """
+
+    queue: str
+    unique: str
+    payload: bytes
+    priority: str = "normal"
+    at: float = 0.0
+    id: str = ""
+
+    def epoch(self, now: float) -> int | None:
+        """The whole second when it is due, or None where that is less than half a second away."""
+        if self.at - now < 0.5:
+            return None
+        return int(self.at) + (self.at > int(self.at))
+
+
+_REPLY = re.compile(rb"\r\nX[-_]Gearman[-_]Reply[ \t]*:", re.IGNORECASE)
+
+
+def can_be_handed_back(payload: bytes) -> bool:
+    """Whether a job may be submitted again as a background job: not where someone may wait for its answer.
+
+    That is a `call()`, and a plain call, of which only its sender knows.
+    """
+    if payload[:1] == b"{":
+        return False
+    head = payload[: payload.find(b"\r\n\r\n") + 2]
+    return b"reply" not in head.lower() or _REPLY.search(head) is None

@@ -1,0 +1,204 @@
+"""The pipe between the supervisor and a worker process: frames, and the claim on the jobs that are held ahead.
+
+A frame is `magic, kind, sequence, length` and its payload. The worker's side is untrusted: an application may do
+anything to the descriptor. Bytes that are no frame are told and skipped: they end the worker, and what it answered
+after them still counts.
+"""
+
+import json
+import mmap
+import os
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import NoneType
+from typing import IO
+
+from ..errors import ProtocolError
+from ..policy import Outcome
+from ..wire.payload import Grabbed
+
+# From the supervisor.
+JOB = 1
+# From the worker.
+READY = 2
+DONE = 3
+"""The application answered 2xx; the payload is WORK_COMPLETE's data."""
+FAILED = 4
+"""Any other outcome; the payload is JSON."""
+SKIPPED = 5
+"""The job lay behind the supervisor's fence and was not started."""
+PROGRESS = 6
+TRANSLATED = 7
+"""A plain call as the HTTP message that it stands for, sent before it is run: only the worker has the resolver."""
+RETIRING = 8
+"""The worker wants to be replaced: it has grown over --max-rss."""
+# From neither.
+RUBBISH = 0
+"""Somebody else has written to the pipe."""
+
+_MAGIC = b"\xfegw\xff"
+"""No text in any Unicode encoding has it."""
+_HEADER = struct.Struct("!4sBBI")
+_HEADER_SIZE = _HEADER.size
+_KINDS = range(JOB, RETIRING + 1)
+_JOB = struct.Struct("!HHH")
+_PROGRESS = struct.Struct("!QQ")
+MAX_FRAME = 1 << 30
+
+
+def frame(kind: int, sequence: int, payload: bytes = b"") -> bytes:
+    """One frame."""
+    return _HEADER.pack(_MAGIC, kind, sequence, len(payload)) + payload
+
+
+def job_frame(sequence: int, job: Grabbed) -> bytes:
+    """The frame that gives a job to a worker."""
+    lengths = _JOB.pack(len(job.handle), len(job.queue), len(job.unique))
+    return frame(JOB, sequence, b"".join((lengths, job.handle, job.queue, job.unique, job.payload)))
+
+
+def read_job(payload: bytes) -> Grabbed:
+    """The job in a JOB frame."""
+    handle, queue, unique = _JOB.unpack_from(payload)
+    start = _JOB.size
+    middle, end = start + handle, start + handle + queue
+    return Grabbed(payload[start:middle], payload[middle:end], payload[end : end + unique], payload[end + unique :])
+
+
+def progress_frame(sequence: int, done: int, total: int) -> bytes:
+    """The frame that reports progress."""
+    top = (1 << 64) - 1
+    return frame(PROGRESS, sequence, _PROGRESS.pack(min(max(done, 0), top), min(max(total, 0), top)))
+
+
+def read_progress(payload: bytes) -> tuple[int, int]:
+    """(done, total) of a PROGRESS frame.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    if len(payload) != _PROGRESS.size:
+        raise ProtocolError("a progress report of a wrong length")
+    done, total = _PROGRESS.unpack(payload)
+    return done, total
+
+
+class FrameReader:
+    """Bytes in, frames out; keeps what is not yet whole. No I/O."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._in_rubbish = False
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """The frames that `data` completes: (kind, sequence, payload). What is none, up to the next, is one RUBBISH."""
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
+        start, size = 0, len(buffer)
+        while size - start >= _HEADER_SIZE:
+            magic, kind, sequence, length = _HEADER.unpack_from(buffer, start)
+            if magic != _MAGIC or kind not in _KINDS or length > MAX_FRAME:
+                start = buffer.find(_MAGIC, start + 1)
+                if start < 0:
+                    start = size - len(_MAGIC) + 1  # where its first bytes may be
+                if not self._in_rubbish:
+                    self._in_rubbish = True
+                    yield RUBBISH, 0, b""
+                continue
+            end = start + _HEADER_SIZE + length
+            if size < end:
+                break
+            payload = bytes(buffer[start + _HEADER_SIZE : end])
+            start = end
+            self._in_rubbish = False
+            yield kind, sequence, payload
+        if buffer is self._buffer:
+            del self._buffer[:start]
+        elif start < size:
+            self._buffer += buffer[start:]
+
+
+class Claim:
+    """Who has the jobs that lie ahead in a worker's pipe: a byte for each side in memory that both processes see.
+
+    The worker marks a job as started and then looks for a fence. The supervisor puts the fence behind the job that
+    runs, and looks a turn of its loop later, which is milliseconds, whether another was started. So whichever order
+    the processors show the two bytes in, never do both have a job: where the supervisor finds none started, the worker
+    will find the fence. A third byte is the complement of the worker's: an application may write rubbish here.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._bytes = mmap.mmap(descriptor, mmap.PAGESIZE)
+
+    @staticmethod
+    def make_file() -> IO[bytes]:
+        """A nameless file that both processes map: where the system can, one that needs no disk.
+
+        Raises:
+            OSError: no room, or too many open files.
+        """
+        if sys.platform == "linux":
+            file: IO[bytes] = os.fdopen(os.memfd_create("gearwsgi"), "r+b", buffering=0)
+        else:
+            file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - its user closes it
+        file.truncate(mmap.PAGESIZE)
+        os.pwrite(file.fileno(), bytes([0, 0, 255]), 0)
+        return file
+
+    def fence(self, sequence: int) -> None:
+        """The supervisor's fence: nothing is started but this job; 0 takes it away."""
+        self._bytes[0] = sequence
+
+    def start(self, sequence: int) -> bool:
+        """The worker's start; whether it may go on."""
+        self._bytes[1] = sequence
+        self._bytes[2] = 255 - sequence
+        return self._bytes[0] in (0, sequence)
+
+    def started(self) -> int | None:
+        """The last job that the worker has started; 0: none yet; None: there is rubbish instead.
+
+        Ask whether it is the job before: rubbish must not look like "not started".
+        """
+        sequence = self._bytes[1]
+        return sequence if self._bytes[2] == 255 - sequence else None
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._bytes.close()
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "kind": (str,),
+    "reason": (str,),
+    "status": (int,),
+    "caught": (str,),
+    "location": (str,),
+    "retry_after": (str,),
+    "retry_in": (int, float, NoneType),
+    "never": (bool,),
+    "response": (str,),
+}
+
+
+def read_outcome(payload: bytes) -> Outcome:
+    """The outcome in a FAILED frame.
+
+    Raises:
+        ProtocolError: it is none; the application may have written it.
+    """
+    try:
+        values = json.loads(payload)
+        for name, types in _TYPES.items():
+            if not isinstance(values[name], types) or (isinstance(values[name], bool) and bool not in types):
+                raise ValueError(f"{name} is {values[name]!r}")
+        if values["kind"] not in ("response", "exception", "timeout", "lost", "refused"):
+            raise ValueError(f"kind is {values['kind']!r}")
+        values["response"] = values["response"].encode("latin-1")
+        return Outcome(**values)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ProtocolError(f"an outcome that can't be read: {error}") from error

@@ -1,0 +1,168 @@
+"""The worker process: takes a job from its pipe, replays it through the application, answers the outcome."""
+
+import json
+import math
+import os
+import signal
+import socket
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from .. import log
+from ..app.replay import Job, Result, WSGIApplication, describe, error_reply, notice_exceptions, replay
+from ..errors import BadMessage, JobTimeout, ProtocolError
+from ..message.model import Message
+from ..policy import Outcome
+from ..settings import Settings
+from ..wire.payload import Grabbed, open_payload
+from . import channel
+from .loop import READ_SIZE
+from .posix import resident_megabytes
+
+
+class Child:
+    """One worker process's life, from its first job to the end of its pipe.
+
+    Args:
+        app: the wrapped application.
+        settings: the middleware's.
+        pipe: the socket to the supervisor, blocking.
+        claim: who has the jobs that are held ahead.
+        stream: what the application prints.
+        max_rss: megabytes after which it wants to be replaced.
+        verbose: whether jobs that go well are logged.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        settings: Settings,
+        pipe: socket.socket,
+        claim: channel.Claim,
+        stream: log.LogStream,
+        *,
+        max_rss: float | None,
+        verbose: bool,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._pipe = pipe
+        self._claim = claim
+        self._stream = stream
+        self._max_rss = max_rss
+        self._verbose = verbose
+        self._sending = threading.Lock()
+        self._pid = os.getpid()
+        self._deadline = math.inf
+        self._late = False
+
+    def run(self) -> None:
+        """Work until the supervisor closes the pipe.
+
+        Raises:
+            ProtocolError: what comes from there is no job.
+        """
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        notice_exceptions()
+        reader = channel.FrameReader()
+        self._send(channel.frame(channel.READY, 0))
+        while data := self._pipe.recv(READ_SIZE):
+            for kind, sequence, payload in reader.feed(data):
+                if kind != channel.JOB:
+                    raise ProtocolError("bytes from the supervisor are missing: has the application read them?")
+                self._take(sequence, channel.read_job(payload))
+
+    def _send(self, frame: bytes) -> None:
+        """Write a frame whole: a thread of the handler's may report progress at the same time."""
+        with self._sending:
+            self._pipe.sendall(frame)
+
+    def _take(self, sequence: int, grabbed: Grabbed) -> None:
+        if not self._claim.start(sequence):
+            self._send(channel.frame(channel.SKIPPED, sequence))
+            return
+        answer = self._work(sequence, grabbed)
+        if os.getpid() != self._pid:
+            # The application forked and the copy came back here: the job is its parent's.
+            os._exit(0)
+        if self._claim.started() != sequence:
+            # It wrote where it has nothing to write, and most likely to the pipe too: what lies ahead must not suffer.
+            log.write(grabbed.handle_name, "the application has written to file descriptors that are not its own")
+            os._exit(os.EX_SOFTWARE)
+        if self._max_rss is not None and resident_megabytes() > self._max_rss:
+            answer = channel.frame(channel.RETIRING, sequence) + answer
+        self._send(answer)
+
+    def _work(self, sequence: int, grabbed: Grabbed) -> bytes:
+        """Run one job; the frame that answers it."""
+        handle = grabbed.handle_name
+        try:
+            task = open_payload(grabbed, self._settings, time.time())
+        except BadMessage as error:
+            return self._failed(sequence, Outcome("refused", str(error)))
+        if task.plain is not None:
+            self._send(channel.frame(channel.TRANSLATED, sequence, task.to_bytes()))
+        max_attempts = task.max_attempts or self._settings.limits(task).max_attempts
+        job = Job(
+            id=task.id,
+            service=task.service,
+            queue=grabbed.queue_name,
+            handle=handle,
+            attempt=task.attempt,
+            max_attempts=max_attempts,
+            _message=task,
+            _report=lambda done, total: self._send(channel.progress_frame(sequence, done, total)),
+        )
+        if self._verbose:
+            log.write(
+                handle,
+                f"received {task.service} {task.target} attempt {task.attempt} of {max_attempts}, "
+                f"{len(grabbed.payload)} bytes, id {task.id}",
+            )
+        self._stream.handle = handle
+        result = self._run_in_time(task, job)
+        self._stream.end_line()
+        self._stream.handle = "app"
+        outcome = result.outcome
+        if outcome.kind == "response" and 200 <= outcome.status < 300:
+            if self._verbose:
+                log.write(handle, f"result {describe(task, result)}, id {task.id}")
+            return channel.frame(channel.DONE, sequence, result.data)
+        return self._failed(sequence, outcome)
+
+    def _run_in_time(self, task: Message, job: Job) -> Result:
+        limit = self._settings.time_limit(task)
+        self._late = False
+        self._deadline = time.monotonic() + limit
+        try:
+            try:
+                result = replay(self._app, task, job, self._stream)
+            finally:
+                self._deadline = math.inf
+        except JobTimeout:
+            result = Result(Outcome("timeout"), b"", limit)
+        if not self._late:
+            return result
+        # Even where the handler caught it and answered: what it answered was not the work asked for.
+        reason = f"timed out after {limit:g} s"
+        if task.wants_reply:
+            return Result(Outcome("response", reason, status=200), error_reply(504, reason), result.seconds)
+        return Result(Outcome("timeout", reason), b"", result.seconds)
+
+    def _on_alarm(self, signum: int, stack: FrameType | None) -> None:
+        """The supervisor says that a job's time is over. It may have meant the one before: our clock decides."""
+        if time.monotonic() >= self._deadline:
+            self._deadline = math.inf
+            self._late = True
+            raise JobTimeout("the job's time limit is over")
+
+    @staticmethod
+    def _failed(sequence: int, outcome: Outcome) -> bytes:
+        values: dict[str, Any] = {
+            name: getattr(outcome, name)
+            for name in ("kind", "reason", "status", "caught", "location", "retry_after", "retry_in", "never")
+        }
+        values["response"] = outcome.response.decode("latin-1")
+        return channel.frame(channel.FAILED, sequence, json.dumps(values).encode())

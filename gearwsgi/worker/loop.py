@@ -1,0 +1,178 @@
+"""The supervisor's loop: who waits for what; streams that gather what they write, and may be left unread a while."""
+
+import selectors
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ..errors import ProtocolError
+
+PAUSE = 0.001
+"""Seconds that a paused stream is not looked at: the shortest time that a selector can wait."""
+READ_SIZE = 64 * 1024
+"""Bytes of one read: from 128 KB on, the allocator maps and unmaps memory for each."""
+
+_NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Loop:
+    """Waits for sockets and for the clock. One thread's."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._written: deque[Stream] = deque()
+        self._paused: deque[tuple[float, Stream]] = deque()
+
+    def listen(self, sock: socket.socket, then: Callable[[], object]) -> None:
+        """Call `then` whenever `sock` has something to read."""
+        self._selector.register(sock, selectors.EVENT_READ, lambda mask: then())
+
+    def turn(self, until: float) -> None:
+        """Send what was written, wait for something to happen until `until` (of `time.monotonic`), and say it."""
+        if self._written:
+            self.flush()
+        paused = self._paused
+        if paused and paused[0][0] < until:
+            until = paused[0][0]
+        for key, mask in self._selector.select(max(0.0, until - time.monotonic())):
+            key.data(mask)
+        if paused:
+            now = time.monotonic()
+            while paused and paused[0][0] <= now:
+                paused.popleft()[1].look()
+
+    def flush(self) -> None:
+        """Send what was written."""
+        while self._written:
+            self._written.popleft().flush()
+
+    def close(self) -> None:
+        """Wait no more; the sockets are their owners' to close."""
+        self._selector.close()
+
+
+class Stream:
+    """A socket in the loop that never blocks it. All that an answer to what came writes goes out in one write.
+
+    Args:
+        sock: the connected socket.
+        loop: the loop.
+        on_data: called with what came.
+        on_close: called once when the other side is gone, with the reason in words.
+    """
+
+    def __init__(
+        self, sock: socket.socket, loop: Loop, on_data: Callable[[bytes], None], on_close: Callable[[str], None]
+    ) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._loop = loop
+        self._on_data = on_data
+        self._on_close = on_close
+        self._waiting: list[bytes | memoryview] = []
+        self._mask = 0
+        self._is_paused = False
+        self.closed = False
+        self._attend()
+
+    def send(self, data: bytes) -> None:
+        """Write; it goes out with all else that the same event makes us write."""
+        if self.closed:
+            return
+        if not self._waiting:
+            self._loop._written.append(self)
+        self._waiting.append(data)
+
+    def flush(self) -> None:
+        """Send what goes out at once; the rest goes when it can."""
+        waiting = self._waiting
+        if self.closed or not waiting:
+            return
+        data = waiting[0] if len(waiting) == 1 else b"".join(waiting)
+        try:
+            sent = self._socket.send(data)
+        except _NOT_NOW:
+            sent = 0
+        except OSError as error:
+            waiting.clear()
+            self.receive()  # what the other side said before its end counts
+            self._fail(str(error))
+            return
+        waiting.clear()
+        if sent < len(data):
+            waiting.append(memoryview(data)[sent:])
+        if waiting or self._mask & selectors.EVENT_WRITE:
+            self._attend()
+
+    def receive(self) -> None:
+        """Take what is there, without waiting."""
+        while not self.closed:
+            try:
+                data = self._socket.recv(READ_SIZE)
+            except _NOT_NOW:
+                return
+            except OSError as error:
+                self._fail(str(error))
+                return
+            if not data:
+                self._fail("closed by the other side")
+                return
+            try:
+                self._on_data(data)
+            except ProtocolError as error:
+                self._fail(str(error))
+                return
+            if self._loop._written:
+                self._loop.flush()
+            if len(data) < READ_SIZE and not isinstance(self._socket, ssl.SSLSocket):
+                return
+
+    def pause(self) -> None:
+        """Let nothing that comes wake the loop; look what has come when the pause is over."""
+        if not (self._is_paused or self.closed):
+            self._is_paused = True
+            self._loop._paused.append((time.monotonic() + PAUSE, self))
+            self._attend()
+
+    def look(self) -> None:
+        """The pause is over; who is called with what came may begin the next."""
+        self._is_paused = False
+        self.receive()
+        self._attend()
+
+    def close(self) -> None:
+        """Close it; nobody is called, and what still waits is dropped."""
+        if not self.closed:
+            self.closed = True
+            self._waiting.clear()
+            self._attend()
+            self._socket.close()
+
+    def _attend(self) -> None:
+        """Have the selector wait for what we wait for."""
+        mask = 0
+        if not self.closed:
+            mask = (0 if self._is_paused else selectors.EVENT_READ) | (selectors.EVENT_WRITE if self._waiting else 0)
+        if mask == self._mask:
+            return
+        selector = self._loop._selector
+        if not mask:
+            selector.unregister(self._socket)
+        elif not self._mask:
+            selector.register(self._socket, mask, self._ready)
+        else:
+            selector.modify(self._socket, mask, self._ready)
+        self._mask = mask
+
+    def _ready(self, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            self.flush()
+        if mask & selectors.EVENT_READ:
+            self.receive()
+
+    def _fail(self, reason: str) -> None:
+        if not self.closed:
+            self.close()
+            self._on_close(reason)

@@ -1,0 +1,158 @@
+"""Flask's own: the extension, Flask-WTF's check, factories, and what is queued outside of a request."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from gearwsgi import GearmanMiddleware
+from gearwsgi.contrib.flask import Gearman
+from gearwsgi.errors import ConfigError
+from tests.e2e.frameworks.conftest import HOST, MOUNT, framework_site
+from tests.serving import Answer, Site
+
+pytestmark = pytest.mark.xdist_group("flask")
+
+SERVER = {"servers": "127.0.0.1:1"}
+
+
+@pytest.fixture(scope="module", params=["", "1"], ids=["ours first", "Flask-WTF first"])
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    with framework_site("flask_ext:app", CSRF_FIRST=request.param) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def afresh(request: pytest.FixtureRequest) -> None:
+    if "site" in request.fixturenames:
+        request.getfixturevalue("site").forget()
+
+
+def post(site: Site, path: str, *, token: bool = True, **headers: str) -> Answer:
+    form = {"name": "Zoë"}
+    headers["Host"] = HOST
+    if token:
+        page = site.web.get(f"{MOUNT}/form", Host=HOST)
+        headers |= {"Cookie": (page.header("Set-Cookie") or "").partition(";")[0], "Referer": f"https://{HOST}/"}
+        form["csrf_token"] = page.text
+    return site.web.post(MOUNT + path, form, **headers)
+
+
+def test_a_form_with_its_token_queues_one_that_needs_none(site: Site) -> None:
+    answer = post(site, "/submit")
+    assert (answer.status, answer.text) == (200, "queued")
+    (found,) = site.records(1)
+    assert (found["got"], found["url"]) == ("Zoë", f"https://{HOST}{MOUNT}/submit")
+
+
+def test_a_public_post_without_a_token_is_refused_after_replays_as_before(site: Site) -> None:
+    assert post(site, "/submit").text == "queued"
+    assert len(site.records(1)) == 1
+    forged = {"X-Gearman-Task": "1", "Idempotency-Key": "1", "gearwsgi.job": "1"}
+    assert post(site, "/submit", token=False).status == 400
+    assert post(site, "/submit", token=False, **forged).status == 400
+    assert len(site.bench.lines()) == 1
+
+
+def test_the_same_worker_process_refuses_what_is_no_replay(site: Site) -> None:
+    """What lets replays pass is no switch that stays on: a forged field in a job changes nothing either."""
+    gearman = site.bench.app().gearman
+    answer = gearman.call("/submit", form={"name": "x"}, headers={"Host": HOST})
+    assert answer.status_code == 200
+    assert post(site, "/defer", token=False).status == 400
+
+
+@pytest.mark.parametrize("query", ["", "?first=1"], ids=["after the form was read", "before"])
+def test_the_request_in_hand_is_replayed_whole(site: Site, query: str) -> None:
+    answer = post(site, "/defer" + query)
+    assert (answer.status, answer.text) == (202, "Zoë")
+    (found,) = site.records(1)
+    assert found["got"] == "Zoë"
+
+
+def test_a_call_through_the_extension(site: Site) -> None:
+    assert site.web.get(f"{MOUNT}/call/abc", Host=HOST).text == "ABC"
+
+
+def test_a_command_queues_a_task_whose_urls_are_as_configured(site: Site) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "--app", "flask_ext", "remind"],
+        cwd=site.bench.folder,
+        env={**os.environ, **site.env, "OUTSIDE_NAME": HOST},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith("H:"), done.stderr
+    (found,) = site.records(1)
+    assert (found["got"], found["url"]) == ("from a command", f"https://{HOST}/submit")
+
+
+# -- the extension alone -----------------------------------------------------------------------------------------------
+
+
+def test_it_wraps_the_application_with_the_config_over_its_own_keywords() -> None:
+    app = Flask(__name__)
+    app.config["GEARWSGI"] = {"task": {"testTask": "Test.task"}, "queue": "mail"}
+    Gearman(app, **SERVER, queue="other")
+    middleware = app.extensions["gearwsgi"]
+    assert app.wsgi_app is middleware
+    assert isinstance(middleware, GearmanMiddleware)
+    assert middleware.settings.queue == "mail"
+    assert middleware.settings.tasks["testTask"].target == "Test.task"
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"severs": "x:1"}, "did you mean 'servers'"),
+        (["x:1"], "give a dict"),
+        ({"servers": ""}, "servers is empty"),
+    ],
+)
+def test_a_wrong_config_is_an_error_at_start(config: Any, said: str) -> None:
+    app = Flask(__name__)
+    app.config["GEARWSGI"] = config
+    with pytest.raises(ConfigError, match=said):
+        Gearman(app)
+
+
+def test_two_of_them_or_one_around_a_wrapped_application_are_an_error() -> None:
+    app = Flask(__name__)
+    Gearman(app, **SERVER)
+    with pytest.raises(ConfigError, match="extension already"):
+        Gearman(app, **SERVER)
+    other = Flask(__name__)
+    other.wsgi_app = GearmanMiddleware(other.wsgi_app, **SERVER)  # type: ignore[method-assign,arg-type]
+    with pytest.raises(ConfigError, match="wrap it once"):
+        Gearman(other, **SERVER)
+
+
+def test_one_extension_serves_several_applications_and_says_where_it_has_none() -> None:
+    gearman = Gearman()
+    first, second = Flask("first"), Flask("second")
+    for app in (first, second):
+        gearman.init_app(app)
+    with first.app_context():
+        assert gearman.current._client is first.extensions["gearwsgi"].client
+    with second.test_request_context("/"):
+        assert gearman.current._client is second.extensions["gearwsgi"].client
+    with pytest.raises(ConfigError, match="no application"):
+        gearman.task("default.index")
+
+
+def test_in_a_request_it_is_the_requests_own() -> None:
+    app = Flask(__name__)
+    gearman = Gearman(app, **SERVER)
+
+    @app.get("/")
+    def index() -> str:
+        from flask import request
+
+        return str(gearman.current is request.environ["gearman"])
+
+    assert app.test_client().get("/").text == "True"

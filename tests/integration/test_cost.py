@@ -1,0 +1,270 @@
+"""What one task() and one job may cost: counted, not timed, so that no slow machine can fail it.
+
+Counted are the Python functions entered, and the calls of C functions that are a system call. The ceilings leave room
+for other versions of Python. Raise one only for something that is worth its microseconds to every task and every job.
+"""
+
+import contextlib
+import io
+import json
+import mmap
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from gearwsgi import GearmanMiddleware, log
+from gearwsgi.message.model import Message
+from gearwsgi.settings import Settings
+from gearwsgi.wire.payload import Grabbed
+from gearwsgi.worker import channel
+from gearwsgi.worker.child import Child
+from gearwsgi.worker.link import Connector, Link
+from gearwsgi.worker.options import Command, Options
+from gearwsgi.worker.settle import Settler
+from gearwsgi.worker.slot import Slot
+from gearwsgi.worker.supervisor import Supervisor
+
+N = 50
+HEADER = struct.Struct("!4sII")
+NO_JOB, GRAB_JOB_UNIQ, JOB_ASSIGN_UNIQ, SUBMIT_JOB_BG, JOB_CREATED, NOOP, PRE_SLEEP = 10, 30, 31, 18, 8, 6, 4
+
+# What Python calls the functions that enter the kernel, on sockets, pollers and files.
+SYSTEM = frozenset({
+    "send", "sendall", "sendmsg", "recv", "recv_into", "recvmsg", "poll", "select", "register", "unregister", "modify",
+    "write", "read", "fsync", "open", "close", "stat", "setsockopt", "connect", "urandom", "kill",
+})  # fmt: skip
+IN_MEMORY = (io.BytesIO, io.StringIO, mmap.mmap, bytes, str, list, dict)
+
+
+class Counts(Counter[str]):
+    """System calls by name, and Python functions entered, of the thread that was watched."""
+
+    python = 0
+
+
+@contextmanager
+def counted() -> Iterator[Counts]:
+    counts = Counts()
+
+    def seen(_frame: object, event: str, argument: Any) -> None:
+        if event == "call":
+            counts.python += 1
+        elif event == "c_call" and argument.__name__ in SYSTEM and not isinstance(argument.__self__, IN_MEMORY):
+            counts[argument.__name__] += 1
+
+    sys.setprofile(seen)
+    try:
+        yield counts
+    finally:
+        sys.setprofile(None)
+
+
+class FakeJobServer:
+    """Just enough of one, in a thread: it takes every job, and hands out those that it was given."""
+
+    def __init__(self, payloads: Iterable[bytes] = ()) -> None:
+        self._payloads = list(payloads)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        peer, _ = self._listener.accept()
+        with peer, contextlib.suppress(OSError):  # who is served may hang up at any time
+            self._serve(peer)
+
+    def _serve(self, peer: socket.socket) -> None:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        buffer = b""
+        while data := peer.recv(65536):
+            buffer += data
+            answers = []
+            while len(buffer) >= 12 and len(buffer) >= 12 + (size := HEADER.unpack_from(buffer)[2]):
+                answers.append(self._answer(HEADER.unpack_from(buffer)[1]))
+                buffer = buffer[12 + size :]
+            if any(answers):
+                peer.sendall(b"".join(answers))
+
+    def _answer(self, kind: int) -> bytes:
+        if kind == SUBMIT_JOB_BG:
+            return self._packet(JOB_CREATED, b"H:fake:1")
+        if kind == GRAB_JOB_UNIQ and self._payloads:
+            number = len(self._payloads)
+            return self._packet(JOB_ASSIGN_UNIQ, b"H:fake:%d" % number, b"job", b"u%d" % number, self._payloads.pop())
+        return self._packet(NO_JOB) if kind == GRAB_JOB_UNIQ else b""
+
+    @staticmethod
+    def _packet(kind: int, *fields: bytes) -> bytes:
+        body = b"\0".join(fields)
+        return HEADER.pack(b"\0RES", kind, len(body)) + body
+
+    def stop(self) -> None:
+        self._listener.close()
+        self._thread.join(10)
+
+
+def handler(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"done"]
+
+
+def middleware(server: str, state_dir: Path) -> GearmanMiddleware:
+    return GearmanMiddleware(handler, servers=server, state_dir=state_dir)
+
+
+def message() -> bytes:
+    """A message as `task()` writes it."""
+    headers = [("User-Agent", "gearwsgi/1"), ("Content-Type", "application/json"), ("Idempotency-Key", "a" * 32)]
+    written = Message("POST", headers=tuple(headers), path="/job", body=json.dumps({"n": 1}).encode())
+    written.id, written.service, written.max_attempts = "a" * 32, "/job", 5
+    return written.to_bytes()
+
+
+def show(what: str, counts: Counts, n: int = N) -> str:
+    calls = ", ".join(f"{name} {count / n:.2f}" for name, count in counts.most_common())
+    return f"{what}: {counts.python / n:.1f} Python calls, {counts.total() / n:.2f} system calls ({calls})"
+
+
+def test_what_a_task_costs(tmp_path: Path) -> None:
+    server = FakeJobServer()
+    application = middleware(server.address, tmp_path)
+    gearman = application.gearman
+    try:
+        gearman.task("/job", {"n": 0})  # connects
+        with counted() as counts:
+            for number in range(N):
+                gearman.task("/job", {"n": number})
+    finally:
+        application.client.close()
+        server.stop()
+    said = show("task()", counts)
+    print(said)
+    # The random id, a look whether the connection still stands, send, wait, receive.
+    assert counts.total() <= 5 * N, said
+    assert counts.python <= 70 * N, said
+
+
+def test_what_a_request_that_queues_nothing_costs(tmp_path: Path) -> None:
+    application = middleware("127.0.0.1:1", tmp_path)
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "HTTP_HOST": "localhost", "wsgi.url_scheme": "http"}
+
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
+        pass
+
+    with counted() as counts:
+        for _ in range(N):
+            application(environ.copy(), start_response)
+    said = show("a request", counts)
+    print(said)
+    assert counts.total() == 0, said
+    assert counts.python <= 7 * N, said
+
+
+def test_what_a_job_costs_its_worker_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    application = middleware("127.0.0.1:1", tmp_path)
+    logged, log_end = os.pipe()
+    monkeypatch.setattr(log, "_fd", log_end)
+    supervisor, pipe = socket.socketpair()
+    with channel.Claim.make_file() as memory:
+        claim = channel.Claim(memory.fileno())
+    child = Child(application, application.settings, pipe, claim, log.LogStream(), max_rss=None, verbose=True)
+    for number in range(N):
+        supervisor.sendall(channel.job_frame(number + 1, Grabbed(b"H:fake:1", b"job", b"u", message())))
+    supervisor.shutdown(socket.SHUT_WR)
+    with counted() as counts:
+        child.run()  # until the end of its pipe
+    answered = [kind for kind, _, _ in channel.FrameReader().feed(supervisor.recv(1 << 20))]
+    for each in (supervisor, pipe):
+        each.close()
+    for descriptor in (logged, log_end):
+        os.close(descriptor)
+    said = show("a job in the worker process", counts)
+    print(said)
+    assert answered.count(channel.DONE) == N
+    # The answer and two lines of the log; jobs came in a few reads, where each has one of its own otherwise.
+    assert counts.total() <= 4 * N, said
+    assert counts.python <= 60 * N, said
+
+
+class FakeYard:
+    """A supervisor with one slot; its worker process is a thread that answers at once."""
+
+    def __init__(self, settings: Settings, lookahead: bool) -> None:
+        self.settings = settings
+        self.options = Options(lookahead=lookahead)
+        self.settler = Settler(settings)
+        supervisor = Supervisor(Command("no:application"))  # for its loop and its links; it never runs
+        supervisor.settings = settings
+        self.loop = supervisor._loop
+        self._connector = supervisor._connector = Connector(self.loop, 5)
+        self.make_links, self.make_stream = supervisor.make_links, supervisor.make_stream
+
+    def fork(self, slot: Slot, pipe: socket.socket, memory: IO[bytes]) -> bool:
+        threading.Thread(target=self._work, args=(pipe.dup(),), daemon=True).start()
+        return True
+
+    @staticmethod
+    def _work(pipe: socket.socket) -> None:
+        reader = channel.FrameReader()
+        with pipe:
+            pipe.sendall(channel.frame(channel.READY, 0))
+            while data := pipe.recv(65536):
+                for _kind, sequence, _payload in reader.feed(data):
+                    pipe.sendall(channel.frame(channel.DONE, sequence, b"done"))
+
+    def kill(self, pid: int, number: int = 0) -> None: ...
+    def slot_closed(self, slot: Slot) -> None: ...
+    def link_changed(self, link: Link, reason: str) -> None: ...
+
+    def close(self) -> None:
+        self.loop.close()
+        for each in (self._connector._read, self._connector._write):
+            each.close()
+
+    def job_limit(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("lookahead", "system_calls", "python_calls"),
+    # One at a time: a read and a write each for the job server and the process, and a wait before each read.
+    # Many at a time: at most that, however few jobs a busy machine lets it hold ahead.
+    [(False, 6, 55), (True, 7, 55)],
+)
+def test_what_a_job_costs_the_supervisor(tmp_path: Path, lookahead: bool, system_calls: int, python_calls: int) -> None:
+    server = FakeJobServer([message()] * (N + 100))
+    yard = FakeYard(middleware(server.address, tmp_path).settings, lookahead)
+    slot = Slot(yard, 1, ["job"])
+    slot.start()
+
+    def work(until: int) -> None:
+        patience = time.monotonic() + 20
+        while slot.jobs_done < until:
+            yard.loop.turn(patience)
+            assert time.monotonic() < patience, "nothing happened for 20 s"
+
+    try:
+        work(20)
+        began = slot.jobs_done
+        with counted() as counts:
+            work(began + N)
+        count = slot.jobs_done - began
+    finally:
+        slot.stop()
+        server.stop()
+        yard.close()
+    said = show(f"a job in the supervisor, held ahead: {lookahead}", counts, count)
+    print(said)
+    assert counts.total() <= system_calls * count, said
+    assert counts.python <= python_calls * count, said

@@ -1,0 +1,23 @@
+"""What a fresh process has after an import: the supervisor carries nothing of an application."""
+
+import subprocess
+import sys
+
+
+def loaded_by(module: str) -> set[str]:
+    """The top-level packages that a fresh process has after an import."""
+    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_supervisor_imports_neither_a_framework_nor_what_only_other_commands_need() -> None:
+    loaded = loaded_by("gearwsgi.worker.supervisor")
+    assert "gearwsgi" in loaded
+    frameworks = {"flask", "django", "pyramid", "bottle", "falcon", "cherrypy", "werkzeug", "jinja2"}
+    assert not loaded & (frameworks | {"rich", "waitress", "watchfiles", "pytest", "sqlite3", "asyncio"})
+
+
+def test_importing_the_package_imports_no_framework() -> None:
+    loaded = loaded_by("gearwsgi")
+    assert not loaded & {"flask", "django", "pyramid", "bottle", "falcon", "cherrypy", "rich", "click", "pytest"}

@@ -1,0 +1,143 @@
+"""The test kit in other people's test runs: the pytest plugin, Django's test client, a real worker."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gearwsgi.testing import live
+
+DJANGO = """
+import django
+from django.conf import settings
+
+settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="x", ALLOWED_HOSTS=["*"], MIDDLEWARE=[])
+django.setup()
+
+from django.core.wsgi import get_wsgi_application
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import path
+from gearwsgi import GearmanMiddleware
+from gearwsgi.testing import capture
+
+
+def signup(request):
+    request.environ["gearman"].task("mail.welcome", {"to": request.POST["name"]}, after_response=True)
+    return HttpResponse("welcome", status=400 if request.POST["name"] == "bad" else 200)
+
+
+def mail(request):
+    if "HTTP_X_GEARMAN_TASK" not in request.META:
+        return HttpResponse("only for tasks", status=403)
+    return HttpResponse("mail")
+
+
+def boom(request):
+    raise LookupError("boom in Django")
+
+
+urlpatterns = [path("signup", signup), path("mail/welcome", mail), path("boom", boom)]
+application = GearmanMiddleware(get_wsgi_application(), servers="127.0.0.1:1", tasks_only=["/mail/*"])
+
+
+def test_it():
+    client = Client()
+    with capture(application) as tasks:
+        tasks.attach(client)
+        assert client.post("/signup", {"name": "bad"}).status_code == 400
+        assert len(tasks) == 0
+        response = client.post("/signup", {"name": "Ada"})
+        assert response.content == b"welcome" and response.status_code == 200
+        assert client.post("/mail/welcome", headers={"X-Gearman-Task": "1"}).status_code == 404
+        assert tasks[0].data == {"to": "Ada"} and tasks[0].headers["Idempotency-Key"] == tasks[0].id
+        (run,) = tasks.run()
+        assert run.body == b"mail"
+        application.gearman.task("/boom")
+        try:
+            tasks.run()
+        except LookupError as error:
+            assert str(error) == "boom in Django"
+        else:
+            raise AssertionError("not raised")
+"""
+
+
+def run_pytest(folder: Path, *arguments: str, **files: str) -> str:
+    """Run pytest in a process of its own on these files, with our plugin; its output."""
+    for name, text in files.items():
+        (folder / (name.replace("__", ".") if "__" in name else f"{name}.py")).write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "gearwsgi.pytest_plugin"]
+    env = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder)}
+    done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=100)
+    return done.stdout + done.stderr
+
+
+def test_djangos_test_client_works(tmp_path: Path) -> None:
+    assert "1 passed" in (out := run_pytest(tmp_path, "test_django.py", test_django=DJANGO)), out
+
+
+SITE = """
+from gearwsgi import GearmanMiddleware
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/start":
+        environ["gearman"].task("work.do", {"n": 7})
+    if environ["PATH_INFO"] == "/fail":
+        start_response("403 Forbidden", [])
+        return [b"no"]
+    start_response("200 OK", [])
+    return [b"did " + str(environ.get("gearwsgi.job") and environ["gearwsgi.job"].data).encode()]
+
+application = GearmanMiddleware(app, servers="192.0.2.1:4730")  # an address that no test may reach
+"""
+
+
+def test_the_plugin_brings_a_queue_in_memory_and_a_real_one(tmp_path: Path) -> None:
+    tests = """
+import site_under_test
+from webtest import TestApp
+
+def test_memory(gearman_tasks):
+    TestApp(site_under_test.application).get("/start")
+    (run,) = gearman_tasks.run()
+    assert run.body == b"did {'n': 7}"
+
+def test_live(gearman_live):
+    TestApp(site_under_test.application).get("/start")
+    site_under_test.application.gearman.task("/fail")
+    gearman_live.wait()
+    assert "did {'n': 7}" in gearman_live.log
+    assert [letter.target for letter in gearman_live.dead] == ["POST /fail"]
+"""
+    out = run_pytest(
+        tmp_path, site_under_test=SITE, test_it=tests, pytest__ini="[pytest]\ngearwsgi_app=site_under_test\n"
+    )
+    assert "2 passed" in out, out
+
+
+def test_the_plugin_says_what_to_do_when_it_does_not_know_the_application(tmp_path: Path) -> None:
+    out = run_pytest(tmp_path, test_it="def test_it(gearman_tasks): pass", pytest__ini="[pytest]\n")
+    assert "set `gearwsgi_app = module:name`" in out and "1 error" in out, out
+
+
+def test_a_live_worker_runs_the_code_with_the_job_server_of_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site_of_live.py").write_text(SITE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with live("site_of_live:application") as running:
+        import site_of_live  # type: ignore[import-not-found]
+
+        task = site_of_live.application.gearman.task("work.do", {"n": 8})
+        running.wait()
+        assert f"id {task.id}" in running.log and "did {'n': 8}" in running.log
+        assert running.dead == [] and running.state_dir.is_dir()
+    assert not running.state_dir.exists()
+
+
+def test_the_test_kit_brings_no_warning_into_other_peoples_tests() -> None:
+    code = "import gearwsgi.testing, gearwsgi.pytest_plugin, sys; assert 'webob' not in sys.modules"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -1,0 +1,126 @@
+"""The packet reader: however the bytes are cut, and whatever they are."""
+
+import tracemalloc
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gearwsgi.server.protocol import (
+    ARGUMENTS,
+    LINE_LIMIT,
+    BadBytes,
+    Line,
+    Packet,
+    Reader,
+    Request,
+    TooLarge,
+    answer,
+    error,
+)
+from tests.integration.server.wire import ECHO_REQ, HEADER, SUBMIT_JOB_BG, packet
+
+LIMIT = 1000
+
+words = st.binary(max_size=30).map(lambda data: data.replace(b"\0", b""))
+lines = words.map(lambda word: Line(word.replace(b"\n", b"").replace(b"\r", b"")))
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> Packet:
+    kind = draw(st.sampled_from(sorted(ARGUMENTS)))
+    count = ARGUMENTS[kind]
+    args = [draw(words) for _ in range(count - 1)] + [draw(st.binary(max_size=60))] if count else []
+    return Packet(kind, tuple(args), draw(st.booleans()))
+
+
+def written(request: Request) -> bytes:
+    if isinstance(request, Packet):
+        return packet(request.type, *request.args, magic=b"\0REQ" if request.magic else b"\0RES")
+    if isinstance(request, Line):
+        return request.text + b"\n"
+    return HEADER.pack(b"\0REQ", 18, request.size) + bytes(request.size)
+
+
+def read(reader: Reader) -> list[Request]:
+    found: list[Request] = []
+    while (request := reader.next()) is not None:
+        found.append(request)
+    return found
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    marks = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
+    return [data[a:b] for a, b in pairwise(marks)]
+
+
+@given(
+    st.lists(packets() | lines | st.integers(LIMIT + 1, LIMIT + 50).map(TooLarge), max_size=12),
+    st.lists(st.integers(0, 10_000), max_size=20),
+)
+def test_requests_come_out_as_they_went_in_however_the_bytes_are_cut(
+    requests: list[Request], places: list[int]
+) -> None:
+    reader, found = Reader(LIMIT), []
+    for part in cut(b"".join(map(written, requests)), places):
+        reader.feed(part)
+        found += read(reader)
+    assert found == requests
+    assert reader.pending == 0
+
+
+@given(st.lists(st.binary(max_size=80) | packets().map(written) | st.just(b"\0REQ"), max_size=20))
+def test_no_bytes_make_the_reader_fail_or_hoard(parts: list[bytes]) -> None:
+    reader = Reader(LIMIT)
+    for part in parts:
+        reader.feed(part)
+        try:
+            read(reader)
+        except BadBytes:
+            return
+        assert reader.pending <= LIMIT + HEADER.size + LINE_LIMIT
+
+
+def test_an_announced_length_allocates_nothing() -> None:
+    readers = [Reader(1 << 31) for _ in range(50)]
+    tracemalloc.start()
+    for reader in readers:
+        reader.feed(HEADER.pack(b"\0REQ", SUBMIT_JOB_BG, (1 << 31) - 1))
+        assert reader.next() is None
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
+
+
+def test_a_packet_above_the_limit_is_told_at_once_and_its_bytes_are_thrown_away() -> None:
+    reader = Reader(LIMIT)
+    reader.feed(HEADER.pack(b"\0REQ", SUBMIT_JOB_BG, 100 * LIMIT))
+    assert reader.next() == TooLarge(100 * LIMIT)
+    for _ in range(100):
+        reader.feed(bytes(LIMIT))
+        assert reader.next() is None
+        assert reader.pending == 0
+    reader.feed(packet(ECHO_REQ, b"x"))
+    assert reader.next() == Packet(ECHO_REQ, (b"x",))
+
+
+def test_a_line_without_an_end_is_given_up() -> None:
+    reader = Reader(LIMIT)
+    with pytest.raises(BadBytes):
+        for _ in range(LINE_LIMIT):
+            reader.feed(b"xy")
+            assert reader.next() is None
+    assert reader.pending <= LINE_LIMIT + 2
+
+
+@pytest.mark.parametrize("data", [b"\0XYZ", b"\0x", b"\0REX", b"\0RESX"[:4][:3] + b"\0" * 9, b"\0\0"])
+def test_a_nul_that_begins_no_packet_is_told_as_soon_as_it_is_seen(data: bytes) -> None:
+    reader = Reader(LIMIT)
+    reader.feed(data)
+    with pytest.raises(BadBytes):
+        reader.next()
+
+
+def test_an_answer_is_written_as_the_protocol_says() -> None:
+    assert answer(8, b"H:host:1") == b"\0RES\0\0\0\x08\0\0\0\x08H:host:1"
+    assert error("QUEUE_ERROR", "full") == b"\0RES\0\0\0\x13\0\0\0\x10QUEUE_ERROR\0full"
