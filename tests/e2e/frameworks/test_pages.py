@@ -22,7 +22,7 @@ DISTRIBUTIONS = {
 RUN = """
 import sys
 from webtest import TestApp
-from gearwsgi.loading import load_application
+from gearwsgi.app.loading import load_application
 from gearwsgi.testing import capture
 
 application, _ = load_application(sys.argv[1] + ":application")

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from tests.e2e.frameworks.apps.mysite.shop import views
+from .shop import views
 
 urlpatterns = [
     path("hello/<name>", views.hello, name="hello"),

@@ -9,7 +9,8 @@ from notes import SAMPLES, record
 
 from gearwsgi.contrib.django import gearman
 from gearwsgi.errors import InvalidTask
-from tests.e2e.frameworks.apps.mysite.shop.models import Order
+
+from .models import Order
 
 
 def note(request, kind, got):
