@@ -25,6 +25,7 @@ from ..app.loading import load_application
 from ..errors import AppLoadError
 from ..settings import to_json
 from . import channel, child, posix
+from .options import Options
 
 
 class ForkServer:
@@ -32,14 +33,14 @@ class ForkServer:
 
     Args:
         control: the socket to the supervisor.
-        options: what the command line said: `app`, `preload`, `timeout`, `max_rss`, `verbose`.
+        options: what the command line said.
     """
 
-    def __init__(self, control: socket.socket, options: dict[str, Any]) -> None:
+    def __init__(self, control: socket.socket, options: Options) -> None:
         self._control = control
         self._options = options
         self._stream = log.capture_output()
-        log.adopt_loggers(options["verbose"])
+        log.adopt_loggers(options.verbose)
         self._children: set[int] = set()
         self._app: Any = None
         self._settings: Any = None
@@ -66,7 +67,7 @@ class ForkServer:
             self._reap()
 
     def _load_or_probe(self) -> bool:
-        if self._options["preload"]:
+        if self._options.preload:
             # A collection, also right before the freeze, would leave holes that workers fill by copying pages.
             gc.disable()
             loaded = self._load()
@@ -85,15 +86,15 @@ class ForkServer:
 
     def _load(self) -> bool:
         try:
-            self._app, middleware = load_application(self._options["app"])
+            self._app, middleware = load_application(self._options.app)
         except AppLoadError as error:
             cause = error.__cause__
             detail = "".join(traceback.format_exception(cause)) if cause is not None else ""
             self._say({"failed": str(error), "traceback": detail})
             return False
         settings = middleware.settings
-        if self._options["timeout"] is not None:
-            settings = replace(settings, job_timeout=self._options["timeout"])
+        if self._options.timeout is not None:
+            settings = replace(settings, job_timeout=self._options.timeout)
         self._settings = settings
         self._say({"loaded": to_json(settings)})
         return True
@@ -129,7 +130,7 @@ class ForkServer:
             for descriptor in (self._wake_read, self._wake_write):
                 os.close(descriptor)
             if self._app is None:
-                self._options["preload"] = True
+                self._options = replace(self._options, preload=True)
                 self._control, ours = socket.socketpair()  # what a probe said, nobody needs again
                 if not self._load():
                     os._exit(1)
@@ -143,8 +144,8 @@ class ForkServer:
                 socket.socket(fileno=pipe),
                 claim,
                 self._stream,
-                max_rss=self._options["max_rss"],
-                verbose=self._options["verbose"],
+                max_rss=self._options.max_rss,
+                verbose=self._options.verbose,
             )
             worker.run()
             status = 0
@@ -201,10 +202,10 @@ def main() -> NoReturn:
     """`python -m gearwsgi.worker.forkserver DESCRIPTOR OPTIONS`."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    serve(control, json.loads(sys.argv[2]))
+    serve(control, Options.from_json(sys.argv[2]))
 
 
-def serve(control: socket.socket, options: dict[str, Any]) -> NoReturn:
+def serve(control: socket.socket, options: Options) -> NoReturn:
     """Be the fork server in this process."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, _nothing)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from .. import log
 from . import forkserver
 from .loop import Loop, Stream
-from .options import Command
+from .options import Options
 
 if TYPE_CHECKING:  # this module is for the fork server, too, which has no need of them
     from .settle import Settler
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # this module is for the fork server, too, which has no need 
 class _Forked:
     """A fork server that was forked, with what is needed of Popen."""
 
-    def __init__(self, control: socket.socket, options: dict[str, Any], close: Sequence[Callable[[], None]]) -> None:
+    def __init__(self, control: socket.socket, options: Options, close: Sequence[Callable[[], None]]) -> None:
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
@@ -61,17 +61,17 @@ class ForkServerProcess:
     """A fork server that loads an application from now on.
 
     Args:
-        command: what to load.
+        options: what to load, and how.
         close: what is this process's own, and not a copy's.
 
     Raises:
         OSError: no memory, or too many processes or open files.
     """
 
-    def __init__(self, command: Command, close: Sequence[Callable[[], None]] = ()) -> None:
+    def __init__(self, options: Options, close: Sequence[Callable[[], None]] = ()) -> None:
         ours, theirs = socket.socketpair()
         try:
-            self._process = self._start(command, ours, theirs, close)
+            self._process = self._start(options, ours, theirs, close)
         except OSError:
             ours.close()
             raise
@@ -82,21 +82,14 @@ class ForkServerProcess:
 
     @staticmethod
     def _start(
-        command: Command, ours: socket.socket, theirs: socket.socket, close: Sequence[Callable[[], None]]
+        options: Options, ours: socket.socket, theirs: socket.socket, close: Sequence[Callable[[], None]]
     ) -> "subprocess.Popen[bytes] | _Forked":
-        options = {
-            "app": command.app,
-            "preload": command.preload,
-            "timeout": command.timeout,
-            "max_rss": command.options.max_rss,
-            "verbose": command.options.verbose,
-        }
         if threading.active_count() == 1:
             # The first one is forked: it starts with all that is imported here, in time and in memory. Later there
             # are threads, and none is forked from.
             return _Forked(theirs, options, (ours.close, *close))
         return subprocess.Popen(
-            [sys.executable, "-m", "gearwsgi.worker.forkserver", str(theirs.fileno()), json.dumps(options)],
+            [sys.executable, "-m", "gearwsgi.worker.forkserver", str(theirs.fileno()), options.to_json()],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
         )

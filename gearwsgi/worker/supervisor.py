@@ -27,7 +27,7 @@ from ..wire.launch import EmbeddedProcess
 from .generation import ForkServerProcess, Generation
 from .link import Connector, Link
 from .loop import Loop, Stream
-from .options import Command
+from .options import Options
 from .settle import Settler
 from .slot import Slot
 
@@ -49,17 +49,16 @@ class Supervisor:
     """See the module. `run` is all there is to call.
 
     Args:
-        command: what to run.
+        options: what to run.
         first: a fork server that loads it already.
     """
 
     settings: Settings
     settler: Settler
 
-    def __init__(self, command: Command, first: ForkServerProcess | None = None) -> None:
-        self._command = command
+    def __init__(self, options: Options, first: ForkServerProcess | None = None) -> None:
         self._first = first
-        self.options = command.options
+        self.options = options
         self._loop = Loop()
         self._signals: deque[int] = deque()
         self._generations: list[Generation] = []
@@ -69,7 +68,7 @@ class Supervisor:
         self._embedded: EmbeddedProcess | None = None
         self._relay: Relay | None = None
         self._file: status.StatusFile | None = None
-        self._wanted = command.workers
+        self._wanted = options.workers or os.cpu_count() or 1
         self._number = 0
         self._stopping_at = 0.0
         self._forced = False
@@ -123,7 +122,7 @@ class Supervisor:
             if self._stopping_at and now - self._stopping_at > self.options.graceful_timeout and not self._forced:
                 log.note(f"graceful time-out of {self.options.graceful_timeout:g} s is over")
                 self._force()
-            elif self._command.burst and not self._stopping_at and self._all_idle():
+            elif self.options.burst and not self._stopping_at and self._all_idle():
                 log.note("the queues are empty")
                 self._stop()
         if self._file is not None and now >= self._next_status:
@@ -216,7 +215,7 @@ class Supervisor:
         process, self._first = self._first, None
         if process is None:
             try:
-                process = ForkServerProcess(self._command, (self._loop.close,))
+                process = ForkServerProcess(self.options, (self._loop.close,))
             except OSError as error:
                 log.note(f"the fork server did not start, trying again: {error}")
                 self._load_at = time.monotonic() + LOAD_AGAIN
@@ -284,7 +283,7 @@ class Supervisor:
         self._relay = Relay(Outbox(settings), client.submit_now, forever=True)
         self._relay.start()
         self._file = status.StatusFile(settings.state_dir)
-        if self._command.reload:
+        if self.options.reload:
             watch_code(lambda: os.kill(os.getpid(), signal.SIGHUP))
 
     def _on_failed(self, generation: Generation, reason: str, trace: str) -> None:
@@ -336,7 +335,7 @@ class Supervisor:
 
     def _reservations(self) -> list[tuple[str, ...]]:
         """The queues of each slot: reserved ones first, then all for each slot that is left."""
-        queues = self._command.queues or [(self.settings.queue, 0)]
+        queues = self.options.queues or [(self.settings.queue, 0)]
         reserved = [(name,) for name, count in queues for _ in range(count)]
         shared = tuple(name for name, count in queues if not count) or tuple(name for name, _ in queues)
         free = max(0, self._wanted - len(reserved))
@@ -407,7 +406,7 @@ class Supervisor:
         self._file.write(
             {
                 "pid": os.getpid(),
-                "app": self._command.app,
+                "app": self.options.app,
                 "servers": [str(address) for address in self.settings.servers],
                 "down": sorted(self._down),
                 "stopping": bool(self._stopping_at),

@@ -212,7 +212,7 @@ class Yard:
 
     def __init__(self, folder: Path, server: JobServer, *, max_jobs: int | None = None) -> None:
         self.settings = read_settings({"state_dir": folder, "max_attempts": 1000}, {})
-        self.options = Options()
+        self.options = Options("no:application")
         self.settler = Settler(self.settings)
         self.loop = loop.Loop()
         self.process: Process | None = None

@@ -29,7 +29,7 @@ from gearwsgi.wire.payload import Grabbed
 from gearwsgi.worker import channel
 from gearwsgi.worker.child import Child
 from gearwsgi.worker.link import Connector, Link
-from gearwsgi.worker.options import Command, Options
+from gearwsgi.worker.options import Options
 from gearwsgi.worker.settle import Settler
 from gearwsgi.worker.slot import Slot
 from gearwsgi.worker.supervisor import Supervisor
@@ -202,9 +202,9 @@ class FakeYard:
 
     def __init__(self, settings: Settings, lookahead: bool) -> None:
         self.settings = settings
-        self.options = Options(lookahead=lookahead)
+        self.options = Options("no:application", lookahead=lookahead)
         self.settler = Settler(settings)
-        supervisor = Supervisor(Command("no:application"))  # for its loop and its links; it never runs
+        supervisor = Supervisor(self.options)  # for its loop and its links; it never runs
         supervisor.settings = settings
         self.loop = supervisor._loop
         self._connector = supervisor._connector = Connector(self.loop, 5)
