@@ -5,17 +5,14 @@ python docs/generate.py --check    fails where they differ from what it would wr
 """
 
 import inspect
-import re
 import sys
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gearwsgi import GearmanMiddleware
 from gearwsgi.cli import cli
-from gearwsgi.settings import _ENVIRONMENT, _READERS, Settings
+from gearwsgi.settings import SETTINGS, Setting
 
 HERE = Path(__file__).parent
 FIRST = "<!-- Made from the code by docs/generate.py. -->\n\n"
@@ -23,16 +20,10 @@ FIRST = "<!-- Made from the code by docs/generate.py. -->\n\n"
 
 def settings_page() -> str:
     """Every setting in one table: name, default, environment, meaning."""
-    meanings = read_arguments(inspect.getdoc(GearmanMiddleware) or "")
-    defaults = {field.name: field.default for field in fields(Settings)}
-    defaults |= {"servers": "embedded", "tasks": {}}
-    rows = []
-    for name in [*_READERS, "short_key"]:
-        default = True if name == "short_key" else defaults[name]
-        variable = f"`{_ENVIRONMENT[name]}`" if name in _ENVIRONMENT else ""
-        rows.append(f"| `{name}` | {show(default)} | {variable} | {cell(meanings[name])} |")
-    missing = set(meanings) - {*_READERS, "short_key", "app"}
-    assert not missing, missing
+    rows = [
+        f"| `{name}` | {show(setting.default)} | {variable(setting)} | {cell(setting.help)} |"
+        for name, setting in SETTINGS.items()
+    ]
     return (
         FIRST
         + """# Settings
@@ -58,31 +49,17 @@ commas or in a list. `embedded` is a job server that the worker's supervisor sta
     )
 
 
-def read_arguments(doc: str) -> dict[str, str]:
-    """The meanings in a docstring's Args."""
-    section = re.split(r"\n(?:Raises|Returns):", doc.partition("Args:\n")[2])[0]
-    found: dict[str, str] = {}
-    name = ""
-    for line in inspect.cleandoc(section).splitlines():
-        started = re.match(r"(\w+): (.*)", line)
-        if started:
-            name = started[1]
-            found[name] = started[2]
-        elif line.strip():
-            found[name] += " " + line.strip()
-    return found
+def variable(setting: Setting) -> str:
+    """A setting's environment variable."""
+    return f"`{setting.variable}`" if setting.variable else ""
 
 
 def show(value: Any) -> str:
     """A default, for a reader."""
-    if value is None or value is MISSING:
-        return "none"
-    if value in ((), {}):
+    if value in (None, (), {}):
         return "none"
     if isinstance(value, float):
         return f"{value:g}"
-    if isinstance(value, Path):
-        return f"`{value}`"
     if isinstance(value, bool | int):
         return str(value)
     return f"`{value}`"

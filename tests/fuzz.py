@@ -71,7 +71,7 @@ def read_message(data: bytes) -> None:
         found.data()
     except ValueError as error:
         assert "Max number of fields" in str(error)
-    OPEN.limits(found)
+    OPEN.retry_limits(found)
     assert OPEN.time_limit(found) > 0
     assert len(payload.make_unique(found.id, found.attempt, "~123456").encode()) <= 63
 

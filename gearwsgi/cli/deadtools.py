@@ -35,7 +35,7 @@ def dead_replay(id: str, debug: bool, app: str) -> int:
     """
     application, middleware = load_application(app)
     letter, task = _read(id, middleware.settings)
-    limits = middleware.settings.limits(task)
+    limits = middleware.settings.retry_limits(task)
     job = Job(task.id or letter.id, task.service, letter.queue, "-", task.attempt, limits.max_attempts, task)
     click.echo(f"{task.target}, id {job.id}, attempt {job.attempt} of {job.max_attempts}", err=True)
     debugger = pdb.Pdb(nosigint=True) if debug else None

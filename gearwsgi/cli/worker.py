@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import InvalidTask
-from ..settings import check_queue
+from ..kinds import check_queue
 from ..worker.generation import ForkServerProcess
 from ..worker.options import Options, declared
 

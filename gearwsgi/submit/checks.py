@@ -4,8 +4,8 @@ import time
 from datetime import datetime
 
 from ..errors import InvalidTask
+from ..kinds import check_queue
 from ..message.model import PRIORITIES
-from ..settings import check_queue
 
 _MAX_DELAY = 10 * 365 * 86400.0
 

@@ -1,16 +1,15 @@
 """The WSGI middleware: puts `gearman` into the environ, keeps tasks' paths private, submits after the response."""
 
 import fnmatch
+import inspect
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Unpack
 
 from ..environ import JOB_KEY, KEYS
 from ..errors import ConfigError
-from ..message.targets import Resolver
-from ..settings import read_settings
+from ..settings import SETTINGS, Keywords, read_settings
 from .client import Client
 from .tasks import Gearman
 from .walk import walk
@@ -23,81 +22,37 @@ WSGIApplication = Callable[..., Iterable[bytes]]
 class GearmanMiddleware:
     """Wraps a WSGI application, so that its handlers can queue requests to itself.
 
-    A setting that is not given is taken from the environment (`GEARMAN_SERVERS`, `GEARWSGI_SECRET_KEYS`,
-    `GEARWSGI_STATE_DIR`), then from its default.
+    A setting that is not given, or None, is taken from the environment where it has a variable, then is its default.
 
     Args:
         app: the application.
-        servers: job servers, `host:port` with commas or a list; `embedded` for the one in this package.
-        tasks: aliases: names to targets, or to dicts with a `target` and `max_attempts`, `backoff_min`,
-            `backoff_max`, `timeout` of their own.
-        queue: the queue (Gearman function) of tasks that name none.
-        max_attempts: how often a job is tried before it becomes a dead letter.
-        backoff_min: seconds; the ceiling of the first retry's delay, doubled from attempt to attempt.
-        backoff_max: seconds; the ceiling that it stays under.
-        job_timeout: seconds that one attempt may take.
-        connect_timeout: seconds to wait for a job server.
-        on_unavailable: `outbox` keeps a task on disk while no job server answers; `raise` raises.
-        secret_keys: signs messages with the first and accepts all; at least 16 bytes each.
-        max_age: seconds after which a signature is too old.
-        accept_unsigned: queues that may carry unsigned messages although there are keys.
-        inherit: names of headers that travel from a request into its tasks, and `remote_user`.
-        tasks_only: patterns of paths (`/tasks/*`) that only a replay may reach; others get 404.
-        plain_queues: queues whose tasks are sent as plain JSON calls.
-        resolver: a callable from a dotted name to a target, for applications with a front controller.
-        state_dir: folder of the outbox, the dead letters and the embedded job server's queue.
-        max_body: bytes that a task's body may have.
-        max_tasks_per_request: how many tasks one request may queue.
-        dead_max_age: seconds after which dead letters are removed.
-        dead_max_count: how many dead letters are kept.
-        redact: further headers whose values are never shown.
-        short_key: whether `environ["gearman"]` is set beside `environ["gearwsgi.gearman"]`.
+        servers: as below.
+        tasks: as below.
+        settings: the others.
 
     Raises:
         ConfigError: a setting is unknown, or its value can't work.
     """
+
+    __signature__: ClassVar[inspect.Signature]
 
     def __init__(
         self,
         app: WSGIApplication,
         servers: str | Sequence[str] | None = None,
         tasks: Mapping[str, Any] | None = None,
-        *,
-        queue: str | None = None,
-        max_attempts: int | None = None,
-        backoff_min: float | None = None,
-        backoff_max: float | None = None,
-        job_timeout: float | None = None,
-        connect_timeout: float | None = None,
-        on_unavailable: str | None = None,
-        secret_keys: Sequence[str | bytes] | None = None,
-        max_age: float | None = None,
-        accept_unsigned: Sequence[str] | None = None,
-        inherit: Sequence[str] | None = None,
-        tasks_only: Sequence[str] | None = None,
-        plain_queues: Sequence[str] | None = None,
-        resolver: Resolver | None = None,
-        state_dir: str | Path | None = None,
-        max_body: int | None = None,
-        max_tasks_per_request: int | None = None,
-        dead_max_age: float | None = None,
-        dead_max_count: int | None = None,
-        redact: Sequence[str] | None = None,
-        short_key: bool = True,
-        **unknown: Any,
+        **settings: Unpack[Keywords],
     ) -> None:
         if not callable(app):
             raise ConfigError(f"the application is {type(app).__name__}: give the WSGI callable that is to be wrapped")
         if find_middleware(app) is not None:
             raise ConfigError("the application is wrapped in GearmanMiddleware already: wrap it once")
-        given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
-        self.settings = read_settings({**given, **unknown})
+        self.settings = read_settings({"servers": servers, "tasks": tasks, **settings})
         self.app = app
         self.client = Client(self.settings)
         self.gearman = Gearman(self.client, None)
         """The same object without a request, for scripts and cron jobs."""
         self._guard = _Guard(self.settings.tasks_only) if self.settings.tasks_only else None
-        self._short_key = short_key
 
     @classmethod
     def from_config(cls, app: WSGIApplication, config: Mapping[str, Any]) -> "GearmanMiddleware":
@@ -129,7 +84,7 @@ class GearmanMiddleware:
             if self._guard is not None and self._guard.forbids(environ.get("PATH_INFO", "")):
                 return _not_found(environ, start_response)
         gearman = environ[KEY] = Gearman(self.client, environ)
-        if self._short_key:
+        if self.settings.short_key:
             environ[SHORT_KEY] = gearman
         gearman.deferred = []
         if job is not None:
@@ -155,7 +110,20 @@ class GearmanMiddleware:
         return _Body(body, gearman, lambda: _code(status))
 
 
-_NOT_SETTINGS = frozenset({"self", "app", "short_key", "unknown", "__class__"})
+def _describe() -> None:
+    """Give the class a docstring and a signature, for `help()`, that say each setting with its true default."""
+    names = inspect.signature(GearmanMiddleware).parameters
+    shown = [names["app"]]
+    for name, setting in SETTINGS.items():
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if name in names else inspect.Parameter.KEYWORD_ONLY
+        shown.append(inspect.Parameter(name, kind, default=setting.default))
+    GearmanMiddleware.__signature__ = inspect.Signature(shown)
+    about = "\n".join(f"    {name}: {setting.help}" for name, setting in SETTINGS.items())
+    GearmanMiddleware.__doc__ = f"{inspect.getdoc(GearmanMiddleware)}\n\nSettings:\n{about}\n"
+
+
+_describe()
+
 _FINISHED = (list, tuple)
 
 

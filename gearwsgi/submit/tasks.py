@@ -380,7 +380,7 @@ class Gearman:
         """The task that `message` is, and its bytes."""
         settings = self._settings
         message.priority = priority
-        message.max_attempts = _attempts(max_attempts) or settings.limits(message).max_attempts
+        message.max_attempts = _attempts(max_attempts) or settings.retry_limits(message).max_attempts
         task = Task(message.id, message.service, queue, _unique(unique, message.id), message.max_attempts)
         return task, seal(message, queue, settings, due or time.time())
 
@@ -413,7 +413,7 @@ class Gearman:
         return host if safe_host(host) else "localhost"
 
     def _backoff(self, service: str, low: float | None, high: float | None) -> tuple[float, float]:
-        limits = self._settings.limits(Message("POST", service=service))
+        limits = self._settings.retry_limits(Message("POST", service=service))
         low = limits.backoff_min if low is None else _positive(low, "backoff_min")
         return low, max(low, limits.backoff_max if high is None else _positive(high, "backoff_max"))
 

@@ -266,7 +266,7 @@ class Memory(Client):
             path=task.path,
             body=task.body,
             attempt=task.attempt,
-            max_attempts=self.settings.limits(task).max_attempts,
+            max_attempts=self.settings.retry_limits(task).max_attempts,
             payload=submission.payload,
             _headers=tuple(task.headers),
             _skew=skew,
@@ -331,7 +331,7 @@ class Memory(Client):
             task = open_payload(job, self.settings, self.clock.now() - queued._skew)
         except BadMessage as error:
             return Run(queued, "dead", reason=str(error))
-        limits = self.settings.limits(task)
+        limits = self.settings.retry_limits(task)
 
         def report(done: int, total: int) -> None:
             with self._lock:
@@ -354,7 +354,7 @@ class Memory(Client):
         outcome = result.outcome
         status = outcome.reason if outcome.kind == "response" else ""
         now = self.clock.now()
-        limits = self.settings.limits(task)
+        limits = self.settings.retry_limits(task)
         # The jitter's ceiling: a test's retries come when they come at the latest, and always then.
         fate = decide(outcome, task.attempt, limits, now, target=task.target, random=lambda: 1.0)
         run = Run(queued, "done", status, result.data, outcome.response, error=raised, output=output)

@@ -104,7 +104,7 @@ class Child:
             return self._failed(sequence, Outcome("refused", str(error)))
         if task.plain is not None:
             self._send(channel.frame(channel.TRANSLATED, sequence, task.to_bytes()))
-        max_attempts = task.max_attempts or self._settings.limits(task).max_attempts
+        max_attempts = task.max_attempts or self._settings.retry_limits(task).max_attempts
         job = Job(
             id=task.id,
             service=task.service,

@@ -90,7 +90,7 @@ class Settler:
             log.write(held.handle, f"failed {outcome.reason}, id {task.id}; the caller gets {status}")
             held.complete(error_reply(status, outcome.reason))
             return
-        limits = self._settings.limits(task)
+        limits = self._settings.retry_limits(task)
         fate = decide(outcome, task.attempt, limits, now, target=task.target)
         if isinstance(fate, Done):
             held.complete(b"")

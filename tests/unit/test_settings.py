@@ -1,6 +1,7 @@
 """Settings: where they come from, what is refused, and that a key is never shown."""
 
 import dataclasses
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 from gearwsgi import GearmanMiddleware
 from gearwsgi.address import TLS, Address, parse_address, parse_servers
 from gearwsgi.errors import ConfigError, InvalidTask
+from gearwsgi.kinds import check_queue
 from gearwsgi.message.model import Message
-from gearwsgi.settings import Settings, check_queue, from_json, read_settings, to_json
+from gearwsgi.settings import SETTINGS, Keywords, Settings, from_json, read_settings, to_json
 
 KEY = "0123456789abcdef-hush"
 
@@ -113,7 +115,8 @@ def test_a_key_is_in_no_text_of_the_settings_or_the_middleware() -> None:
      {"on_unavailable": "drop"}, {"queue": ""}, {"queue": "a b"}, {"queue": "a\n"}, {"queue": "a\0b"},
      {"queue": "x" * 201}, {"queue": "\ud800"}, {"queue": 5}, {"accept_unsigned": "job"}, {"accept_unsigned": [""]},
      {"inherit": "cookie"}, {"inherit": ["a b"]}, {"redact": [5]}, {"tasks_only": ["tasks/*"]}, {"tasks_only": "/x"},
-     {"resolver": "x"}, {"state_dir": 5}, {"tasks": ["a"]}, {"dead_max_age": 0}, {"dead_max_count": -1}],
+     {"resolver": "x"}, {"short_key": 1}, {"state_dir": 5}, {"tasks": ["a"]}, {"dead_max_age": 0},
+     {"dead_max_count": -1}],
     ids=str,
 )  # fmt: skip
 def test_a_value_that_cant_work_is_refused_where_it_is_given(given: dict[str, Any]) -> None:
@@ -140,6 +143,31 @@ def test_settings_survive_the_way_to_the_supervisor() -> None:
     assert settings.redact == ("x-token",)
 
 
+def test_every_setting_has_a_keyword_of_its_own_in_the_same_order() -> None:
+    assert ["servers", "tasks", *Keywords.__annotations__] == list(SETTINGS)
+
+
+def test_the_signature_and_the_docstring_say_every_setting_with_its_default() -> None:
+    app, *shown = inspect.signature(GearmanMiddleware).parameters.values()
+    assert app.name == "app"
+    assert {each.name: each.default for each in shown} == {name: each.default for name, each in SETTINGS.items()}
+    assert [each.name for each in shown if each.kind is each.POSITIONAL_OR_KEYWORD] == ["servers", "tasks"]
+    assert all(f"\n    {name}: {each.help}\n" in (GearmanMiddleware.__doc__ or "") for name, each in SETTINGS.items())
+
+
+def test_every_setting_at_its_default_survives_the_way_to_the_supervisor() -> None:
+    settings = read(state_dir="/tmp/x")  # it travels as an absolute one
+    assert from_json(json.loads(json.dumps(to_json(settings)))) == settings
+
+
+def test_code_stays_with_the_application_on_the_way_to_the_supervisor() -> None:
+    assert from_json(json.loads(json.dumps(to_json(read(resolver=str.upper))))).resolver is None
+
+
+def test_none_is_as_if_a_setting_were_not_given() -> None:
+    assert read(**dict.fromkeys(SETTINGS)) == read()
+
+
 def test_unsigned_is_fine_without_keys_and_in_the_queues_that_are_named() -> None:
     assert read().may_be_unsigned("job")
     with_keys = read(secret_keys=[KEY], accept_unsigned=["legacy"])
@@ -149,9 +177,9 @@ def test_unsigned_is_fine_without_keys_and_in_the_queues_that_are_named() -> Non
 
 def test_a_tasks_own_limits_win_over_its_services_and_those_over_the_settings() -> None:
     settings = read(tasks={"a": {"target": "/x", "max_attempts": 2, "timeout": 3}}, max_attempts=7, job_timeout=9)
-    assert settings.limits(Message("POST")).max_attempts == 7
-    assert settings.limits(Message("POST", service="a")).max_attempts == 2
-    assert settings.limits(Message("POST", service="a", max_attempts=1)).max_attempts == 1
+    assert settings.retry_limits(Message("POST")).max_attempts == 7
+    assert settings.retry_limits(Message("POST", service="a")).max_attempts == 2
+    assert settings.retry_limits(Message("POST", service="a", max_attempts=1)).max_attempts == 1
     assert settings.time_limit(Message("POST")) == 9
     assert settings.time_limit(Message("POST", service="a")) == 3
     assert settings.time_limit(dataclasses.replace(Message("POST", service="a"), timeout=1.5)) == 1.5

@@ -1,0 +1,163 @@
+"""The kinds of values that settings have: how one is read from what was given, and how it travels as JSON. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .address import TLS, Address, parse_servers
+from .errors import ConfigError
+from .message import targets
+
+MIN_KEY = 16
+"""Bytes that a secret key has at least."""
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+class Kind(NamedTuple):
+    """What the values of a setting are.
+
+    Attributes:
+        read: from the setting's name and what was given (by keyword, or as a variable's text) to its value; raises
+            `ConfigError` where it can't work.
+        dump: from a value, which is not None, to JSON's types.
+        load: back from these.
+    """
+
+    read: Callable[[str, Any], Any]
+    dump: Callable[[Any], Any] = _same
+    load: Callable[[Any], Any] = _same
+
+
+def check_queue(queue: Any, error: type[Exception]) -> None:
+    """Raise `error` unless `queue` can be a Gearman function's name."""
+    if not isinstance(queue, str) or not queue or not queue.isprintable() or " " in queue or len(queue.encode()) > 200:
+        raise error(f"queue {queue!r} can't be one: give up to 200 bytes without spaces and control characters")
+
+
+def number(low: float, kind: type = float) -> Kind:
+    """A number from `low` to a billion."""
+
+    def read(name: str, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= 10**9:
+            raise ConfigError(f"{name} is {value!r}: give a number from {low:g} to a billion")
+        if kind is int and value != int(value):
+            raise ConfigError(f"{name} is {value!r}: give a whole number")
+        return kind(value)
+
+    return Kind(read)
+
+
+def choice(*known: str) -> Kind:
+    """One of these words."""
+
+    def read(name: str, value: Any) -> str:
+        if value not in known:
+            raise ConfigError(f"{name} is {value!r}: give one of {', '.join(map(repr, known))}")
+        return str(value)
+
+    return Kind(read)
+
+
+def function(what: str) -> Kind:
+    """A callable: code of the application's, which does not travel; `what` says what it is."""
+
+    def read(name: str, value: Any) -> Any:
+        if not callable(value):
+            raise ConfigError(f"{name} is {value!r}: give {what}")
+        return value
+
+    return Kind(read, dump=lambda value: None)
+
+
+def _read_servers(name: str, value: Any) -> tuple[tuple[Address, ...], bool]:
+    return parse_servers(value)
+
+
+def _load_servers(value: Any) -> tuple[Address, ...]:
+    return tuple(Address(host, port, None if tls is None else TLS(*tls)) for host, port, tls in value)
+
+
+def _read_tasks(name: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} is {value!r}: give a dict of names and targets")
+    return targets.read_tasks(value)
+
+
+def _read_queue(name: str, value: Any) -> str:
+    check_queue(value, ConfigError)
+    return str(value)
+
+
+def _read_switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r}: give True or False")
+    return value
+
+
+def _read_names(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name} is {value!r}: give a list of strings")
+    names = tuple(value)
+    if not all(isinstance(item, str) and item for item in names):
+        raise ConfigError(f"{name} is {value!r}: give a list of strings")
+    return names
+
+
+def _read_headers(name: str, value: Any) -> tuple[str, ...]:
+    names = tuple(item.lower().replace("_", "-") for item in _read_names(name, value))
+    for item in names:
+        if not targets.TOKEN.fullmatch(item):
+            raise ConfigError(f"{name} holds {item!r}, which is no header's name")
+    return names
+
+
+def _read_paths(name: str, value: Any) -> tuple[str, ...]:
+    names = _read_names(name, value)
+    for item in names:
+        if not item.startswith("/"):
+            raise ConfigError(f"{name} holds {item!r}: a pattern begins with a slash, such as '/tasks/*'")
+    return names
+
+
+def _read_keys(name: str, value: Any) -> tuple[bytes, ...]:
+    items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, bytes) else value
+    if not isinstance(items, Iterable):
+        raise ConfigError(f"{name} is no list: give the keys, newest first")
+    keys = tuple(item.strip().encode() if isinstance(item, str) else item for item in items)
+    for place, key in enumerate(keys, 1):
+        # The key itself is never shown.
+        if not isinstance(key, bytes) or len(key) < MIN_KEY:
+            raise ConfigError(
+                f"{name}: key number {place} has under {MIN_KEY} bytes; make one with "
+                '`python -c "import secrets; print(secrets.token_hex(32))"`'
+            )
+    return keys
+
+
+def _read_folder(name: str, value: Any) -> Path:
+    if not isinstance(value, str | Path):
+        raise ConfigError(f"{name} is {value!r}: give a path")
+    return Path(value)
+
+
+SERVERS = Kind(_read_servers, load=_load_servers)
+"""Job servers. What is read is their addresses, and whether they are the embedded server's."""
+TASKS = Kind(
+    _read_tasks,
+    dump=lambda tasks: {name: entry._asdict() for name, entry in tasks.items()},
+    load=lambda tasks: {name: targets.Service(**entry) for name, entry in tasks.items()},
+)
+QUEUE = Kind(_read_queue)
+SWITCH = Kind(_read_switch)
+NAMES = Kind(_read_names, load=tuple)
+HEADERS = Kind(_read_headers, load=tuple)
+"""Names of headers, in lower case."""
+PATHS = Kind(_read_paths, load=tuple)
+"""Patterns of paths."""
+KEYS = Kind(
+    _read_keys, dump=lambda keys: [key.hex() for key in keys], load=lambda keys: tuple(map(bytes.fromhex, keys))
+)
+FOLDER = Kind(_read_folder, dump=lambda path: str(path.absolute()), load=Path)
