@@ -23,12 +23,14 @@ from ..app import overlay
 from ..app.watch import watch_code
 from ..errors import StartError
 from ..state.spool import make_private_folder
+from ..wire import launch
 from .devchild import READY
 
 _START = 60.0
 """Seconds that the job server has to start."""
 _DRAIN = 45.0
 """Seconds that all have to end; the workers give their jobs 30."""
+_CHILD = [sys.executable, "-m", "gearwsgi.cli.devchild"]
 _COLOURS = {"dev": "bright_black", "jobs": "magenta", "web": "cyan", "worker": "green"}
 
 
@@ -48,7 +50,7 @@ class _Process:
         self.ready = False
         options["env"] = {**os.environ, "PYTHONUNBUFFERED": "1", **options.get("env", {})}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -133,7 +135,7 @@ class _Dev:
         servers = self._servers or self._start_job_server(lifeline)
         self._env = overlay.describe(self._app, servers, self._state_dir)
         command = ["worker", overlay.APP, "--workers", str(self._workers)]
-        self._run("worker", ["gearwsgi.cli.devchild", str(os.getpid()), *command], env=self._env)
+        self._run("worker", [*_CHILD, str(os.getpid()), *command], env=self._env)
         self._web = self._run_web()
         host, port = self._listener.getsockname()[:2]
         self._say(
@@ -154,16 +156,15 @@ class _Dev:
 
     def _try_job_server(self, port: int, lifeline: int) -> str:
         """Its address; empty where it ended."""
-        command = ["gearwsgi.server", "--listen", f"127.0.0.1:{port}", "--state-dir", str(self._state_dir)]
-        jobs = self._run("jobs", [*command, "--parent-fd", str(lifeline)], pass_fds=[lifeline])
+        jobs = self._run("jobs", launch.command(f"127.0.0.1:{port}", self._state_dir, lifeline), pass_fds=[lifeline])
         end = time.monotonic() + _START
         while True:
             source, line = self._next(max(0.0, end - time.monotonic()))
             if source is jobs and line is None:
                 return ""
-            if source is jobs and line is not None and "listening on " in line:
+            if source is jobs and line is not None and (address := launch.read_address(line)):
                 jobs.ready = True
-                return str(line.partition("listening on ")[2].partition(",")[0])
+                return address
 
     def _run(self, name: str, command: list[str], **options: Any) -> _Process:
         process = _Process(name, command, self._events, **options)
@@ -172,9 +173,7 @@ class _Dev:
 
     def _run_web(self) -> _Process:
         fd = self._listener.fileno()
-        return self._run(
-            "web", ["gearwsgi.cli.devchild", str(os.getpid()), "web", str(fd)], pass_fds=[fd], env=self._env
-        )
+        return self._run("web", [*_CHILD, str(os.getpid()), "web", str(fd)], pass_fds=[fd], env=self._env)
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 

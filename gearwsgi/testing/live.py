@@ -17,6 +17,7 @@ from ..settings import Settings
 from ..state.dead import DeadLetter, DeadLetters
 from ..submit.client import Client
 from ..wire.connection import Connection
+from ..wire.launch import EmbeddedProcess
 
 _START = 60.0
 
@@ -84,19 +85,16 @@ def live(app: str, *, workers: int = 1) -> Iterator[Live]:
     _, middleware = load_application(app)
     folder = Path(tempfile.mkdtemp(prefix="gearwsgi-live-"))
     started: list[subprocess.Popen[bytes]] = []
-    ours, theirs = os.pipe()
+    server: EmbeddedProcess | None = None
     try:
-        log = folder / "server.log"
-        with log.open("ab") as out:
-            command = [sys.executable, "-m", "gearwsgi.server", "--listen", "127.0.0.1:0", "--state-dir", str(folder)]
-            started.append(
-                subprocess.Popen(
-                    [*command, "--parent-fd", str(ours)],
-                    stdin=subprocess.DEVNULL, stdout=out, stderr=out, pass_fds=[ours], start_new_session=True,
-                )
-            )  # fmt: skip
-        line = _wait_for("listening on ", log, started[-1])
-        servers = line.partition("listening on ")[2].partition(",")[0]
+        with (folder / "server.log").open("ab") as out:
+            server = EmbeddedProcess("127.0.0.1:0", folder, stderr=out)
+            server.start()
+        try:
+            server.wait(_START)
+        except StartError as error:
+            raise StartError(f"{error}; it wrote:\n{(folder / 'server.log').read_text(errors='replace')}") from error
+        servers = server.address
         log = folder / "worker.log"
         with log.open("ab") as out:
             command = [sys.executable, "-m", "gearwsgi", "worker", overlay.APP, "--workers", str(workers)]
@@ -114,20 +112,20 @@ def live(app: str, *, workers: int = 1) -> Iterator[Live]:
     finally:
         for process in reversed(started):
             _end(process)
-        os.close(ours)
-        os.close(theirs)
+        if server is not None:
+            server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> str:
-    """The line of the log that has `text` in it."""
+def _wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the log has a line with `text` in it."""
     end = time.monotonic() + _START
     while True:
         ended = process.poll() is not None
         written = log.read_text(encoding="utf-8", errors="replace")
         for line in written.splitlines(keepends=True):
             if text in line and line.endswith("\n"):
-                return line
+                return
         if ended or time.monotonic() > end:
             raise StartError(f"{process.args!r} did not start; it wrote:\n{written}")
         time.sleep(0.01)

@@ -1,59 +1,128 @@
-"""The embedded job server as a process of the supervisor's: started where nothing answers, ended with it."""
+"""The embedded job server as a process: the one way to start it, and to end it.
+
+It is started without waiting, and asked whether it answers yet: with a large queue it takes a while to load it.
+
+    not started -- start() --> starting -- its line is read --> ready
+         ^                        |                              |
+         '----- stop(), kill() ---+--- exit_code() is a number --'   (start() begins anew from here, too)
+"""
 
 import os
+import re
+import select
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from ..address import Address
 from ..errors import GearwsgiError, ServerUnavailable, StartError
 from . import packets
 from .connection import Connection
 
-_START_TIMEOUT = 20.0
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 20.0
+_READY = re.compile(r"listening on (\S+), pid \d+")
+
+
+def command(listen: str | Address, state_dir: Path, lifeline: int, options: Sequence[str] = ()) -> list[str]:
+    """The command of a job server that ends when the descriptor `lifeline` has nobody left at its other end."""
+    where = ["--listen", str(listen), "--state-dir", str(state_dir), "--parent-fd", str(lifeline)]
+    return [sys.executable, "-m", "gearwsgi", "server", *where, *options]
+
+
+def read_address(line: str) -> str:
+    """The `host:port` in the line with which a job server says that it is ready; empty in any other line."""
+    found = _READY.search(line)
+    return found[1] if found else ""
 
 
 class EmbeddedProcess:
-    """A job server on `address`, run for as long as this process lives and wants it.
+    """A job server that runs for as long as this process lives and wants it.
 
     Args:
-        address: where it listens.
+        listen: `host:port`; port 0 takes a free one.
         state_dir: where its queue is.
+        options: further command-line options, such as `--job-retries=3`.
+        stderr: a file for its log; None is ours.
+
+    Attributes:
+        address: `host:port`, once it is ready.
     """
 
-    def __init__(self, address: Address, state_dir: Path) -> None:
-        self._address = address
+    def __init__(
+        self, listen: str | Address, state_dir: Path, options: Sequence[str] = (), stderr: IO[bytes] | None = None
+    ) -> None:
+        self.address = ""
+        self._listen = listen
         self._state_dir = state_dir
+        self._options = options
+        self._stderr = stderr
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
+        self._said = b""
+
+    def start(self) -> None:
+        """Start it, without waiting until it answers; one that still runs is killed.
+
+        Raises:
+            StartError: there is no process or descriptor to be had; it may be tried again.
+        """
+        self.kill()
+        try:
+            theirs, self._lifeline = os.pipe()
+            try:
+                self._process = subprocess.Popen(
+                    command(self._listen, self._state_dir, theirs, self._options),
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._stderr,
+                    pass_fds=[theirs], start_new_session=True,
+                )  # fmt: skip
+            finally:
+                os.close(theirs)
+        except OSError as error:
+            self._release()
+            raise StartError(f"the embedded job server can't be started: {error}") from error
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+
+    def is_ready(self) -> bool:
+        """Whether it has loaded its queue and answers. Does not wait."""
+        if not self.address and self._process is not None and self._process.stdout is not None:
+            self._said += self._process.stdout.read() or b""
+            self.address = read_address(self._said.decode(errors="replace"))
+        return bool(self.address)
+
+    def wait(self, timeout: float = _START_TIMEOUT) -> None:
+        """Wait until it is ready, `timeout` seconds at most.
+
+        Raises:
+            StartError: it is not; it is ended then.
+        """
+        assert self._process is not None and self._process.stdout is not None
+        deadline = time.monotonic() + timeout
+        while not self.is_ready():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self.kill()
+                raise StartError(f"the embedded job server did not start on {self._listen} within {timeout:g} s")
+            select.select([self._process.stdout], [], [], left)
+            if self._process.poll() is not None and not self.is_ready():
+                code = self._process.returncode
+                self._release()
+                raise StartError(f"the embedded job server did not start on {self._listen} (exit code {code})")
 
     def ensure(self) -> bool:
-        """Start it unless something there speaks Gearman already; whether it was started.
+        """Start it and wait until it is ready, unless something there speaks Gearman already; whether it was started.
 
         Raises:
             StartError: something else holds the port, or it did not start.
         """
-        if is_gearman(self._address):
+        if isinstance(self._listen, Address) and is_gearman(self._listen):
             return False
-        # It ends when the other end of this pipe closes: with us, however we end.
-        theirs, self._lifeline = os.pipe()
-        command = [
-            sys.executable, "-m", "gearwsgi", "server",
-            "--listen", str(self._address),
-            "--state-dir", str(self._state_dir),
-            "--parent-fd", str(theirs),
-        ]  # fmt: skip
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, pass_fds=[theirs], start_new_session=True
-        )
-        os.close(theirs)
-        assert self._process.stdout is not None
-        ready = self._process.stdout.readline()
-        self._process.stdout.close()
-        if not ready:
-            code = self._process.wait()
-            self._process = None
-            raise StartError(f"the embedded job server did not start on {self._address} (exit code {code})")
+        self.start()
+        self.wait()
         return True
 
     @property
@@ -65,18 +134,37 @@ class EmbeddedProcess:
         """How it ended, None while it runs or where we started none."""
         return self._process.poll() if self._process is not None else None
 
-    def stop(self) -> None:
-        """End it cleanly, and wait until it has."""
+    def stop(self, timeout: float = _STOP_TIMEOUT) -> int:
+        """End it cleanly, and wait until it has; its exit code. It is killed after `timeout` seconds."""
+        if self._process is not None:
+            self._process.terminate()
+        return self.wait_for_end(timeout)
+
+    def wait_for_end(self, timeout: float = _STOP_TIMEOUT) -> int:
+        """Wait until it has ended; its exit code. It is killed after `timeout` seconds."""
         if self._process is None:
-            return
-        os.close(self._lifeline)
-        self._process.terminate()
+            return 0
         try:
-            self._process.wait(_START_TIMEOUT)
+            self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
+        code = self._process.wait()
+        self._release()
+        return code
+
+    def kill(self) -> None:
+        """End it as a crash does, with SIGKILL; what it said JOB_CREATED to is on disk."""
+        if self._process is not None:
+            self._process.kill()
             self._process.wait()
-        self._process = None
+        self._release()
+
+    def _release(self) -> None:
+        if self._process is not None and self._process.stdout is not None:
+            self._process.stdout.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+        self._process, self._lifeline, self._said, self.address = None, -1, b"", ""
 
 
 def is_gearman(address: Address) -> bool:
