@@ -151,7 +151,7 @@ class _Dev:
             self._jobs_port = 0  # where someone else was faster, too
         servers = self._try_job_server(self._jobs_port, lifeline)
         if not servers:
-            raise _Stop("the job server did not start", 1)
+            raise _Stop("the job server did not start, see above; --state-dir names another folder for its queue", 1)
         return servers
 
     def _try_job_server(self, port: int, lifeline: int) -> str:

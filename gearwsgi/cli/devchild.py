@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import logging
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ from ..app.loading import load_application
 from ..errors import GearwsgiError
 from ..submit.client import Client, Receipt
 from ..wire.payload import Submission
+from .routes import find_router
 
 READY = "\x1egearwsgi web ready"
 """The line that says to the parent, and to nobody else, that requests are served."""
@@ -90,12 +90,25 @@ class Logged:
                     self.running -= 1
 
 
+def with_static_files(application: Any) -> Any:
+    """The application; where it is Django's in DEBUG, with its static files, as Django's `runserver` serves them."""
+    router = find_router(application)
+    if router is None or router[0] != "Django":
+        return application
+    from django.apps import apps
+    from django.conf import settings
+    from django.contrib.staticfiles.handlers import StaticFilesHandler
+
+    if not settings.DEBUG or not apps.is_installed("django.contrib.staticfiles"):
+        return application
+    return StaticFilesHandler(application)
+
+
 def serve(fd: int) -> int:
     """Serve the application on a listening socket until SIGTERM; then finish the requests that run."""
     application, middleware = load_application(overlay.APP)
     overlay.use(middleware, NotingClient(middleware.client.settings))
-    logging.basicConfig()  # after the application, which may have its own
-    logged = Logged(application)
+    logged = Logged(with_static_files(application))
     server: Any = waitress.create_server(logged, sockets=[socket.socket(fileno=fd)])
     asked = threading.Event()
 

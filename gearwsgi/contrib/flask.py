@@ -12,10 +12,9 @@ Flask-WTF's `CSRFProtect` lets replays, and only them, pass: a job has no form w
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
-from webob import Response
 
 from ..environ import JOB_KEY
 from ..errors import ConfigError
@@ -23,6 +22,9 @@ from ..submit import tasks
 from ..submit.client import Status
 from ..submit.middleware import KEY, GearmanMiddleware
 from .outside import OutsideGearman
+
+if TYPE_CHECKING:
+    from webob import Response
 
 EXTENSION = "gearwsgi"
 """Its key in `app.extensions`, which holds the middleware."""
@@ -93,7 +95,7 @@ class Gearman:
         return self.current.task
 
     @property
-    def call(self) -> Callable[..., Response]:
+    def call(self) -> "Callable[..., Response]":
         """`environ["gearman"].call`."""
         return self.current.call
 

@@ -14,6 +14,7 @@ from ..message import targets
 from ..message.bodies import encode_body
 from ..message.model import Message, check_headers, safe_host
 from ..message.plain import write_plain
+from ..message.response import response_class
 from ..settings import Settings
 from ..wire.payload import Submission, make_unique, seal
 from . import request as inhand
@@ -226,9 +227,7 @@ class Gearman:
         payload = seal(message, queue, self._settings, time.time())
         submission = Submission(queue, _unique(unique, task_id), payload, priority, id=task_id)
         status, pairs, content = self._client.call(submission, seconds)
-        from webob import Response  # for its 40 ms, only who calls imports it
-
-        return Response(status=status, headerlist=pairs, app_iter=[content])
+        return response_class()(status=status, headerlist=pairs, app_iter=[content])
 
     def replay(
         self,

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -207,6 +208,56 @@ def test_a_port_that_is_taken_is_one_line(make_dev: Callable[..., Dev]) -> None:
         assert dev.process.wait(PATIENCE) == 3
     (line,) = dev.text.splitlines()
     assert "--port" in line
+
+
+def test_a_second_one_in_the_same_folder_is_told_of_the_state_directory(make_dev: Callable[..., Dev]) -> None:
+    dev = make_dev().start()
+    dev.line("worker ready")
+    second = subprocess.run(dev.command, cwd=dev.folder, env=dev.env, capture_output=True, text=True, timeout=PATIENCE)
+    assert second.returncode == 1
+    assert "is in use by the server with pid" in second.stdout + second.stderr
+    assert "--state-dir" in second.stdout.splitlines()[-1], second.stdout
+    assert dev.end() == 0
+
+
+DJANGO = """
+import django
+from django.conf import settings
+
+settings.configure(
+    ROOT_URLCONF=__name__, SECRET_KEY="x", ALLOWED_HOSTS=["*"], DEBUG=True, STATIC_URL="static/",
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.admin",
+                    "django.contrib.messages", "django.contrib.staticfiles"],
+)
+django.setup()
+
+from django.core.wsgi import get_wsgi_application
+from django.urls import path
+from gearwsgi import GearmanMiddleware
+
+
+def boom(request):
+    raise LookupError("boom in a view")
+
+
+urlpatterns = [path("boom", boom)]
+application = GearmanMiddleware(get_wsgi_application())
+"""
+
+
+def test_django_says_each_error_once_and_has_the_static_files_of_its_admin(make_dev: Callable[..., Dev]) -> None:
+    dev = make_dev(DJANGO).start()
+    dev.line("worker ready")
+    for path, code in {"/boom": 500, "/no/such/page": 404}.items():
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            dev.get(path)
+        with caught.value as answered:
+            assert answered.code == code
+    assert "--primary" in dev.get("/static/admin/css/base.css")
+    dev.line("GET /static/admin/css/base.css 200 OK")
+    assert dev.text.count("LookupError: boom in a view") == 1, dev.text
+    assert dev.text.count("Not Found: /no/such/page") == 1, dev.text
+    assert dev.end() == 0
 
 
 def test_on_a_terminal_the_prefixes_have_colours(make_dev: Callable[..., Dev]) -> None:

@@ -138,6 +138,34 @@ def test_a_live_worker_runs_the_code_with_the_job_server_of_the_test(
     assert not running.state_dir.exists()
 
 
-def test_the_test_kit_brings_no_warning_into_other_peoples_tests() -> None:
+STRICT = """
+import gearwsgi.contrib.django
+import gearwsgi.contrib.flask
+from flask import Flask, request
+
+
+def make_app():
+    app = Flask(__name__)
+    gearwsgi.contrib.flask.Gearman(app, servers="127.0.0.1:1")
+
+    @app.post("/sum/up")
+    def sum_up():
+        return {"sum": sum(request.json)}
+
+    return app
+
+
+def test_a_call(gearman_tasks):
+    assert gearman_tasks.middleware.gearman.call("sum.up", [1, 2]).json == {"sum": 3}
+"""
+
+
+def test_a_test_run_in_which_warnings_are_errors_passes(tmp_path: Path) -> None:
+    fixture = "import pytest, test_it\n\n@pytest.fixture\ndef gearman_app():\n    return test_it.make_app()\n"
+    out = run_pytest(tmp_path, "-W", "error", test_it=STRICT, conftest=fixture)
+    assert "1 passed" in out, out
+
+
+def test_the_test_kit_does_not_import_webob() -> None:
     code = "import gearwsgi.testing, gearwsgi.pytest_plugin, sys; assert 'webob' not in sys.modules"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

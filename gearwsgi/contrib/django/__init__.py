@@ -13,14 +13,13 @@ application = get_wsgi_application()
 import contextvars
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application as _django_application
 from django.db import transaction
 from django.utils.module_loading import import_string
-from webob import Response
 
 from ...environ import JOB_KEY
 from ...errors import InvalidTask
@@ -28,6 +27,9 @@ from ...submit import tasks
 from ...submit.client import Status
 from ...submit.middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
 from ..outside import OutsideGearman
+
+if TYPE_CHECKING:
+    from webob import Response
 
 _current: contextvars.ContextVar["Gearman | None"] = contextvars.ContextVar("gearwsgi.django", default=None)
 
@@ -67,7 +69,7 @@ class Gearman:
         """
         return self._core.task(service, data, queue, **_waiting(options, after_commit, using))
 
-    def call(self, service: str, data: Any = None, queue: str | None = None, **options: Any) -> Response:
+    def call(self, service: str, data: Any = None, queue: str | None = None, **options: Any) -> "Response":
         """The core's `call()`."""
         return self._core.call(service, data, queue, **options)
 
