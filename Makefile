@@ -62,7 +62,7 @@ fuzz: $(VENV)/.has-fuzz
 	$(PY) -m tests.fuzz $(ARGS)
 
 docs: $(VENV)/.has-docs
-	$(PY) -m mkdocs build --strict
+	$(PY) -m zensical build --clean --strict
 
 clean:
 	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

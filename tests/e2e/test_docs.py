@@ -305,13 +305,25 @@ def test_no_link_of_the_documentation_is_broken() -> None:
     assert not broken
 
 
-def test_every_page_is_in_the_menu() -> None:
-    menu = (ROOT / "mkdocs.yml").read_text()
-    # Those of the frameworks come in by themselves: docs/menu.py.
-    pages = [
-        path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md") if "frameworks" not in path.parts
-    ]
-    assert [str(page) for page in pages if f": {page}" not in menu and f"- {page}" not in menu] == []
+def pages_of(menu: object) -> Iterator[str]:
+    """The pages in a menu, at any depth."""
+    for entry in menu if isinstance(menu, list) else menu.values() if isinstance(menu, dict) else []:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            yield from pages_of(entry)
+
+
+def test_every_page_is_in_the_menu_once_and_nothing_else_is() -> None:
+    menu = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    assert sorted(pages_of(menu)) == sorted(str(path.relative_to(ROOT / "docs")) for path in PAGES)
+
+
+def test_the_pages_load_nothing_from_elsewhere() -> None:
+    theme = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["theme"]
+    assert theme["font"] is False  # a name here is one of a font that each reader's browser fetches
+    for path in [ROOT / "zensical.toml", *(ROOT / "docs" / "theme").iterdir(), ROOT / "docs" / "theme.css"]:
+        assert "//" not in path.read_text(), path
 
 
 def said(call: ast.Call) -> str:
