@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from typing import Any, overload
 
 from ..app.overlay import swap
-from ..errors import ConfigError
-from ..submit.middleware import GearmanMiddleware, find_middleware
-from .live import Live, live
+from ..submit.middleware import GearmanMiddleware
+from .live import Live, get_middleware, live
 from .memory import Clock, Memory, QueuedTask, Run, TaskFailed
 
 __all__ = ["Clock", "Live", "QueuedTask", "Run", "TaskFailed", "Tasks", "capture", "live"]
@@ -45,6 +44,11 @@ class Tasks(Sequence[QueuedTask]):
 
     def __len__(self) -> int:
         return len(self._memory.queued)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, list | Tasks) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as a list's
 
     def __repr__(self) -> str:
         return f"<Tasks {list(self)!r}, {len(self.waiting)} waiting, {len(self.dead)} dead>"
@@ -183,18 +187,6 @@ class _DjangoHandler:
         response = HttpResponseNotFound(b"404 Not Found\n")
         response.wsgi_request = WSGIRequest(environ)
         return response
-
-
-def get_middleware(application: Any) -> GearmanMiddleware:
-    """The GearmanMiddleware in an application.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    middleware = find_middleware(application)
-    if middleware is None:
-        raise ConfigError(f"{application!r} has no GearmanMiddleware around it")
-    return middleware
 
 
 @contextmanager

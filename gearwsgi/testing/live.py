@@ -1,25 +1,38 @@
 """A real job server and a real worker for one application, for a test from end to end."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ..app import overlay
 from ..app.loading import load_application
-from ..errors import StartError
+from ..errors import ConfigError, StartError
 from ..settings import Settings
 from ..state.dead import DeadLetter, DeadLetters
 from ..submit.client import Client
+from ..submit.middleware import GearmanMiddleware, find_middleware
 from ..wire.connection import Connection
 from ..wire.launch import EmbeddedProcess
+from ..wire.payload import Submission, make_unique
+from .memory import seal_given
 
 _START = 60.0
+"""Seconds that a job server or a worker has to start."""
+_END = 10.0
+"""Seconds that a worker has to end."""
+
+
+class LiveClient(Client):
+    """A client of a test's own job server."""
 
 
 class Live:
@@ -31,10 +44,11 @@ class Live:
         settings: the application's, with these two.
     """
 
-    def __init__(self, folder: Path, servers: str, settings: Settings) -> None:
+    def __init__(self, folder: Path, servers: str, client: Client) -> None:
         self.state_dir = folder
         self.servers = servers
-        self.settings = settings
+        self.settings: Settings = client.settings
+        self._client = client
 
     @property
     def log(self) -> str:
@@ -45,6 +59,11 @@ class Live:
     def dead(self) -> list[DeadLetter]:
         """The dead letters."""
         return list(DeadLetters(self.settings).all())
+
+    def put(self, payload: bytes, queue: str = "job") -> None:
+        """Queue a message as another program writes it; as `Tasks.put`."""
+        unique = make_unique("put-" + os.urandom(8).hex(), 1)
+        self._client.submit_now(Submission(queue, unique, seal_given(payload, queue, self.settings)))
 
     def waiting(self) -> int:
         """Jobs that are queued, running or delayed."""
@@ -71,70 +90,132 @@ class Live:
 
 
 @contextmanager
-def live(app: str, *, workers: int = 1) -> Iterator[Live]:
+def live(app: Any, *, workers: int = 1) -> Iterator[Live]:
     """Run an embedded job server and a worker of `app` for the block; the application here queues to them.
 
     Args:
-        app: `module:name`, importable from the current folder.
+        app: `module:name`, importable from the current folder: the worker imports it anew, as in production. Or the
+            application itself, as a factory makes it: the worker is then forked from this process, with all that a
+            test has set up in it.
         workers: worker processes.
 
     Raises:
         AppLoadError: the application can't be loaded.
+        ConfigError: there is no GearmanMiddleware around it.
         StartError: the job server or the worker did not start; the text has what they wrote.
     """
-    _, middleware = load_application(app)
-    folder = Path(tempfile.mkdtemp(prefix="gearwsgi-live-"))
-    started: list[subprocess.Popen[bytes]] = []
-    server: EmbeddedProcess | None = None
-    try:
-        with (folder / "server.log").open("ab") as out:
-            server = EmbeddedProcess("127.0.0.1:0", folder, stderr=out)
-            server.start()
+    middleware = load_application(app)[1] if isinstance(app, str) else get_middleware(app)
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="gearwsgi-live-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        servers = stack.enter_context(_job_server(folder))
+        settings = overlay.lay_over(middleware.settings, servers, folder)
+        log = folder / "worker.log"
+        log.touch()
+        if isinstance(app, str):
+            stack.enter_context(_spawned(overlay.describe(app, servers, folder), workers, log))
+        else:
+            stack.enter_context(_forked(app, middleware, settings, workers, log))
+        client = stack.enter_context(closing(LiveClient(settings)))
+        stack.enter_context(overlay.swap(middleware, client))
+        yield Live(folder, servers, client)
+
+
+def get_middleware(application: Any) -> GearmanMiddleware:
+    """The GearmanMiddleware in an application.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    middleware = find_middleware(application)
+    if middleware is None:
+        raise ConfigError(f"{application!r} has no GearmanMiddleware around it")
+    return middleware
+
+
+@contextmanager
+def _job_server(folder: Path) -> Iterator[str]:
+    """An embedded job server for the block; its address."""
+    log = folder / "server.log"
+    with log.open("ab") as out:
+        server = EmbeddedProcess("127.0.0.1:0", folder, stderr=out)
         try:
+            server.start()
             server.wait(_START)
         except StartError as error:
-            raise StartError(f"{error}; it wrote:\n{(folder / 'server.log').read_text(errors='replace')}") from error
-        servers = server.address
-        log = folder / "worker.log"
-        with log.open("ab") as out:
-            command = [sys.executable, "-m", "gearwsgi", "worker", overlay.APP, "--workers", str(workers)]
-            started.append(
-                subprocess.Popen(
-                    command,
-                    env={**os.environ, **overlay.describe(app, servers, folder)},
-                    stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-                )
-            )  # fmt: skip
-        _wait_for("worker ready:", log, started[-1])
-        settings = overlay.lay_over(middleware.settings, servers, folder)
-        with closing(Client(settings)) as client, overlay.swap(middleware, client):
-            yield Live(folder, servers, settings)
+            raise StartError(f"{error}; it wrote:\n{log.read_text(errors='replace')}") from error
+    try:
+        yield server.address
     finally:
-        for process in reversed(started):
-            _end(process)
-        if server is not None:
-            server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        server.stop()
 
 
-def _wait_for(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the log has a line with `text` in it."""
+@contextmanager
+def _spawned(environment: dict[str, str], workers: int, log: Path) -> Iterator[None]:
+    """A worker for the block, of the application that the environment names."""
+    command = [sys.executable, "-m", "gearwsgi", "worker", overlay.APP, "--workers", str(workers)]
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        _wait_until_ready(log, lambda: process.poll() is not None)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def _forked(app: Any, middleware: GearmanMiddleware, settings: Settings, workers: int, log: Path) -> Iterator[None]:
+    """A worker for the block, of the application in this process."""
+    from ..worker.generation import ForkServerProcess
+    from ..worker.options import Options
+    from ..worker.posix import die_with_parent
+    from ..worker.supervisor import Supervisor
+
+    def run() -> NoReturn:
+        os.setsid()
+        die_with_parent()
+        out = os.open(log, os.O_WRONLY | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.stdout = sys.stderr = os.fdopen(out, "w", buffering=1)  # pytest has its own in their place
+        middleware.settings = settings
+        overlay.use(middleware, LiveClient(settings))
+        overlay.application = app
+        options = Options(overlay.APP, workers=workers)
+        sys.exit(Supervisor(options, ForkServerProcess(options)).run())
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    with warnings.catch_warnings():
+        # Python 3.12 and later: a test run may have threads. They are not in the copy, which needs none of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    try:
+        _wait_until_ready(log, lambda: process.exitcode is not None)
+        yield
+    finally:
+        process.terminate()
+        process.join(_END)
+        process.kill()
+        process.join()
+        process.close()
+
+
+def _wait_until_ready(log: Path, has_ended: Callable[[], bool]) -> None:
+    """Wait until the worker's log says that it is."""
     end = time.monotonic() + _START
     while True:
-        ended = process.poll() is not None
+        ended = has_ended()
         written = log.read_text(encoding="utf-8", errors="replace")
-        for line in written.splitlines(keepends=True):
-            if text in line and line.endswith("\n"):
-                return
+        if "worker ready:" in written:
+            return
         if ended or time.monotonic() > end:
-            raise StartError(f"{process.args!r} did not start; it wrote:\n{written}")
+            raise StartError(f"the worker did not start; it wrote:\n{written}")
         time.sleep(0.01)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -198,12 +198,9 @@ class Memory(Client):
         return self._submit(submission, time.time())[0].handle
 
     def put(self, payload: bytes, queue: str) -> QueuedTask:
-        """Queue a payload that is given in bytes, signed anew where there are keys and it is a message."""
-        now = time.time()
-        if not plain.is_plain(payload) and self.settings.secret_keys:
-            payload = signature.sign(payload, queue, self.settings.secret_keys[0], now)
+        """Queue a payload that is given in bytes."""
         unique = make_unique(f"put-{next(self._numbers)}", 1)
-        return self._submit(Submission(queue, unique, payload), now)[0]
+        return self._submit(Submission(queue, unique, seal_given(payload, queue, self.settings)), time.time())[0]
 
     def call(self, submission: Submission, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
         task = self._read(submission, time.time())
@@ -373,6 +370,13 @@ class Memory(Client):
         with self._lock:
             number = next(self._numbers)
             self.waiting.append(self._look(submission, f"H:{SERVER}:{number}", number, at - now, 0.0))
+
+
+def seal_given(payload: bytes, queue: str, settings: Settings) -> bytes:
+    """A payload that is given in bytes, signed anew where there are keys and it is a message."""
+    if plain.is_plain(payload) or not settings.secret_keys:
+        return payload
+    return signature.sign(payload, queue, settings.secret_keys[0], time.time())
 
 
 def _read_json(payload: bytes) -> Any:

@@ -138,6 +138,118 @@ def test_a_live_worker_runs_the_code_with_the_job_server_of_the_test(
     assert not running.state_dir.exists()
 
 
+GUARDED = """
+import unittest
+
+import pytest
+import site_under_test
+from webtest import TestApp
+
+gearman = site_under_test.application.gearman
+
+
+def test_by_accident():
+    gearman.task("work.do")
+
+def test_swallowed():
+    try:
+        gearman.call("work.do")
+    except BaseException:
+        pass
+
+class TestCaseToo(unittest.TestCase):
+    def test_of_a_class(self):
+        TestApp(site_under_test.application).get("/start")
+
+@pytest.fixture
+def early():
+    gearman.task("work.do")
+
+def test_in_a_fixture(early):
+    pass
+
+def test_captured(gearman_tasks):
+    gearman.task("work.do")
+    assert gearman.call("work.do").status_code == 200
+    assert len(gearman_tasks) == 1
+
+@pytest.mark.gearwsgi_allow
+def test_meant():
+    task = gearman.task("work.do")
+    assert not task.handle  # no job server is there: it is in the outbox
+"""
+GUARDED_SITE = SITE.replace('"192.0.2.1:4730"', '"127.0.0.1:1", state_dir="state"')
+
+
+@pytest.mark.parametrize("ini", ["gearwsgi_app = site_under_test", "gearwsgi_block = true"])
+def test_a_test_that_queues_real_work_by_accident_fails(tmp_path: Path, ini: str) -> None:
+    fixture = (
+        "import pytest, site_under_test\n\n@pytest.fixture\ndef gearman_app():\n    return site_under_test.application"
+    )
+    out = run_pytest(
+        tmp_path, "--strict-markers", "-rA", site_under_test=GUARDED_SITE, test_it=GUARDED,
+        conftest=fixture if "block" in ini else "", pytest__ini=f"[pytest]\n{ini}\n",
+    )  # fmt: skip
+    assert "3 failed, 2 passed" in out and "1 error" in out, out
+    for name in ("test_captured", "test_meant"):
+        assert f"PASSED test_it.py::{name}" in out, out
+    assert "this would queue real work: 'POST http://localhost/work/do HTTP/1.1' on 127.0.0.1:1" in out, out
+    for way_out in ("gearman_tasks", "capture(application)", "@pytest.mark.gearwsgi_allow", "gearwsgi_block = false"):
+        assert way_out in out, out
+    assert len(list((tmp_path / "state" / "outbox").glob("*.http"))) == 1, "what was refused was not queued"
+
+
+@pytest.mark.parametrize("ini", ["", "gearwsgi_app = site_under_test\ngearwsgi_block = false"])
+def test_nothing_is_refused_where_nobody_asked_for_that(tmp_path: Path, ini: str) -> None:
+    test = "import site_under_test\n\ndef test_it():\n    site_under_test.application.gearman.task('work.do')\n"
+    out = run_pytest(
+        tmp_path, "-W", "error", site_under_test=GUARDED_SITE, test_it=test, pytest__ini=f"[pytest]\n{ini}\n"
+    )
+    assert "1 passed" in out, out
+
+
+FACTORY = """
+import os
+import pytest
+from gearwsgi import GearmanMiddleware
+
+
+def make_app(greeting):
+    def app(environ, start_response):
+        if environ["PATH_INFO"] == "/first":
+            environ["gearman"].task("/second")
+        if environ["PATH_INFO"] == "/kill":
+            os._exit(9)
+        start_response("200 OK", [])
+        return [f"{greeting} {environ['PATH_INFO']}".encode()]
+
+    return GearmanMiddleware(app, servers="192.0.2.1:4730", secret_keys=["a key that has its length"])
+
+
+@pytest.fixture
+def gearman_app(monkeypatch):
+    monkeypatch.setenv("GREETING", "hello from a fixture")
+    return make_app(os.environ["GREETING"])
+
+
+def test_live(gearman_app, gearman_live, capsys):
+    gearman_app.gearman.task("/first")
+    gearman_live.put(b"PUT /third HTTP/1.1\\r\\n\\r\\n")
+    gearman_app.gearman.task("/kill", max_attempts=1)
+    gearman_live.wait()
+    assert "hello from a fixture /second" in gearman_live.log, gearman_live.log
+    assert "hello from a fixture /third" in gearman_live.log, gearman_live.log
+    (letter,) = gearman_live.dead
+    assert "exit" in letter.reason and letter.target == "POST /kill"
+    assert capsys.readouterr() == ("", "")
+"""
+
+
+def test_a_live_worker_has_the_application_that_a_fixture_made(tmp_path: Path) -> None:
+    out = run_pytest(tmp_path, "-W", "error", test_it=FACTORY, pytest__ini="[pytest]\ngearwsgi_block = true\n")
+    assert "1 passed" in out, out
+
+
 STRICT = """
 import gearwsgi.contrib.django
 import gearwsgi.contrib.flask

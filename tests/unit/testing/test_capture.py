@@ -75,6 +75,16 @@ def test_a_test_sees_what_was_queued() -> None:
     assert tasks.of("mail.welcome") == [first]
 
 
+def test_tasks_compare_with_a_list() -> None:
+    app = make_app()
+    with capture(app) as tasks:
+        assert tasks == []
+        app.gearman.task("/one")
+        assert tasks == [tasks[0]] and tasks not in ([], ())
+        with pytest.raises(TypeError):
+            hash(tasks)
+
+
 def test_run_replays_them_in_order_with_what_they_queue_in_turn() -> None:
     app = make_app()
     with capture(app) as tasks:
