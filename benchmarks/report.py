@@ -5,6 +5,7 @@ import platform
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from benchmarks.measures import Results, Sample
@@ -173,9 +174,15 @@ def noise_line(results: Results) -> str:
     )
 
 
+def versions() -> str:
+    """What is compared, for a ratio means little without it."""
+    names = ("gearwsgi", "celery", "rq", "huey", "dramatiq", "waitress", "flask")
+    return ", ".join(f"{name} {metadata.version(name)}" for name in names)
+
+
 def markdown(results: Results, names: list[str], rounds: int) -> str:
     parts = [
-        f"{machine()}; medians of {rounds} rounds.\n{noise_line(results)}",
+        f"{machine()}; medians of {rounds} rounds.\n{versions()}.\n{noise_line(results)}",
         bars_table(results, names),
         numbers_table(results, names),
     ]
