@@ -71,7 +71,7 @@ pid=$!
 printf '%s\n%s\n' "$pid" "$(started "$pid")" >"$pidfile"
 
 tries=300 # a minute
-until tail -c "+$offset" nohup.out | grep -q '^[-0-9]* [0-9:]* [-+][0-9]* worker ready: '; do
+until tail -c "+$offset" nohup.out | grep -q '^[-0-9]* [0-9:.,]* [-+][0-9]* worker ready: '; do
     tries=$((tries - 1))
     if [ -z "$(started "$pid")" ]; then
         reason='the worker has ended'
@@ -87,5 +87,20 @@ until tail -c "+$offset" nohup.out | grep -q '^[-0-9]* [0-9:]* [-+][0-9]* worker
     fail "$reason; the lines above are from $here/nohup.out"
 done
 
-echo "worker $pid runs with $count process(es); its output: $here/nohup.out; sh stop.sh ends it"
+# What is shown is to work as it is, in any folder of another terminal.
+quoted() {
+    printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"
+}
+
+settings=
+[ -z "${GEARMAN_SERVERS-}" ] || settings="GEARMAN_SERVERS=$(quoted "$GEARMAN_SERVERS") "
+[ -z "${GEARWSGI_STATE_DIR-}" ] || settings="${settings}GEARWSGI_STATE_DIR=$(quoted "$GEARWSGI_STATE_DIR") "
+gearwsgi="cd $(quoted "$here") && $settings$(quoted "$python") -m gearwsgi"
+cat <<END
+worker $pid runs with $count process(es)
+  its output  tail -f $(quoted "$here/nohup.out")
+  queue       $gearwsgi send --app demo_app default.index '{"name": "you"}'
+  watch       $gearwsgi status --app demo_app --watch
+  end it      sh $(quoted "$here/stop.sh")
+END
 exit 0 # also where there is no standard output to write that to

@@ -78,7 +78,9 @@ def free_port() -> str:
 
 def show(demo: Demo) -> None:
     line = demo.wait_for(lambda line: "dev | http://" in line)
-    url, servers = re.findall(r"(http://\S+)  job server (\S+)", line)[0]
+    url = re.findall(r"http://\S+", line)[0]
+    line = demo.wait_for(lambda line: "dev | in another terminal: " in line)
+    gearwsgi = line.partition("in another terminal: ")[2].removesuffix(" status")
     demo.wait_for(lambda line: "worker ready:" in line)
 
     print(f"\nQueuing a task: GET {url}index/index?name=Ada", flush=True)
@@ -89,17 +91,15 @@ def show(demo: Demo) -> None:
     print(f"answered at once: {text}\nand here is what the worker does with it:", flush=True)
     demo.wait_for(lambda line: handle in line and "Ada" in line)
 
-    gearwsgi = os.path.relpath(Path(sys.executable).with_name("gearwsgi"))
-    gearwsgi = f"GEARMAN_SERVERS={servers} {gearwsgi}"
     print(
         f"""
 That line is the whole idea: a handler queued a request, and the worker ran it through the same application.
 
-Try next:
+Try next, in another terminal:
   open       {url}   and click
   queue      {gearwsgi} send default.index '{{"name": "you"}}'
   watch      {gearwsgi} status --watch
-  read       demo_app/__init__.py   all of the application; change it, and it is reloaded
+  read       {FOLDER / "demo_app/__init__.py"}   all of the application; change it, and it is reloaded
 
 Ctrl-C stops everything.
 """,

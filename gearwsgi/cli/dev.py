@@ -7,6 +7,8 @@ are children in sessions of their own: Ctrl-C is for this process alone, which t
 import contextlib
 import os
 import queue
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -141,8 +143,10 @@ class _Dev:
         self._say(
             "dev", f"http://{f'[{host}]' if ':' in host else host}:{port}/  job server {servers}  Ctrl-C ends all"
         )
-        where = f"GEARMAN_SERVERS={servers} GEARWSGI_STATE_DIR={self._state_dir}"
-        self._say("dev", f"in another terminal: {where} gearwsgi status")
+        where = (
+            f"GEARMAN_SERVERS={shlex.quote(servers)} GEARWSGI_STATE_DIR={shlex.quote(str(self._state_dir.absolute()))}"
+        )
+        self._say("dev", f"in another terminal: {where} {_own_command()} status")
 
     def _start_job_server(self, lifeline: int) -> str:
         if self._jobs_port is None:
@@ -280,6 +284,14 @@ class _Dev:
             self._mute = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._events.put(("signal", "nobody reads the output"))
+
+
+def _own_command() -> str:
+    """What runs this very gearwsgi, as a shell takes it."""
+    found = shutil.which("gearwsgi")
+    if found is not None and Path(found).parent == Path(sys.executable).parent:
+        return "gearwsgi"
+    return f"{shlex.quote(sys.executable)} -m gearwsgi"
 
 
 def _is_free(port: int) -> bool:

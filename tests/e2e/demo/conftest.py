@@ -82,6 +82,16 @@ class Tree:
             start_new_session=True,
         )
 
+    def printed(self, output: str, name: str) -> str:
+        """The command that was shown under this name."""
+        return next(line.split(name, 1)[1].strip() for line in output.splitlines() if line.startswith(f"  {name} "))
+
+    def run_printed(self, command: str) -> str:
+        """Run a command that was shown, as somebody does in a terminal that has just been opened; its output."""
+        done = self.run("sh", "-c", command, cwd=self.folder.parent)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
     def start(self, workers: int | None = None) -> int:
         """`sh run.sh N`, which must succeed; returns the worker's process id."""
         done = self.run("sh", "run.sh", *([] if workers is None else [str(workers)]))

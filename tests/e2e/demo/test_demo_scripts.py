@@ -41,6 +41,21 @@ def test_run_sh_starts_a_worker_that_replays_and_stop_sh_leaves_nothing_behind(t
     assert not tree.pid_file.exists()
 
 
+def test_what_run_sh_shows_works_as_it_is_in_another_terminal(tree: Tree) -> None:
+    done = tree.run("sh", "run.sh", "2")
+    mark = tree.environ.pop("GEARMAN_SERVERS", None)
+    handle = tree.run_printed(tree.printed(done.stdout, "queue")).strip()
+    tree.has_line(handle, '"name": "you"')
+    assert "demo_app:application, running" in tree.run_printed(
+        tree.printed(done.stdout, "watch").removesuffix(" --watch")
+    )
+    output = tree.run_printed(tree.printed(done.stdout, "its output").replace("tail -f", "tail -n 100"))
+    assert READY in output and handle in output
+    assert "has ended" in tree.run_printed(tree.printed(done.stdout, "end it"))
+    assert tree.is_quiet()
+    assert mark is None or mark in done.stdout
+
+
 def test_run_sh_starts_as_many_workers_as_it_is_told(tree: Tree) -> None:
     tree.start(3)
     assert any(READY in line and "3 workers" in line for line in tree.lines())
