@@ -104,3 +104,15 @@ def parse_address(text: str) -> Address:
     if not 0 < port < 65536:
         raise ConfigError(f"server {text!r} has port {port}: give one from 1 to 65535")
     return Address(matched[1] or matched[2], port, tls)
+
+
+def parse_listen(text: str) -> Address:
+    """Where to listen: `host:port` or `[v6]:port`; port 0 takes a free one.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    matched = _HOST_PORT.fullmatch(text)
+    if matched is None or matched[3] is None or int(matched[3]) > 65535:
+        raise ConfigError(f"can't listen on {text!r}: write HOST:PORT, such as 127.0.0.1:4730 or [::1]:4730")
+    return Address(matched[1] or matched[2], int(matched[3]))

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from gearwsgi.server.main import serve
-from gearwsgi.server.protocol import MAX_PACKET
+from .main import serve
+from .protocol import MAX_PACKET
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 

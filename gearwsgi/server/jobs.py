@@ -4,6 +4,7 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from math import inf
+from typing import Protocol
 
 __all__ = [
     "DELAYED",
@@ -17,8 +18,10 @@ __all__ = [
     "Changes",
     "Function",
     "Job",
+    "Outlet",
     "Peer",
     "Row",
+    "Uniques",
 ]
 
 HIGH, NORMAL, LOW = range(3)
@@ -39,10 +42,11 @@ class Job:
         durable: it outlives its clients and a restart; a foreground job does neither.
         stored: it has a row on disk.
         clients: who waits for its result, one entry a submit.
+        progress: numerator and denominator of the last WORK_STATUS.
     """
 
-    __slots__ = ("attempts", "clients", "data", "denominator", "due", "durable", "function", "id", "limit_at",
-                 "numerator", "position", "priority", "state", "stored", "unique", "worker")  # fmt: skip
+    __slots__ = ("attempts", "clients", "data", "due", "durable", "function", "id", "limit_at",
+                 "position", "priority", "progress", "state", "stored", "unique", "worker")  # fmt: skip
 
     def __init__(self, id: int, function: "Function", unique: bytes, data: bytes, *, priority: int, due: float) -> None:
         self.id = self.position = id
@@ -56,7 +60,7 @@ class Job:
         self.state = QUEUED
         self.clients: list[Peer] | None = None
         self.worker: Peer | None = None
-        self.numerator = self.denominator = b"0"
+        self.progress = (0, 0)
         self.limit_at = inf
 
     @property
@@ -65,11 +69,20 @@ class Job:
         return b"-\0" + hashlib.sha256(self.data).digest() if self.unique == b"-" else self.unique
 
 
+class Outlet(Protocol):
+    """Where a peer is told something."""
+
+    def send(self, packet: bytes) -> None: ...
+    def forward(self, packet: bytes) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class Peer:
     """What the queue knows of a connection: as a worker, as a client, or as both."""
 
+    outlet: Outlet
     name: bytes = b"-"
+    exceptions: bool = False  # the client asked for WORK_EXCEPTION; else it is told WORK_FAIL
     functions: dict[bytes, float] = field(default_factory=dict)  # → time limit in seconds; least recently served first
     asleep: bool = False
     woken_for: "Function | None" = None
@@ -89,7 +102,6 @@ class Function:
     delayed: int = 0
     running: int = 0
     workers: int = 0
-    uniques: dict[bytes, Job] = field(default_factory=dict)
     sleepers: dict[Peer, None] = field(default_factory=dict)
     woken: int = 0  # workers woken for it that have not grabbed since
     limits: list[int] = field(default_factory=lambda: [0, 0, 0])  # maxqueue for each priority; 0 is none
@@ -103,6 +115,48 @@ class Function:
     def total(self) -> int:
         """Jobs, those running and delayed included."""
         return self.ready + self.delayed + self.running
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lost where it is forgotten."""
+        return not (self.workers or self.total or any(self.limits))
+
+
+class Uniques:
+    """Which job has a unique, function by function. Nearly all uniques are in one function only."""
+
+    def __init__(self) -> None:
+        self._found: dict[bytes, Job | dict[bytes, Job]] = {}
+
+    def get(self, key: bytes, function: Function) -> Job | None:
+        """The function's job with that key."""
+        found = self._found.get(key)
+        if isinstance(found, dict):
+            return found.get(function.name)
+        return found if found is not None and found.function is function else None
+
+    def any(self, key: bytes) -> Job | None:
+        """A job with that key, of whichever function."""
+        found = self._found.get(key)
+        return next(iter(found.values())) if isinstance(found, dict) else found
+
+    def add(self, key: bytes, job: Job) -> None:
+        """The key is the job's from now on, in its function."""
+        found = self._found.setdefault(key, job)
+        if isinstance(found, dict):
+            found[job.function.name] = job
+        elif found is not job:
+            self._found[key] = {found.function.name: found, job.function.name: job}
+
+    def drop(self, key: bytes, job: Job) -> None:
+        """The key is free again, if it is the job's."""
+        found = self._found.get(key)
+        if found is job:
+            del self._found[key]
+        elif isinstance(found, dict) and found.get(job.function.name) is job:
+            del found[job.function.name]
+            if not found:
+                del self._found[key]
 
 
 @dataclass(slots=True)

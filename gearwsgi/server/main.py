@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gearwsgi.errors import ConfigError, SpoolError, StartError
-from gearwsgi.server.engine import Server
-from gearwsgi.server.protocol import MAX_PACKET
-from gearwsgi.server.store import Durability, Store
-from gearwsgi.state.spool import Spool, make_private_folder
+from ..address import Address, parse_listen
+from ..errors import ConfigError, SpoolError, StartError
+from ..state.spool import Spool, make_private_folder
+from .engine import Server
+from .protocol import MAX_PACKET
+from .store import Durability, Store
 
 __all__ = ["serve"]
 
@@ -27,8 +28,7 @@ __all__ = ["serve"]
 class Place:
     """Where a server is and whose it is."""
 
-    host: str
-    port: int
+    address: Address
     tls: ssl.SSLContext | None
     state_dir: Path
     parent_fd: int | None
@@ -48,7 +48,8 @@ def serve(
 ) -> int:
     """Run a job server in the foreground, until SIGTERM, SIGINT or the text command `shutdown`.
 
-    Prints one line with the address on stdout once it listens; if it can't start, one line on stderr.
+    It listens at once; what it is asked waits until its jobs are loaded. Then it prints one line with the address on
+    stdout; if it can't start, one line on stderr.
 
     Args:
         listen: `host:port` or `[host]:port`; port 0 takes a free one.
@@ -66,32 +67,17 @@ def serve(
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     os.umask(0o077)
     try:
-        host, port = parse_address(listen)
+        address = parse_listen(listen)
         tls = _tls(tls_cert, tls_key, tls_ca)
         with _owner(Path(state_dir)) as lock:
             store = Store(Path(state_dir) / "jobs.sqlite3", durability)
             dead = Spool(Path(state_dir) / "dead", "dead letter")
-            place = Place(host, port, tls, Path(state_dir), parent_fd)
+            place = Place(address, tls, Path(state_dir), parent_fd)
             asyncio.run(_run(lambda: Server(store, dead, job_retries, max_packet), place, lock))
     except (StartError, ConfigError, SpoolError) as error:
         print(f"gearwsgi server: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
-
-
-def parse_address(listen: str) -> tuple[str, int]:
-    """Host and port of `host:port` or `[host]:port`.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    host, colon, port = listen.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not (colon and bare and port.isascii() and port.isdigit() and int(port) < 65536) or (
-        ":" in bare and bare == host
-    ):
-        raise ConfigError(f"can't listen on {listen!r}: write HOST:PORT, such as 127.0.0.1:4730 or [::1]:4730")
-    return bare, int(port)
 
 
 def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext | None:
@@ -135,23 +121,30 @@ async def _run(server_of: Callable[[], Server], place: Place, lock: int) -> None
     _return_large_blocks()
     loop = asyncio.get_running_loop()
     server = server_of()
-    # The heap holds nothing but jobs now: a full collection would walk them all and find no garbage.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    host, port = place.host, place.port
+    address = place.address
     try:
-        port = await server.listen(host, port, place.tls)
+        address = address._replace(port=await server.listen(address.host, address.port, place.tls))
     except OSError as error:
         await server.close()
-        raise StartError(f"can't listen on {host}:{port}: {error.strerror or error}") from error
+        raise StartError(f"can't listen on {address}: {error.strerror or error}") from error
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     if place.parent_fd is not None:
         loop.add_reader(place.parent_fd, _parent, loop, place.parent_fd, server)
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     os.truncate(lock, 0)
-    os.pwrite(lock, f"pid {os.getpid()} on {shown}\n".encode(), 0)
-    print(f"gearwsgi server: listening on {shown}, pid {os.getpid()}, state in {place.state_dir}", flush=True)
+    os.pwrite(lock, f"pid {os.getpid()} on {address}\n".encode(), 0)
+    gc.disable()
+    try:
+        await server.load()
+    except StartError:
+        await server.close()
+        raise
+    # The heap holds nothing but jobs now: a full collection would walk them all and find no garbage.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    gc.enable()
+    if not server.ended.is_set():
+        print(f"gearwsgi server: listening on {address}, pid {os.getpid()}, state in {place.state_dir}", flush=True)
     await server.ended.wait()
     await server.close()
 

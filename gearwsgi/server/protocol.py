@@ -1,54 +1,47 @@
 """Gearman's wire format, seen from the server: bytes → requests, answers → bytes. No I/O."""
 
-import struct
+import re
 from typing import NamedTuple
 
-from gearman import protocol as numbers
+from ..wire import packets
+from ..wire.packets import ANSWER, HEADER, REQUEST, SMALL
 
-__all__ = ["ARGUMENTS", "BadBytes", "Line", "Packet", "Reader", "TooLarge", "answer", "error"]
+__all__ = ["ARGUMENTS", "BadBytes", "Line", "Packet", "Reader", "Request", "TooLarge", "answer", "error", "number"]
 
-HEADER = struct.Struct("!4sII")
-REQUEST = b"\0REQ"
-ANSWER = b"\0RES"
 MAX_PACKET = 64 * 1024 * 1024 + 128 * 1024  # a body of 64 MB, and room for its head
 LARGE = 64 * 1024  # bytes of a body that is worth the care not to copy it twice
 LINE_LIMIT = 8192  # bytes of one text command
-
-# Packets that pygearman does not know.
-SUBMIT_REDUCE_JOB, SUBMIT_REDUCE_JOB_BACKGROUND = 37, 38
-SUBMIT_JOB_EPOCH = 36
-GRAB_JOB_ALL = 39
-GET_STATUS_UNIQUE, STATUS_RES_UNIQUE = 41, 42
+INT64 = 2**63 - 1
+NUMBER = re.compile(rb"[ \t\n\v\f\r]*([+-]?[0-9]{1,4000})")  # int() takes no more digits
 
 # How many arguments a request that this server serves has; the last one may hold NULs.
 ARGUMENTS: dict[int, int] = {
-    number: len(numbers.GEARMAN_PARAMS_FOR_COMMAND[number])
-    for number in (
-        numbers.GEARMAN_COMMAND_CAN_DO,
-        numbers.GEARMAN_COMMAND_CANT_DO,
-        numbers.GEARMAN_COMMAND_RESET_ABILITIES,
-        numbers.GEARMAN_COMMAND_PRE_SLEEP,
-        numbers.GEARMAN_COMMAND_SUBMIT_JOB,
-        numbers.GEARMAN_COMMAND_GRAB_JOB,
-        numbers.GEARMAN_COMMAND_WORK_STATUS,
-        numbers.GEARMAN_COMMAND_WORK_COMPLETE,
-        numbers.GEARMAN_COMMAND_WORK_FAIL,
-        numbers.GEARMAN_COMMAND_GET_STATUS,
-        numbers.GEARMAN_COMMAND_ECHO_REQ,
-        numbers.GEARMAN_COMMAND_SUBMIT_JOB_BG,
-        numbers.GEARMAN_COMMAND_SUBMIT_JOB_HIGH,
-        numbers.GEARMAN_COMMAND_SET_CLIENT_ID,
-        numbers.GEARMAN_COMMAND_CAN_DO_TIMEOUT,
-        numbers.GEARMAN_COMMAND_WORK_EXCEPTION,
-        numbers.GEARMAN_COMMAND_OPTION_REQ,
-        numbers.GEARMAN_COMMAND_WORK_DATA,
-        numbers.GEARMAN_COMMAND_WORK_WARNING,
-        numbers.GEARMAN_COMMAND_GRAB_JOB_UNIQ,
-        numbers.GEARMAN_COMMAND_SUBMIT_JOB_HIGH_BG,
-        numbers.GEARMAN_COMMAND_SUBMIT_JOB_LOW,
-        numbers.GEARMAN_COMMAND_SUBMIT_JOB_LOW_BG,
+    kind: packets.PARAMETERS[kind]
+    for kind in (
+        packets.CAN_DO,
+        packets.CAN_DO_TIMEOUT,
+        packets.CANT_DO,
+        packets.RESET_ABILITIES,
+        packets.PRE_SLEEP,
+        packets.SET_CLIENT_ID,
+        packets.ECHO_REQ,
+        packets.OPTION_REQ,
+        packets.GRAB_JOB,
+        packets.GRAB_JOB_UNIQ,
+        packets.GRAB_JOB_ALL,
+        packets.GET_STATUS,
+        packets.GET_STATUS_UNIQUE,
+        packets.WORK_STATUS,
+        packets.WORK_DATA,
+        packets.WORK_WARNING,
+        packets.WORK_COMPLETE,
+        packets.WORK_FAIL,
+        packets.WORK_EXCEPTION,
+        *packets.SUBMIT_FOREGROUND.values(),
+        *packets.SUBMIT_BACKGROUND.values(),
+        packets.SUBMIT_JOB_EPOCH,
     )
-} | {SUBMIT_JOB_EPOCH: 4, GRAB_JOB_ALL: 0, GET_STATUS_UNIQUE: 1}
+}
 
 
 class BadBytes(Exception):
@@ -76,9 +69,10 @@ class Line(NamedTuple):
 
 
 class TooLarge(NamedTuple):
-    """A packet above the limit was announced; its bytes are thrown away as they come."""
+    """A packet above the limit for its kind was announced; its bytes are thrown away as they come."""
 
     size: int
+    limit: int
 
 
 Request = Packet | Line | TooLarge
@@ -88,7 +82,7 @@ class Reader:
     """Takes bytes as they come, gives requests, binary and text mixed; holds at most one unfinished request.
 
     Args:
-        max_packet: the largest body of a packet that is kept, in bytes.
+        max_packet: the largest body of a packet with data that is kept, in bytes. Names and handles have less room.
     """
 
     def __init__(self, max_packet: int) -> None:
@@ -148,10 +142,11 @@ class Reader:
         if magic not in (REQUEST, ANSWER):
             raise BadBytes(f"no packet of Gearman's begins with {magic!r}")
         end = start + size
-        if size > self.max_packet:
+        limit = self.max_packet if kind in packets.LARGE else SMALL
+        if size > limit:
             self._skip = max(0, end - len(self._buffer))
             self._at = min(end, len(self._buffer))
-            return TooLarge(size)
+            return TooLarge(size, limit)
         if have < HEADER.size + size:
             self._need = HEADER.size + size
             return None
@@ -195,4 +190,10 @@ def answer(kind: int, *args: bytes) -> bytes:
 
 def error(code: str, text: str) -> bytes:
     """An ERROR packet with one of gearmand's codes, such as `QUEUE_ERROR`."""
-    return answer(numbers.GEARMAN_COMMAND_ERROR, code.encode(), text.encode())
+    return answer(packets.ERROR, code.encode(), text.encode())
+
+
+def number(text: bytes) -> int:
+    """The number at the beginning of `text`, as C's `strtol` and so gearmand reads it; 0 where there is none."""
+    found = NUMBER.match(text)
+    return max(-INT64 - 1, min(int(found[1]), INT64)) if found else 0

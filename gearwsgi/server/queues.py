@@ -3,13 +3,28 @@
 What has to be done outside (rows to write, workers to wake, clients to tell) is collected in `Queue.changes`.
 """
 
+from collections import OrderedDict
 from heapq import heappop, heappush
 from math import inf
 
-from gearwsgi.server.jobs import DELAYED, GIVEN_UP, GONE, NORMAL, QUEUED, RUNNING, Changes, Function, Job, Peer, Row
+from .jobs import (
+    DELAYED,
+    GIVEN_UP,
+    GONE,
+    NORMAL,
+    QUEUED,
+    RUNNING,
+    Changes,
+    Function,
+    Job,
+    Peer,
+    Row,
+    Uniques,
+)
 
 __all__ = ["Queue"]
 
+IDLE_FUNCTIONS = 1000  # functions without jobs and workers that are remembered
 WAKE_PATIENCE = 0.5  # seconds that a woken worker may take to grab before another one is woken
 
 
@@ -19,16 +34,20 @@ class Queue:
     Args:
         first_id: the first job's id; higher than any ever used before.
         job_retries: how often a job is handed out before it is given up; 0 is without end.
+        prefix: what all handles begin with.
 
     Attributes:
         alarm: when `tick` has something to do next (seconds since 1970; infinite: nothing).
     """
 
-    def __init__(self, first_id: int = 1, job_retries: int = 0) -> None:
+    def __init__(self, first_id: int = 1, job_retries: int = 0, prefix: bytes = b"H:") -> None:
         self.functions: dict[bytes, Function] = {}
         self.jobs: dict[int, Job] = {}
         self.changes = Changes()
         self.alarm = inf
+        self._prefix = prefix
+        self._uniques = Uniques()
+        self._idle: OrderedDict[bytes, None] = OrderedDict()  # names of functions, the longest idle first
         self._next = first_id
         self._job_retries = job_retries
         self._delayed: list[tuple[float, int, Job]] = []
@@ -42,7 +61,17 @@ class Queue:
         found = self.functions.get(name)
         if found is None:
             found = self.functions[name] = Function(name)
+            self._note_idle(found)
         return found
+
+    def _note_idle(self, function: Function) -> None:
+        """It may have nothing and nobody: it is remembered for a while, for `status`."""
+        self._idle[function.name] = None
+        self._idle.move_to_end(function.name)
+        if len(self._idle) > IDLE_FUNCTIONS:
+            name = self._idle.popitem(last=False)[0]
+            if (oldest := self.functions.get(name)) is not None and oldest.is_idle:
+                del self.functions[name]
 
     def submit(
         self,
@@ -67,7 +96,7 @@ class Queue:
         function = self.function(name)
         job = Job(self._next, function, unique, data, priority=priority, due=due if due > now else 0)
         key = job.key
-        if key and (found := function.uniques.get(key)) is not None:
+        if key and (found := self._uniques.get(key, function)) is not None:
             job = found
         else:
             limit = function.limits[priority]
@@ -76,12 +105,12 @@ class Queue:
             self._next += 1
             self.jobs[job.id] = job
             if key:
-                function.uniques[key] = job
+                self._uniques.add(key, job)
             self._enqueue(job, now)
         if client is None:
             if not job.durable:  # also a foreground job that someone now wants done in any case
-                job.durable = True
                 self.changes.insert.append(job)
+                job.durable = True
         else:
             job.clients = job.clients or []
             job.clients.append(client)
@@ -96,7 +125,7 @@ class Queue:
         self._next = max(self._next, id + 1, position + 1)
         self.jobs[id] = job
         if key := job.key:
-            job.function.uniques[key] = job
+            self._uniques.add(key, job)
         if not self._give_up(job):
             self._enqueue(job, now)
 
@@ -108,8 +137,8 @@ class Queue:
         """
         if job.state != RUNNING:
             return self.remove(job)
-        if (key := job.key) and job.function.uniques.get(key) is job:
-            del job.function.uniques[key]
+        if key := job.key:
+            self._uniques.drop(key, job)
         job.unique = b""
         job.durable = False
         if job.stored:
@@ -120,6 +149,7 @@ class Queue:
 
     def requeue(self, job: Job, now: float) -> None:
         """Queue a job that was given up once more."""
+        job.function = self.function(job.function.name)
         job.attempts = 0
         if job.stored:
             self.changes.update[job.id] = job
@@ -141,7 +171,7 @@ class Queue:
         else:
             job.state = QUEUED
             function.lines[job.priority][job.id] = job
-            self._wake(function, now)
+            self._wake_for(function, now)
 
     # Workers
 
@@ -153,7 +183,7 @@ class Queue:
         peer.functions[name] = limit
         if peer.asleep:
             function.sleepers[peer] = None
-            self._wake(function, now)
+            self._wake_for(function, now)
 
     def cant_do(self, peer: Peer, name: bytes, now: float) -> None:
         """The worker serves the function no longer."""
@@ -162,8 +192,10 @@ class Queue:
         function = self.functions[name]
         function.workers -= 1
         function.sleepers.pop(peer, None)
+        if not (function.workers or function.total):
+            self._note_idle(function)
         if peer.woken_for is function:
-            self._awake(peer, now)
+            self._end_wake_up(peer, now)
 
     def reset(self, peer: Peer, now: float) -> None:
         """The worker serves no function any longer."""
@@ -172,12 +204,12 @@ class Queue:
 
     def sleep(self, peer: Peer, now: float) -> None:
         """The worker wants to be woken when there is work, which may be at once."""
-        self._awake(peer, now)
-        self._rouse(peer)
+        self._end_wake_up(peer, now)
+        self._end_sleep(peer)
         for name in peer.functions:
             function = self.functions[name]
             if function.ready:
-                self._call(peer, function, now)
+                self._wake_up(peer, function, now)
                 return
         peer.asleep = True
         for name in peer.functions:
@@ -185,7 +217,7 @@ class Queue:
 
     def grab(self, peer: Peer, now: float) -> Job | None:
         """Hand the worker a job: its functions take turns, within one high goes before normal before low."""
-        self._rouse(peer)
+        self._end_sleep(peer)
         found = None
         for name in peer.functions:
             function = self.functions[name]
@@ -206,7 +238,7 @@ class Queue:
                 self.alarm = min(self.alarm, found.limit_at)
             if self._job_retries and found.stored:
                 self.changes.update[found.id] = found
-        self._awake(peer, now)
+        self._end_wake_up(peer, now)
         return found
 
     def _take(self, function: Function) -> Job:
@@ -224,10 +256,6 @@ class Queue:
                 heappop(function.matured)
         return line.popitem(last=False)[1]
 
-    def progress(self, job: Job, numerator: bytes, denominator: bytes) -> None:
-        """What GET_STATUS answers from now on."""
-        job.numerator, job.denominator = numerator, denominator
-
     def remove(self, job: Job) -> list[Peer]:
         """The job is done, failed or cancelled: it is gone, and its unique is free.
 
@@ -241,11 +269,13 @@ class Queue:
             function.lines[job.priority].pop(job.id, None)
         elif job.state == DELAYED:
             function.delayed -= 1
-        if (key := job.key) and function.uniques.get(key) is job:
-            del function.uniques[key]
+        if key := job.key:
+            self._uniques.drop(key, job)
         del self.jobs[job.id]
         job.state = GONE
         job.data = b""
+        if not (function.workers or function.total):
+            self._note_idle(function)
         clients, job.clients = job.clients or [], None
         for client in clients:
             client.waiting.pop(job.id, None)
@@ -256,9 +286,9 @@ class Queue:
 
     def close(self, peer: Peer, now: float) -> None:
         """The connection is gone: its jobs are queued again, what only it waited for is dropped."""
-        self._rouse(peer)
+        self._end_sleep(peer)
         self.reset(peer, now)
-        self._awake(peer, now)
+        self._end_wake_up(peer, now)
         for job in list(peer.waiting.values()):
             job.clients = [client for client in job.clients or () if client is not peer]
             if not (job.clients or job.durable or job.state == RUNNING):
@@ -279,7 +309,7 @@ class Queue:
         self._next += 1
         if job.stored:
             self.changes.update[job.id] = job
-        job.numerator = job.denominator = b"0"
+        job.progress = (0, 0)
         job.due = 0
         self._enqueue(job, now)
 
@@ -316,7 +346,7 @@ class Queue:
             else:
                 self.changes.failed.append((job, self.remove(job)))
         for peer in [peer for peer, since in self._woken.items() if since + WAKE_PATIENCE <= now]:
-            self._awake(peer, now)
+            self._end_wake_up(peer, now)
         self.alarm = min(
             self._delayed[0][0] if self._delayed else inf,
             min((job.limit_at for job in self._limited.values()), default=inf),
@@ -325,41 +355,50 @@ class Queue:
 
     # Waking: for each job that waits there is one woken worker on its way, as long as anyone sleeps.
 
-    def _wake(self, function: Function, now: float) -> None:
+    def _wake_for(self, function: Function, now: float) -> None:
         while function.sleepers and function.woken < function.ready:
             peer = next(reversed(function.sleepers))
-            self._rouse(peer)
-            self._call(peer, function, now)
+            self._end_sleep(peer)
+            self._wake_up(peer, function, now)
 
-    def _call(self, peer: Peer, function: Function, now: float) -> None:
+    def _wake_up(self, peer: Peer, function: Function, now: float) -> None:
         peer.woken_for = function
         function.woken += 1
         self._woken[peer] = now
         self.alarm = min(self.alarm, now + WAKE_PATIENCE)
         self.changes.wake.append(peer)
 
-    def _rouse(self, peer: Peer) -> None:
+    def _end_sleep(self, peer: Peer) -> None:
         if peer.asleep:
             peer.asleep = False
             for name in peer.functions:
                 self.functions[name].sleepers.pop(peer, None)
 
-    def _awake(self, peer: Peer, now: float) -> None:
+    def _end_wake_up(self, peer: Peer, now: float) -> None:
         """It came, went or took too long: what it was woken for and still waits gets another worker."""
         function, peer.woken_for = peer.woken_for, None
         if function is not None:
             self._woken.pop(peer, None)
             function.woken -= 1
-            self._wake(function, now)
+            self._wake_for(function, now)
 
     # Looking
 
     def find(self, unique: bytes) -> Job | None:
         """A job by its unique, in any function."""
-        for function in self.functions.values():
-            if (job := function.uniques.get(unique)) is not None:
-                return job
-        return None
+        return self._uniques.any(unique)
+
+    def handle(self, job: Job) -> bytes:
+        """The job's handle."""
+        return b"%b%d" % (self._prefix, job.id)
+
+    def job(self, handle: bytes) -> Job | None:
+        """The job of that handle."""
+        digits = handle.removeprefix(self._prefix)
+        if len(digits) > 18 or not digits.isdigit():
+            return None
+        job = self.jobs.get(int(digits))
+        return job if job is not None and self.handle(job) == handle else None
 
     def drop_function(self, name: bytes) -> bool | None:
         """Forget a function; False if it has jobs or workers, None if there is none of that name."""

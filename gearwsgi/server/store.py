@@ -4,12 +4,14 @@ import contextlib
 import os
 import socket
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Literal
 
-from gearwsgi.errors import StartError
-from gearwsgi.server.jobs import GONE, Job, Row
+from ..errors import StartError
+from .jobs import GONE, Job, Row
+from .ledger import Ledger
 
 __all__ = ["Durability", "Store"]
 
@@ -27,7 +29,8 @@ INSERT_LARGE = "INSERT INTO job SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE ?"
 UPDATE = "UPDATE job SET position = ?, attempts = ? WHERE id = ?"
 DELETE = "DELETE FROM job WHERE id = ?"
 LARGE = 100_000  # bytes
-ROWS = "SELECT id, function, uniq, data, priority, due, position, attempts FROM job ORDER BY position"
+ROWS = "SELECT id, function, uniq, data, priority, due, position, attempts FROM job ORDER BY id"
+POSITION = 6  # in such a row
 SPARE_PAGES = 256  # a file may keep that many free pages, and a quarter of its size
 SHRINK_PAGES = 2000  # pages given back in one step, some milliseconds of work
 WAL_LIMIT = 4 * 1024 * 1024  # bytes
@@ -47,7 +50,7 @@ def _row(job: Job) -> tuple[int, int, int, float, int, bytes, bytes, bytes]:
 
 
 class Store:
-    """The file `jobs.sqlite3`.
+    """The file `jobs.sqlite3`, and beside it the ledger.
 
     Args:
         path: the file; made, readable for its owner only, where it is missing.
@@ -56,6 +59,7 @@ class Store:
     Attributes:
         prefix: what all handles of this file begin with.
         first_id: the first id that was never used.
+        missing: how many jobs fewer than there were when it was last written to, once all rows are read.
 
     Raises:
         StartError: the file can't be used; it is left as it is.
@@ -63,12 +67,15 @@ class Store:
 
     def __init__(self, path: Path, durability: Durability = "normal") -> None:
         self.path = path
+        self.missing = 0
+        self._count = 0  # rows on disk
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             fresh = not path.stat().st_size
             self._db = sqlite3.connect(path, isolation_level=None, timeout=1.0, cached_statements=16)
             try:
                 self._open(durability, fresh)
+                self._ledger = Ledger(path.with_suffix(".ledger"), sync=durability == "full")
             except BaseException:
                 self._db.close()
                 raise
@@ -96,24 +103,36 @@ class Store:
         self.prefix: bytes = name.encode()
         self.first_id: int = starts * IDS_PER_START + 1
 
-    def rows(self) -> Iterator[Row]:
-        """All jobs in the order of their positions.
+    def rows(self) -> Iterator[Row | int]:
+        """All jobs in the order of their positions; only the id of one that is done, and still to be deleted.
 
         Raises:
             StartError: the file is damaged.
         """
+        moved: list[tuple[int, Row]] = []  # jobs that were queued again, to a place behind the ids that follow
         try:
-            yield from self._db.execute(ROWS)
+            for row in self._db.execute(ROWS):
+                self._count += 1
+                while moved and moved[0][0] < row[0]:
+                    yield heappop(moved)[1]
+                if row[0] in self._ledger.done:
+                    yield row[0]
+                elif row[POSITION] > row[0]:
+                    heappush(moved, (row[POSITION], row))
+                else:
+                    yield row
         except sqlite3.Error as error:
             raise StartError(f"can't read {self.path}: {error}") from error
+        while moved:
+            yield heappop(moved)[1]
+        self.missing = max(0, self._ledger.least - self._count)
 
-    def write(self, insert: Iterable[Job], update: Iterable[Job], delete: Iterable[int]) -> None:
+    def write(self, insert: Iterable[Job], update: Iterable[Job], delete: Collection[int]) -> None:
         """Write it all or nothing; after that it survives what `durability` says.
 
         Raises:
-            sqlite3.Error: nothing was written.
+            Exception: whatever it was (sqlite3 says MemoryError, too), nothing was written.
         """
-        db = self._db
         jobs = [job for job in insert if job.durable and job.state != GONE]
         steps: list[tuple[str, tuple[object, ...]]] = []
         for job in jobs:
@@ -124,6 +143,18 @@ class Store:
                 steps += [(INSERT_LARGE, (*_row(job), True)), (INSERT_LARGE, (*[0] * 8, False))]
         steps += [(UPDATE, (job.position, job.attempts, job.id)) for job in update]
         steps += [(DELETE, (id,)) for id in delete]
+        after = self._count + len(jobs) - len(delete)
+        self._ledger.expect(self._count, after)
+        self._commit(steps)
+        self._count = after
+        for job in jobs:
+            job.stored = True
+        self._ledger.clear()
+
+    def _commit(self, steps: list[tuple[str, tuple[object, ...]]]) -> None:
+        db = self._db
+        if db.in_transaction:  # the last one failed, and so did its end
+            db.execute("ROLLBACK")
         try:
             if len(steps) > 1:
                 db.execute("BEGIN IMMEDIATE")
@@ -131,13 +162,19 @@ class Store:
                 db.execute(sql, values)
             if db.in_transaction:
                 db.execute("COMMIT")
-        except sqlite3.Error:
-            with contextlib.suppress(sqlite3.Error):  # the first error is the one to know
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error, MemoryError):  # the first error is the one to know
                 if db.in_transaction:
                     db.execute("ROLLBACK")
             raise
-        for job in jobs:
-            job.stored = True
+
+    def note_done(self, ids: Iterable[int]) -> bool:
+        """These rows can't be deleted now: note it where that needs no room; whether there was a place for all.
+
+        Raises:
+            OSError: it could not be noted.
+        """
+        return self._ledger.note_done(ids)
 
     def shrink(self) -> bool:
         """Give back some of the file's free pages; True if there are more.
@@ -158,3 +195,4 @@ class Store:
     def close(self) -> None:
         """Write the log back into the file and close it."""
         self._db.close()
+        self._ledger.close()

@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from gearwsgi._version import __version__
-from gearwsgi.server.jobs import RUNNING, Job, Peer
-from gearwsgi.server.queues import Queue
+from .._version import __version__
+from .jobs import RUNNING, Job, Peer
+from .queues import Queue
 
 __all__ = ["Host", "run"]
 
@@ -19,8 +19,6 @@ class Host(Protocol):
 
     queue: Queue
 
-    def handle(self, job: Job) -> bytes: ...
-    def job(self, handle: bytes) -> Job | None: ...
     def peers(self) -> Iterable[tuple[int, str, Peer]]: ...
     def fail(self, job: Job, clients: list[Peer]) -> None: ...
     def stop(self, graceful: bool = False) -> None: ...
@@ -88,7 +86,7 @@ def _show(host: Host, words: list[bytes]) -> bytes:
     match [word.lower() for word in words]:
         case [b"jobs"]:
             return _table(
-                b"%s\t%d\t0\t%d" % (host.handle(job), max(0, job.attempts - (job.state == RUNNING)), job.durable)
+                b"%s\t%d\t0\t%d" % (host.queue.handle(job), max(0, job.attempts - (job.state == RUNNING)), job.durable)
                 for job in jobs
             )
         case [b"unique", b"jobs"]:
@@ -99,7 +97,7 @@ def _show(host: Host, words: list[bytes]) -> bytes:
 def _cancel(host: Host, words: list[bytes]) -> bytes:
     if len(words) < 2 or words[0].lower() != b"job":
         return _unknown(b"cancel")
-    job = host.job(words[1])
+    job = host.queue.job(words[1])
     if job is None:
         return b"ERR UNKNOWN_JOB\r\n"
     host.fail(job, host.queue.cancel(job))

@@ -69,7 +69,6 @@ def test_imports_go_down_the_table_only(path: Path) -> None:
     assert not wrong, f"{own} imports {wrong}, which the table in docs/inside.md does not allow"
 
 
-@pytest.mark.xfail(strict=True, reason="the job server's engine and its connections know each other")
 def test_no_file_imports_itself_by_way_of_others() -> None:
     graph = {path: set(imports(path)) for path in FILES}
     done: set[Path] = set()

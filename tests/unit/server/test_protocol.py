@@ -56,7 +56,9 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 @given(
-    st.lists(packets() | lines | st.integers(LIMIT + 1, LIMIT + 50).map(TooLarge), max_size=12),
+    st.lists(
+        packets() | lines | st.integers(LIMIT + 1, LIMIT + 50).map(lambda size: TooLarge(size, LIMIT)), max_size=12
+    ),
     st.lists(st.integers(0, 10_000), max_size=20),
 )
 def test_requests_come_out_as_they_went_in_however_the_bytes_are_cut(
@@ -95,7 +97,7 @@ def test_an_announced_length_allocates_nothing() -> None:
 def test_a_packet_above_the_limit_is_told_at_once_and_its_bytes_are_thrown_away() -> None:
     reader = Reader(LIMIT)
     reader.feed(HEADER.pack(b"\0REQ", SUBMIT_JOB_BG, 100 * LIMIT))
-    assert reader.next() == TooLarge(100 * LIMIT)
+    assert reader.next() == TooLarge(100 * LIMIT, LIMIT)
     for _ in range(100):
         reader.feed(bytes(LIMIT))
         assert reader.next() is None

@@ -1,0 +1,136 @@
+"""When the queue's changes go to disk, and which answers wait for that.
+
+nothing to write -- a job is queued or moved --> end of turn  --.
+      |                                                          +--> one commit of all --> nothing to write
+      '--------- a job is done ----> behind, 10 ms at most -----'            |
+                                        ^                                    | it failed: JOB_CREATEDs become
+                                        '---------- in a second -------------'  errors, the rest is tried again
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import Protocol
+
+from .jobs import GONE, Changes, Job
+from .log import Log
+from .protocol import error
+from .queues import Queue
+from .store import Store
+
+__all__ = ["Created", "Writer"]
+
+BEHIND = 0.01  # seconds that a finished job may still be on disk, so that many go in one commit
+AGAIN = 1.0  # seconds to wait with what could not be written
+SHRINK = 0.5  # seconds until the file's free pages are looked at
+NOT_STORED = error("QUEUE_ERROR", "Can't store the job")
+
+
+class Created(Protocol):
+    """Where a JOB_CREATED waits among other answers."""
+
+    def replace(self, place: int, packet: bytes) -> None: ...
+
+
+class Writer:
+    """Writes what changed in the queue, a commit a turn of the event loop at most.
+
+    Args:
+        queue: whose changes they are.
+        store: where they go.
+        log: where troubles are said.
+        flush: sends all answers; called when none has to wait any longer.
+    """
+
+    def __init__(self, queue: Queue, store: Store, log: Log, flush: Callable[[], None]) -> None:
+        self._queue = queue
+        self._changes: Changes = queue.changes
+        self._store = store
+        self._log = log
+        self._flush = flush
+        self._loop = asyncio.get_running_loop()
+        self._created: list[tuple[Created, int, Job]] = []
+        self._turn: asyncio.Handle | None = None
+        self._behind: asyncio.TimerHandle | None = None
+        self._shrink: asyncio.TimerHandle | None = None
+
+    def created(self, connection: Created, place: int, job: Job) -> None:
+        """The JOB_CREATED at this place of a connection's answers must not leave before the job is on disk."""
+        self._created.append((connection, place, job))
+
+    def look(self) -> None:
+        """Something may have changed: write it now or later, and send what has to wait for nothing."""
+        changes = self._changes
+        if changes.insert or changes.update or self._created:
+            if self._turn is None:
+                self._turn = self._loop.call_soon(self._end_turn)
+            return
+        if changes.delete and self._behind is None:
+            self._behind = self._loop.call_later(BEHIND, self._write_behind)
+        self._flush()
+
+    def close(self) -> None:
+        """Write all that is left, and no more after it."""
+        self._write()
+        self._flush()
+        for handle in (self._turn, self._behind, self._shrink):
+            if handle is not None:
+                handle.cancel()
+        self._store.close()
+
+    def _end_turn(self) -> None:
+        self._turn = None
+        self._write()
+        self._flush()
+
+    def _write_behind(self) -> None:
+        self._behind = None
+        self._write()
+        self._flush()
+
+    def _write(self) -> None:
+        changes = self._changes
+        if not (changes.insert or changes.update or changes.delete or self._created):
+            return
+        try:
+            self._store.write(changes.insert, changes.update.values(), changes.delete)
+        except Exception as problem:  # whatever it was: nothing is on disk, and nobody may be told otherwise
+            self._on_failure(problem)
+            return
+        changes.insert.clear()
+        changes.update.clear()
+        if changes.delete and self._shrink is None:
+            self._shrink = self._loop.call_later(SHRINK, self._give_back)
+        changes.delete.clear()
+        self._answer()
+
+    def _on_failure(self, problem: Exception) -> None:
+        if self._behind is None:  # what is done must go from disk: try again
+            self._behind = self._loop.call_later(AGAIN, self._write_behind)
+        self._changes.insert.clear()
+        self._answer()
+        self._log.warn(f"can't write {self._store.path}: {problem or type(problem).__name__}")
+        try:
+            if not self._store.note_done(self._changes.delete):
+                self._log.warn("jobs that are done can't be noted as done any more: a crash now would run them again")
+        except OSError as error:
+            self._log.warn(f"jobs that are done can't be noted as done ({error}): a crash now would run them again")
+
+    def _answer(self) -> None:
+        """Let the JOB_CREATEDs of what is on disk go, and make errors of the others."""
+        while self._created:
+            connection, place, job = self._created[-1]
+            if not job.stored and job.state != GONE:
+                connection.replace(place, NOT_STORED)
+                self._queue.unstore(job)
+            self._created.pop()
+
+    def _give_back(self) -> None:
+        self._shrink = None
+        try:
+            more = self._store.shrink()
+        except (sqlite3.Error, MemoryError) as problem:
+            self._log.warn(f"can't make {self._store.path} smaller: {problem}")
+            return
+        if more:
+            self._shrink = self._loop.call_later(0.01, self._give_back)
