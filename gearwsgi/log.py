@@ -1,35 +1,61 @@
 """The worker's log, for people: one line an event, one write a line, local time with its zone, the handle first.
 
-The lines of any number of processes never mix, for each is one write to a descriptor that appends.
+The lines of any number of processes never mix, for each is one write to a descriptor that appends. Whoever reads the
+log may be slow, or stop reading: that costs lines, which are counted, and neither jobs nor signals.
 """
 
+import fcntl
 import io
 import logging
 import os
+import re
+import select
+import socket
+import stat
 import sys
 import threading
 import time
+from collections.abc import Callable
+
+MAX_LINE = 64 * 1024
+"""Characters of a line that an application prints; a longer one becomes several."""
+
+PATIENCE = 0.5
+"""Seconds that lines wait for room, at most, where whoever reads the log is slow."""
+PATIENCE_BACK = 0.1
+"""Seconds of patience that come back in each second."""
+_SHORTEST_WAIT = 0.01
+_OUT_OF_THE_WAY = 200
+"""The log's own descriptor is from here on: an application that closes what is open gets the low numbers next."""
+
+_NOT_ASCII_TEXT = re.compile(r"[^ -~]+")
 
 _second = 0
-_stamp = ""
+_stamp = ("", "")
 _fd = 2
+_sink: "_Sink | None" = None
+_dropped = 0
 
 
 def redirect(descriptor: int) -> None:
     """Write the log to this descriptor from now on; standard error at first."""
-    global _fd  # noqa: PLW0603 - one log a process
-    _fd = descriptor
+    global _fd, _sink
+    if _sink is not None:
+        _sink.close()
+    _fd, _sink = descriptor, None
 
 
 def write(handle: str, event: str) -> None:
     """Log one event of the job with this handle; `-` where it is no job's."""
-    line = clean(f"{handle} {event}")
-    text = f"{_now()} {line}\n".encode("utf-8", "backslashreplace")
-    try:
-        while text:
-            text = text[os.write(_fd, text) :]
-    except OSError:
-        return  # a full disk or a reader that is gone costs the line, not the jobs
+    global _sink, _dropped  # noqa: PLW0603 - one log a process
+    if _sink is None:
+        _sink = _Sink(_fd)
+    if _dropped and _sink.write(
+        _line("worker", f"{_dropped} lines were dropped: nobody read this log, or it was full")
+    ):
+        _dropped = 0
+    if _dropped or not _sink.write(_line(handle, event)):
+        _dropped += 1
 
 
 def note(event: str) -> None:
@@ -37,10 +63,108 @@ def note(event: str) -> None:
     write("worker", event)
 
 
+def _line(handle: str, event: str) -> bytes:
+    return f"{_now()} {clean(f'{handle} {event}')}\n".encode("utf-8", "backslashreplace")
+
+
+class _Sink:
+    """Where lines go. It never waits long, and leaves the descriptor as it is: others may have it, too.
+
+    Args:
+        descriptor: a file, a pipe, a terminal, a socket.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._own: int | None = None
+        self._send = self._choose(descriptor)
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self._patience = PATIENCE
+        self._looked = time.monotonic()
+        self._is_cut = False
+
+    def _choose(self, descriptor: int) -> Callable[[bytes], int]:
+        """How to write there without waiting."""
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISSOCK(mode):
+                sock = socket.socket(fileno=os.dup(descriptor))
+                return lambda data: sock.send(data, socket.MSG_DONTWAIT)
+            if not (stat.S_ISFIFO(mode) or os.isatty(descriptor)):
+                return lambda data: os.write(descriptor, data)  # a file's place is shared, and it lets nobody wait
+            # Opened once more, for "don't wait" holds for all who share a descriptor.
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            own = self._own = _move_up(os.open(f"/proc/self/fd/{descriptor}", flags))
+            return lambda data: os.write(own, data)
+        except OSError:
+            return lambda data: self._write_if_ready(descriptor, data)  # no /proc, or a pipe of another user's
+
+    def _write_if_ready(self, descriptor: int, data: bytes) -> int:
+        if not self._poll.poll(0):
+            raise BlockingIOError
+        return os.write(descriptor, data)
+
+    def write(self, line: bytes) -> bool:
+        """Write a line; whether it could be."""
+        if self._is_cut:
+            line = b"\n" + line
+        try:
+            sent = self._send(line)
+            if sent == len(line):
+                self._is_cut = False
+                return True
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return False  # a full disk or a reader that is gone costs the line, not the jobs
+        return self._write_rest(line, sent)
+
+    def _write_rest(self, line: bytes, sent: int) -> bool:
+        now = time.monotonic()
+        patience = min(PATIENCE, self._patience + (now - self._looked) * PATIENCE_BACK)
+        try:
+            while sent < len(line):
+                left = now + patience - time.monotonic()
+                if left < _SHORTEST_WAIT or not self._poll.poll(left * 1000):
+                    break
+                try:
+                    sent += self._send(line[sent:])
+                except BlockingIOError:
+                    continue  # others write there, too, and were faster
+        except OSError:
+            return False
+        finally:
+            self._looked = time.monotonic()
+            self._patience = max(0.0, patience - (self._looked - now))
+            self._is_cut = 0 < sent < len(line) or (self._is_cut and sent == 0)
+        return sent == len(line)
+
+    def close(self) -> None:
+        """Let go of what was opened for it."""
+        if self._own is not None:
+            os.close(self._own)
+
+
+def _move_up(descriptor: int) -> int:
+    try:
+        above = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+    except OSError:
+        return descriptor  # a low limit of open files
+    os.close(descriptor)
+    return above
+
+
 def clean(text: str) -> str:
     """`text` on one line: what is not printable is shown as an escape."""
+    return text if text.isprintable() else _NOT_ASCII_TEXT.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    text = match[0]
     if text.isprintable():
         return text
+    if text.isascii():
+        return text.encode("unicode_escape").decode()
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
@@ -52,11 +176,13 @@ def excerpt(data: bytes, limit: int = 500) -> str:
 
 def _now() -> str:
     global _second, _stamp  # noqa: PLW0603 - formatting a time costs more than all the rest of a line
-    now = int(time.time())
-    if now != _second:
-        _stamp = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(now))
-        _second = now
-    return _stamp
+    milliseconds = int(time.time() * 1000)
+    second = milliseconds // 1000
+    if second != _second:
+        here = time.localtime(second)
+        _stamp = (time.strftime("%Y-%m-%d %H:%M:%S", here), time.strftime("%z", here))
+        _second = second
+    return f"{_stamp[0]}.{milliseconds % 1000:03d} {_stamp[1]}"
 
 
 class LogStream(io.TextIOBase):
@@ -67,7 +193,8 @@ class LogStream(io.TextIOBase):
 
     def __init__(self) -> None:
         self.handle = "app"
-        self._partial = ""
+        self._partial: list[str] = []
+        self._size = 0
         self._lock = threading.RLock()
 
     def writable(self) -> bool:
@@ -78,14 +205,35 @@ class LogStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with self._lock:
-            *lines, self._partial = (self._partial + text).split("\n")
+            *lines, rest = text.split("\n")
             for line in lines:
-                write(self.handle, "| " + line)
+                self._add(line)
+                self._log("".join(self._partial))
+                self._partial.clear()
+                self._size = 0
+            if rest:
+                self._add(rest)
         return len(text)
+
+    def _add(self, text: str) -> None:
+        """Keep a part of a line; what has grown too long is logged in pieces."""
+        self._partial.append(text)
+        self._size += len(text)
+        if self._size <= MAX_LINE:
+            return
+        whole = "".join(self._partial)
+        end = len(whole) // MAX_LINE * MAX_LINE
+        for start in range(0, end, MAX_LINE):
+            self._log(whole[start : start + MAX_LINE])
+        self._partial = [whole[end:]]
+        self._size = len(whole) - end
+
+    def _log(self, line: str) -> None:
+        write(self.handle, "| " + line)
 
     def end_line(self) -> None:
         """Log what was printed without a newline at its end: the job is over."""
-        if self._partial:
+        if self._size:
             self.write("\n")
 
     def flush(self) -> None:
