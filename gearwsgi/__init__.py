@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .app.hooks import on_worker_exit, on_worker_start
     from .app.replay import Job, Retry
     from .errors import GearwsgiError, UnknownService
     from .submit.client import Status
@@ -22,6 +23,8 @@ __all__ = [
     "Task",
     "UnknownService",
     "__version__",
+    "on_worker_exit",
+    "on_worker_start",
 ]
 
 _HOMES = {
@@ -33,6 +36,8 @@ _HOMES = {
     "Status": "submit.client",
     "Task": "submit.tasks",
     "UnknownService": "errors",
+    "on_worker_exit": "app.hooks",
+    "on_worker_start": "app.hooks",
 }
 
 

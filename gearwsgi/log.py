@@ -63,6 +63,12 @@ def note(event: str) -> None:
     write("worker", event)
 
 
+def note_lines(text: str) -> None:
+    """Log a text of several lines that is no job's, such as a traceback."""
+    for line in text.splitlines():
+        note("| " + line)
+
+
 def _line(handle: str, event: str) -> bytes:
     return f"{_now()} {clean(f'{handle} {event}')}\n".encode("utf-8", "backslashreplace")
 

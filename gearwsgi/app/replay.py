@@ -57,11 +57,34 @@ class Job:
     attempt: int
     max_attempts: int
     _message: Message = field(repr=False)
-    _report: Callable[[int, int], None] = field(repr=False, default=lambda done, total: None)
+    _report: Callable[[int, int], None] = field(repr=False)
     _retry: "Retry | None" = field(repr=False, default=None)
     _error: BaseException | None = field(repr=False, default=None)
     _finishers: list[Callable[[bool, int], None]] | None = field(repr=False, default=None)
     """Called by `replay` at the response's end: was it sent and closed, and with which status?"""
+
+    @classmethod
+    def of(
+        cls,
+        task: Message,
+        *,
+        queue: str,
+        handle: str,
+        max_attempts: int,
+        id: str = "",
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "Job":
+        """The job of a message: the one way to make it.
+
+        Args:
+            task: the message.
+            queue: the queue that it came through.
+            handle: the job server's.
+            max_attempts: how often it is tried.
+            id: where the message has none.
+            report: called with `progress`'s numbers.
+        """
+        return cls(task.id or id, task.service, queue, handle, task.attempt, max_attempts, task, report)
 
     @property
     def data(self) -> Any:
@@ -79,7 +102,8 @@ _running: contextvars.ContextVar[Job] = contextvars.ContextVar("gearwsgi.running
 class Retry(Exception):
     """Raise it in a handler to have this job tried again. It counts as an attempt.
 
-    A framework may turn it into its own 500; the job knows of it all the same.
+    A framework may turn it into its own 500; the job knows of it all the same, because it is noted when it is made: few
+    frameworks tell what they have caught. One that is made and not raised does nothing, unless the job fails.
 
     Args:
         delay: seconds to wait; None: the backoff.
@@ -96,7 +120,11 @@ class Retry(Exception):
 
 @dataclass(slots=True)
 class Result:
-    """One attempt's outcome, WORK_COMPLETE's data where it succeeded, the seconds it took, and what it raised."""
+    """One attempt's outcome, WORK_COMPLETE's data where it succeeded, the seconds it took, and what it raised.
+
+    Attributes:
+        error: what the application raised, or what its framework made a failed response of and has told.
+    """
 
     outcome: Outcome
     data: bytes
@@ -244,7 +272,9 @@ def _native(text: str) -> str:
     return text.encode("utf-8", "replace").decode("latin-1")
 
 
-def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result:
+def replay(
+    app: WSGIApplication, task: Message, job: Job, errors: Any, context: contextvars.Context | None = None
+) -> Result:
     """Call `app` once with `task`, in a context of its own, and say what came of it. Never raises but `JobTimeout`.
 
     Args:
@@ -252,6 +282,7 @@ def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result
         task: the message.
         job: what its handler may know.
         errors: `wsgi.errors`, a text stream.
+        context: what the job gets a copy of; None: an empty one.
 
     Raises:
         JobTimeout: the caller's alarm went off, in the application or here.
@@ -260,13 +291,17 @@ def replay(app: WSGIApplication, task: Message, job: Job, errors: Any) -> Result
     response = _Response(keep_all=task.wants_reply)
     error: BaseException | None = None
     try:
-        contextvars.Context().run(_run, app, make_environ(task, job, errors), response, job)
+        own = contextvars.Context() if context is None else context.copy()
+        own.run(_run, app, make_environ(task, job, errors), response, job)
     except JobTimeout:
         raise
     except BaseException as caught:  # SystemExit too: whatever the application does is this attempt's outcome
         error = caught
         _show_traceback(errors, caught)
-    return Result(*_judge(task, job, response, error), time.perf_counter() - began, error)
+    outcome, data = _judge(task, job, response, error)
+    if error is None and (task.wants_reply or not succeeded(outcome)):
+        error = job._error
+    return Result(outcome, data, time.perf_counter() - began, error)
 
 
 def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job: Job) -> None:
@@ -300,7 +335,7 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
     retry = job._retry
     if error is not None:
         delay = error.delay if isinstance(error, Retry) else retry.delay if retry else None
-        return Outcome("exception", _say(error), retry_in=delay), b""
+        return Outcome("exception", _in_words(error), retry_in=delay), b""
     status = response.code
     outcome = Outcome("response", response.status, status=status)
     if succeeded(outcome):
@@ -314,7 +349,7 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
         "response",
         response.status,
         status=status,
-        caught=_say(caught) if caught is not None else "",
+        caught=_in_words(caught) if caught is not None else "",
         location=response.header("location") if 300 <= status < 400 else "",
         retry_after=response.header("retry-after"),
         never=response.header("x-gearman-retry").strip().lower() == "never",
@@ -322,7 +357,7 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
     ), b""
 
 
-def _say(error: BaseException) -> str:
+def _in_words(error: BaseException) -> str:
     name = type(error).__name__
     return one_line(f"{name}: {error}" if str(error) else name, MAX_REASON)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..app.context import ready_context
 from ..app.loading import load_application
 from ..app.replay import Job, Result, notice_exceptions, replay
 from ..errors import BadMessage, SpoolError
@@ -36,7 +37,7 @@ def dead_replay(id: str, debug: bool, app: str) -> int:
     application, middleware = load_application(app)
     letter, task = _read(id, middleware.settings)
     limits = middleware.settings.retry_limits(task)
-    job = Job(task.id or letter.id, task.service, letter.queue, "-", task.attempt, limits.max_attempts, task)
+    job = Job.of(task, queue=letter.queue, handle="-", max_attempts=limits.max_attempts, id=letter.id)
     click.echo(f"{task.target}, id {job.id}, attempt {job.attempt} of {job.max_attempts}", err=True)
     debugger = pdb.Pdb(nosigint=True) if debug else None
 
@@ -48,12 +49,13 @@ def dead_replay(id: str, debug: bool, app: str) -> int:
         return body
 
     notice_exceptions()
-    result = replay(called, task, job, sys.stderr)
+    result = replay(called, task, job, sys.stderr, ready_context())
     sys.settrace(None)
-    return _tell(result, result.error or job._error, debug)
+    return _tell(result, debug)
 
 
-def _tell(result: Result, error: BaseException | None, debug: bool) -> int:
+def _tell(result: Result, debug: bool) -> int:
+    error = result.error
     if isinstance(error, bdb.BdbQuit):
         return 1
     outcome = result.outcome

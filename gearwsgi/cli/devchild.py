@@ -1,7 +1,6 @@
 """A process of `gearwsgi dev`: its worker, or its web application under waitress. It ends when its parent is gone."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -22,6 +21,7 @@ from ..app.loading import load_application
 from ..errors import GearwsgiError
 from ..submit.client import Client, Receipt
 from ..wire.payload import Submission
+from ..worker.posix import die_with_parent
 from .routes import find_router
 
 READY = "\x1egearwsgi web ready"
@@ -132,19 +132,10 @@ def _unsent(server: Any) -> bool:
     return any(channel.total_outbufs_len or channel.requests for channel in channels)
 
 
-def _die_with(parent: int) -> None:
-    """Be asked to end when the parent is gone, however that went; only Linux has this."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # linux/prctl.h
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(0)
-
-
 def main(arguments: Sequence[str]) -> NoReturn:
     """`python -m gearwsgi.cli.devchild PARENT worker …` or `… PARENT web DESCRIPTOR`."""
     parent, role, *rest = arguments
-    _die_with(int(parent))
+    die_with_parent(int(parent), signal.SIGTERM)
     if role == "web":
         try:
             code = serve(int(rest[0]))

@@ -3,6 +3,7 @@
 For `gearwsgi.testing`. Nothing here sleeps; time is a clock that the test moves.
 """
 
+import contextvars
 import io
 import itertools
 import json
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ..app.context import ready_context
 from ..app.replay import Job, Result, Retry, WSGIApplication, notice_exceptions, replay
 from ..errors import BadMessage, CallFailed, GearwsgiError
 from ..message import plain, response, signature
@@ -183,6 +185,7 @@ class Memory(Client):
         self._running: dict[str, tuple[QueuedTask, Status]] = {}
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
+        self._context: contextvars.Context | None = None
 
     # -- what a middleware asks of its client ------------------------------------------------------------------------
 
@@ -334,27 +337,22 @@ class Memory(Client):
             with self._lock:
                 self._running[queued.handle] = (queued, Status("running", done, total))
 
-        known = Job(
-            id=task.id, service=task.service, queue=queued.queue, handle=queued.handle, attempt=task.attempt,
-            max_attempts=limits.max_attempts, _message=task, _report=report,
-        )  # fmt: skip
+        known = Job.of(task, queue=queued.queue, handle=queued.handle, max_attempts=limits.max_attempts, report=report)
         errors = io.StringIO()
         notice_exceptions()
-        result = replay(self._app, task, known, errors)
-        failed = task.wants_reply or not 200 <= result.outcome.status < 300
-        raised = result.error or (known._error if failed else None)
-        return self._settle(queued, task, result, raised, errors.getvalue())
+        if self._context is None:
+            self._context = ready_context(contextvars.Context())
+        result = replay(self._app, task, known, errors, self._context)
+        return self._settle(queued, task, result, errors.getvalue())
 
-    def _settle(
-        self, queued: QueuedTask, task: Message, result: Result, raised: BaseException | None, output: str
-    ) -> Run:
+    def _settle(self, queued: QueuedTask, task: Message, result: Result, output: str) -> Run:
         outcome = result.outcome
         status = outcome.reason if outcome.kind == "response" else ""
         now = self.clock.now()
         limits = self.settings.retry_limits(task)
         # The jitter's ceiling: a test's retries come when they come at the latest, and always then.
         fate = decide(outcome, task.attempt, limits, now, target=task.target, random=lambda: 1.0)
-        run = Run(queued, "done", status, result.data, outcome.response, error=raised, output=output)
+        run = Run(queued, "done", status, result.data, outcome.response, error=result.error, output=output)
         if isinstance(fate, Done) or task.wants_reply:
             return run
         if isinstance(fate, Dead):

@@ -1,5 +1,6 @@
 """The worker process: takes a job from its pipe, replays it through the application, answers the outcome."""
 
+import contextvars
 import json
 import math
 import os
@@ -11,6 +12,8 @@ from types import FrameType
 from typing import Any
 
 from .. import log
+from ..app.context import ready_context
+from ..app.hooks import run_start_hooks
 from ..app.replay import Job, Result, WSGIApplication, describe, error_reply, notice_exceptions, replay
 from ..errors import BadMessage, JobTimeout, ProtocolError
 from ..message.model import Message
@@ -57,15 +60,19 @@ class Child:
         self._pid = os.getpid()
         self._deadline = math.inf
         self._late = False
+        self._context = contextvars.Context()
 
     def run(self) -> None:
         """Work until the supervisor closes the pipe.
 
         Raises:
             ProtocolError: what comes from there is no job.
+            Exception: what a hook of `on_worker_start` raises.
         """
         signal.signal(signal.SIGALRM, self._on_alarm)
         notice_exceptions()
+        run_start_hooks()
+        self._context = ready_context()
         reader = channel.FrameReader()
         self._send(channel.frame(channel.READY, 0))
         while data := self._pipe.recv(READ_SIZE):
@@ -105,15 +112,12 @@ class Child:
         if task.plain is not None:
             self._send(channel.frame(channel.TRANSLATED, sequence, task.to_bytes()))
         max_attempts = task.max_attempts or self._settings.retry_limits(task).max_attempts
-        job = Job(
-            id=task.id,
-            service=task.service,
+        job = Job.of(
+            task,
             queue=grabbed.queue_name,
             handle=handle,
-            attempt=task.attempt,
             max_attempts=max_attempts,
-            _message=task,
-            _report=lambda done, total: self._send(channel.progress_frame(sequence, done, total)),
+            report=lambda done, total: self._send(channel.progress_frame(sequence, done, total)),
         )
         if self._verbose:
             log.write(
@@ -121,7 +125,7 @@ class Child:
                 f"received {task.service} {task.target} attempt {task.attempt} of {max_attempts}, "
                 f"{len(grabbed.payload)} bytes, id {task.id}",
             )
-        self._stream.handle = handle
+        self._stream.handle = f"{handle} id {task.id[:100]}"
         result = self._run_in_time(task, job)
         self._stream.end_line()
         self._stream.handle = "app"
@@ -138,7 +142,7 @@ class Child:
         self._deadline = time.monotonic() + limit
         try:
             try:
-                result = replay(self._app, task, job, self._stream)
+                result = replay(self._app, task, job, self._stream, self._context)
             finally:
                 self._deadline = math.inf
         except JobTimeout:

@@ -6,26 +6,35 @@ for each worker and an `exit` when one is gone. When the socket closes, the supe
 """
 
 import array
+import contextlib
 import encodings.idna  # noqa: F401 - what looks up a host needs it: once here, not once in each worker
 import gc
 import json
 import os
-import selectors
+import select
 import signal
 import socket
 import sys
 import threading
 import traceback
 from dataclasses import replace
+from os import fork, waitpid
+from select import poll
+from signal import signal as set_handler
 from types import FrameType
 from typing import Any, NoReturn
 
 from .. import log
-from ..app.loading import load_application
+from ..app.unshared import load_and_look
 from ..errors import AppLoadError
 from ..settings import to_json
-from . import channel, child, posix
+from . import channel, child, ending, posix
 from .options import Options
+
+# fork, waitpid, poll and set_handler are the system's own, also where the application puts others in their place when
+# it is loaded (gevent): this process's descriptors and children are no business of the application's event loop.
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class ForkServer:
@@ -45,59 +54,100 @@ class ForkServer:
         self._app: Any = None
         self._settings: Any = None
         self._wake_read, self._wake_write = os.pipe()
+        self._folder = os.getcwd()
+        self._environment = dict(os.environ)
 
     def run(self) -> int:
         """Load the application, then fork workers until the supervisor is gone; the exit code."""
-        if not self._load_or_probe():
+        if not (self._probe() if self._options.preload is False else self._preload()):
             return 1
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _nothing)
-        selector = selectors.DefaultSelector()
-        selector.register(self._control, selectors.EVENT_READ)
-        selector.register(self._wake_read, selectors.EVENT_READ)
+        set_handler(signal.SIGCHLD, _nothing)
+        poller = poll()
+        poller.register(self._control, select.POLLIN)
+        poller.register(self._wake_read, select.POLLIN)
         while True:
-            for key, _ in selector.select():
-                if key.fileobj is not self._control:
+            for descriptor, _ in poller.poll():
+                if descriptor == self._wake_read:
                     os.read(self._wake_read, 4096)
                 elif not self._serve():
                     self._kill_all()
                     return 0
             self._reap()
 
-    def _load_or_probe(self) -> bool:
-        if self._options.preload:
-            # A collection, also right before the freeze, would leave holes that workers fill by copying pages.
-            gc.disable()
-            loaded = self._load()
-            gc.freeze()
-            if loaded and threading.active_count() > 1:
-                log.note(
-                    f"the application started {threading.active_count() - 1} thread(s) while it was loaded; "
-                    "workers are forked without them; --no-preload loads it in each worker"
-                )
-            return loaded
-        # Without preloading the supervisor still needs the settings: a process loads the application and says them.
-        pid = os.fork()
+    def _probe(self) -> bool:
+        """The supervisor needs the settings before there is a worker: a process loads the application and says them."""
+        pid = fork()
         if pid == 0:
-            os._exit(0 if self._load() else 1)
-        return os.waitpid(pid, 0)[1] == 0
+            os._exit(0 if self._load_and_tell() else 1)
+        return waitpid(pid, 0)[1] == 0
 
-    def _load(self) -> bool:
+    def _preload(self) -> bool:
+        # A collection, also right before the freeze, would leave holes that workers fill by copying pages.
+        gc.disable()
+        if not self._load_and_tell():
+            return False
+        gc.freeze()
+        if threading.active_count() > 1:
+            log.note(
+                f"the application started {threading.active_count() - 1} thread(s) while it was loaded; "
+                "workers are forked without them; --no-preload loads it in each worker"
+            )
+        return True
+
+    def _load_and_tell(self) -> bool:
+        """Load the application and tell the supervisor; whether it could be."""
         try:
-            self._app, middleware = load_application(self._options.app)
+            self._load()
         except AppLoadError as error:
             cause = error.__cause__
             detail = "".join(traceback.format_exception(cause)) if cause is not None else ""
-            self._say({"failed": str(error), "traceback": detail})
+            self._tell({"failed": str(error), "traceback": detail})
             return False
+        self._tell({"loaded": to_json(self._settings)})
+        return True
+
+    def _load(self) -> None:
+        self._app, middleware, connections = load_and_look(self._options.app)
+        if connections and self._options.preload is not False:
+            self._refuse(", ".join(connections))
         settings = middleware.settings
         if self._options.timeout is not None:
             settings = replace(settings, job_timeout=self._options.timeout)
         self._settings = settings
-        self._say({"loaded": to_json(settings)})
-        return True
+
+    def _refuse(self, peers: str) -> None:
+        """The application has opened connections while it was loaded: don't fork it.
+
+        Raises:
+            AppLoadError: it was to be loaded before the fork.
+        """
+        if self._options.preload:
+            raise AppLoadError(
+                f"application {self._options.app!r} opens connections while it is loaded ({peers}), and processes must "
+                "not share them: open them later, such as in gearwsgi.on_worker_start, or leave --preload out"
+            )
+        log.note(
+            f"WARNING: the application has opened connections while it was loaded ({peers}), and processes must not "
+            "share them: each worker loads it by itself, which takes more memory. Open them later, such as in "
+            "gearwsgi.on_worker_start, or say --no-preload"
+        )
+        self._begin_again(replace(self._options, preload=False))
+
+    def _begin_again(self, options: Options) -> NoReturn:
+        """Be a new fork server, which has nothing of what was loaded."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        control = self._control.fileno()
+        for descriptor in map(int, os.listdir("/dev/fd")):
+            if descriptor > 2 and descriptor != control:
+                with contextlib.suppress(OSError):  # what listed them is closed
+                    os.close(descriptor)
+        self._control.set_inheritable(True)
+        os.chdir(self._folder)
+        command = [sys.executable, "-m", "gearwsgi.worker.forkserver", str(control), options.to_json()]
+        os.execve(sys.executable, command, self._environment)
 
     def _serve(self) -> bool:
         """Answer one request of the supervisor's; whether it is still there."""
@@ -108,33 +158,33 @@ class ForkServer:
         if not data:
             return False
         pipe, memory = descriptors
+        parent = os.getpid()
         try:
-            pid = os.fork()
+            pid = fork()
         except OSError as error:
-            self._say({"refused": str(error)})
+            self._tell({"refused": str(error)})
         else:
             if pid == 0:
-                self._become_worker(pipe, memory)
+                self._become_worker(pipe, memory, parent)
             self._children.add(pid)
-            self._say({"pid": pid})
+            self._tell({"pid": pid})
         os.close(pipe)
         os.close(memory)
         return True
 
-    def _become_worker(self, pipe: int, memory: int) -> NoReturn:
+    def _become_worker(self, pipe: int, memory: int, parent: int) -> NoReturn:
         status = 1
         try:
+            _tell_gevent()
             signal.set_wakeup_fd(-1)
             posix.prepare_process()
-            posix.die_with_parent()
+            posix.die_with_parent(parent)
             for descriptor in (self._wake_read, self._wake_write):
                 os.close(descriptor)
             if self._app is None:
-                self._options = replace(self._options, preload=True)
-                self._control, ours = socket.socketpair()  # what a probe said, nobody needs again
-                if not self._load():
-                    os._exit(1)
-                ours.close()
+                self._load()
+            else:
+                ending.leave_to_others()
             self._control.close()
             claim = channel.Claim(memory)
             os.close(memory)
@@ -152,29 +202,28 @@ class ForkServer:
         except (BrokenPipeError, ConnectionResetError):
             status = 0  # the supervisor is gone
         except BaseException:
-            log.note("worker process failed: " + traceback.format_exc())
+            log.note_lines(traceback.format_exc())
+            log.note("worker process failed")
         finally:
-            # Not sys.exit: what the fork server had registered to run at its exit is not this process's to run,
-            # and threads that a job left behind must not keep it.
-            os._exit(status)
+            ending.end(status)
 
     def _reap(self) -> None:
         while self._children:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 return
             if pid in self._children:
                 self._children.discard(pid)
-                self._say({"exit": pid, "status": os.waitstatus_to_exitcode(status)})
+                self._tell({"exit": pid, "status": os.waitstatus_to_exitcode(status)})
 
     def _kill_all(self) -> None:
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _tell(self, message: dict[str, Any]) -> None:
         try:
             self._control.sendall(json.dumps(message).encode() + b"\n")
         except ConnectionError:
@@ -194,6 +243,13 @@ def _receive_descriptors(control: socket.socket) -> tuple[bytes, list[int]]:
     return data, list(descriptors)
 
 
+def _tell_gevent() -> None:
+    """Its event loop has to be told of a fork that it has not made."""
+    module: Any = sys.modules.get("gevent")
+    if module is not None:
+        module.reinit()
+
+
 def _nothing(signum: int, stack: FrameType | None) -> None:
     """The supervisor decides when we end; a signal to the whole group is its to hear."""
 
@@ -207,9 +263,9 @@ def main() -> NoReturn:
 
 def serve(control: socket.socket, options: Options) -> NoReturn:
     """Be the fork server in this process."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+    for number in _SIGNALS:
         signal.signal(number, _nothing)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     sys.argv[1:] = []
     status = ForkServer(control, options).run()
     os._exit(status)

@@ -22,7 +22,7 @@ class Options:
         graceful_timeout: seconds to finish jobs in at TERM.
         max_jobs: jobs after which a process is replaced; None: any number.
         max_rss: megabytes over which a process is replaced; None: any size.
-        preload: whether the fork server loads the application, and not each worker.
+        preload: whether the fork server loads the application, and not each worker; None: where it is safe.
         lookahead: whether jobs are held ahead while they are short.
         reload: whether a change of a Python file below the current folder is a HUP.
         burst: whether to end when the queues are empty.
@@ -46,8 +46,10 @@ class Options:
     max_rss: float | None = _option(
         None, "Replace a worker process that has grown over this.", metavar="MB", numbers=(1, None)
     )
-    preload: bool = _option(
-        True, "Load the application once, before the workers are forked.", flags=("--preload/--no-preload",)
+    preload: bool | None = _option(
+        None,
+        "Load the application once, before the workers are forked, or in each.  [default: once, where that is safe]",
+        flags=("--preload/--no-preload",),
     )
     lookahead: bool = _option(True, "Hold jobs ahead while they are short.", flags=("--lookahead/--no-lookahead",))
     reload: bool = _option(False, "Reload when a Python file changes (development).", is_flag=True)

@@ -1,4 +1,4 @@
-"""What only the system knows or does: memory of a process, signals, the end with one's parent."""
+"""What only the system knows or does: memory of a process, sessions, signals, the end with one's parent."""
 
 import ctypes
 import gc
@@ -8,38 +8,44 @@ import signal
 import sys
 from types import FrameType
 
-
-def resident(pid: int) -> str:
-    """A process's resident memory for people, such as `23 MB`; empty where the system doesn't say."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            pages = int(file.read().split()[1])
-    except OSError:
-        return ""
-    return f"{pages * os.sysconf('SC_PAGE_SIZE') / 1e6:.0f} MB"
-
-
 # Loaded before the fork: each worker would have a copy of its own.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def resident_megabytes() -> float:
-    """Memory of this process: resident on Linux, its peak elsewhere."""
+def _resident(process: int | str) -> float | None:
+    """Resident memory of a process in megabytes; None where the system doesn't say."""
     try:
-        with open("/proc/self/statm", "rb") as file:
+        with open(f"/proc/{process}/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     except OSError:
+        return None
+
+
+def resident(pid: int) -> str:
+    """A process's resident memory for people, such as `23 MB`; empty where the system doesn't say."""
+    megabytes = _resident(pid)
+    return "" if megabytes is None else f"{megabytes:.0f} MB"
+
+
+def resident_megabytes() -> float:
+    """Memory of this process: resident on Linux, its peak elsewhere."""
+    megabytes = _resident("self")
+    if megabytes is None:
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return megabytes
 
 
 def prepare_process() -> None:
-    """After the fork: signals are the supervisor's business, and randomness is this process's own."""
+    """After the fork: a session and randomness of its own; signals are the supervisor's business."""
 
     def nothing(signum: int, stack: FrameType | None) -> None:
         """A handler and not SIG_IGN, which what the application starts would inherit."""
 
+    # So os.kill(0, …) in a handler reaches what its job has started, and not the supervisor. A session and not just a
+    # group: of one in the background a terminal that is set so (stty tostop) stops what it prints.
+    os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, nothing)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -47,8 +53,15 @@ def prepare_process() -> None:
     gc.enable()
 
 
-def die_with_parent() -> None:
-    """On Linux: be killed when the fork server is, whatever code runs; elsewhere the fork server's end does it."""
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """On Linux: get a signal when the parent has gone, whatever runs then; elsewhere its end shows otherwise.
+
+    Args:
+        parent: its pid; where it is gone already, this process ends here.
+        number: the signal.
+    """
     if _libc is not None:
         pr_set_pdeathsig = 1  # linux/prctl.h
-        _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
+        _libc.prctl(pr_set_pdeathsig, number)
+    if os.getppid() != parent:
+        os._exit(0)

@@ -40,8 +40,8 @@ LATER = 0.01
 """Seconds that a process may begin its job later than we think."""
 ALARM_AGAIN = 1.0
 """Seconds until the next SIGALRM, where a process did not take the one before for its own."""
-EXIT_REPORT = 5.0
-"""Seconds to wait for the fork server's word on how a process ended."""
+EXIT_REPORT = 7.0
+"""Seconds to wait for the fork server's word on how a process ended: more than its exit functions have."""
 RESPAWN_MAX = 10.0
 """Seconds between two starts of a process that dies while it starts, at most."""
 

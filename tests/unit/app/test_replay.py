@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 from wsgiref.validate import validator
 
@@ -23,9 +24,9 @@ App = Callable[..., Iterable[bytes]]
 PLAIN = [("Content-Type", "text/plain")]
 
 
-def make_job(task: Message, **values: Any) -> Job:
-    given = {"id": "f" * 32, "service": "default.index", "queue": "job", "handle": "H:x:1", "attempt": 1}
-    return Job(**{**given, "max_attempts": 5, "_message": task, **values})
+def make_job(task: Message, *, id: str = "f" * 32, service: str = "default.index", **values: Any) -> Job:
+    known = replace(task, id=id, service=service, attempt=values.pop("attempt", 1))
+    return Job.of(known, **{"queue": "job", "handle": "H:x:1", "max_attempts": 5, **values})
 
 
 def run(app: App, task: Message | None = None, **job: Any) -> Result:

@@ -1,0 +1,99 @@
+"""What processes must not share: connections that an application has opened while it was loaded.
+
+Two processes that use one connection read each other's answers. Looked for are connected sockets that carry a
+conversation (stream sockets), and SQLite's files, which must not be carried over a fork. Datagrams (syslog, statsd) are
+whole by themselves, and both ends of a socket pair are the process's own: neither counts.
+"""
+
+import contextlib
+import gc
+import os
+import stat
+import sys
+from socket import SOCK_SEQPACKET, SOCK_STREAM, socket  # before the application is loaded: gevent has others
+from typing import Any
+
+from ..submit.middleware import GearmanMiddleware
+from .loading import load_application
+
+_SQLITE = b"SQLite format 3\0"
+
+
+def load_and_look(path: str) -> tuple[Any, GearmanMiddleware, list[str]]:
+    """Load an application as `load_application` does; third, the peers of the connections that it holds then.
+
+    What can be opened again at no loss is closed before the look: Django's database connections, and our own.
+
+    Raises:
+        AppLoadError: as `load_application`.
+    """
+    before = _descriptors()
+    application, middleware = load_application(path)
+    middleware.client.close()
+    _close_django()
+    found = _connections(before)
+    if found:
+        gc.collect()  # what nobody has any more, but in a circle
+        found = _connections(before)
+    return application, middleware, found
+
+
+def _close_django() -> None:
+    module: Any = sys.modules.get("django.db")
+    if module is not None and sys.modules["django.conf"].settings.configured:
+        module.connections.close_all()
+
+
+def _descriptors() -> dict[int, tuple[int, int]]:
+    """What is open: descriptor to device and inode."""
+    found = {}
+    try:
+        numbers = [int(name) for name in os.listdir("/dev/fd")]
+    except OSError:  # not there in some containers
+        numbers = list(range(1024))
+    for number in numbers:
+        with contextlib.suppress(OSError):  # closed: such as the one that listed them
+            status = os.fstat(number)
+            found[number] = (status.st_dev, status.st_ino)
+    return found
+
+
+def _connections(before: dict[int, tuple[int, int]]) -> list[str]:
+    """The peers of what was opened since."""
+    new = [number for number, file in _descriptors().items() if before.get(number) != file]
+    peers = [_peer(number) for number in sorted(new)]
+    return [peer for peer in peers if peer]
+
+
+def _peer(descriptor: int) -> str:
+    """Who is at the other end; empty where it is no connection."""
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return f"the SQLite file {_name(descriptor)}" if os.pread(descriptor, 16, 0) == _SQLITE else ""
+        return _socket_peer(descriptor) if stat.S_ISSOCK(mode) else ""
+    except OSError:
+        return ""  # not connected; or a file that can't be read, which SQLite's can
+
+
+def _socket_peer(descriptor: int) -> str:
+    waits = os.get_blocking(descriptor)
+    sock = socket(fileno=descriptor)
+    try:
+        if sock.type not in (SOCK_STREAM, SOCK_SEQPACKET):
+            return ""
+        peer = sock.getpeername()
+    finally:
+        sock.detach()
+        os.set_blocking(descriptor, waits)  # a default time-out, where there is one, has changed it
+    if isinstance(peer, tuple):
+        host, port = peer[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return os.fsdecode(peer)
+
+
+def _name(descriptor: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return f"at descriptor {descriptor}"
