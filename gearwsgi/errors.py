@@ -52,7 +52,13 @@ class BadSignature(BadMessage):
 
 
 class ServerUnavailable(GearwsgiError, ConnectionError):
-    """No job server answered in time. Nothing is known to be queued."""
+    """No job server answered in time. Nothing is known to be queued.
+
+    Attributes:
+        sent_to: the job server that was sent the job and did not answer in time, so that it may have it; empty: none.
+    """
+
+    sent_to: str = ""
 
 
 class ServerError(GearwsgiError):

@@ -26,6 +26,9 @@ MAX_SECONDS = 10**9
 MAX_FAILURES = 10
 """Failed attempts that a message tells of; older ones are dropped from it, not from the log."""
 
+MAX_UNIQUE = 63
+"""Bytes of a unique that Gearman compares."""
+
 PRIORITIES = ("high", "normal", "low")
 
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::\d{0,5})?")

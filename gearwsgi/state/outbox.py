@@ -1,25 +1,43 @@
 """The outbox: tasks on disk that no job server has taken yet, and the relay that submits them."""
 
 import logging
-import math
-import re
 import secrets
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ..errors import GearwsgiError, ServerError, ServerUnavailable, SpoolError
+from ..kinds import check_queue
 from ..message import model, signature
+from ..policy import MAX_DELAY
 from ..settings import Settings
-from ..wire.payload import Submission
-from .spool import Letter, Spool
+from ..wire.payload import Submission, is_task_id
+from .spool import BadLetter, Letter, Spool
 
 _log = logging.getLogger("gearwsgi")
 
-_OUR_ID = re.compile(r"[0-9a-f]{32}")
-_REFUSED_AGAIN = 5.0
-"""Seconds until a submission that the job server refused is tried again."""
+_PAUSE = 5.0
+"""Seconds until a task that could not be submitted is tried again; doubled each time."""
+_PAUSE_MAX = 60.0
+_HEAD = 2 * (model.MAX_HEAD + model.MAX_OWN)
+"""Bytes that a file may have beside a body: the message's head, and what we say of it."""
+
+
+@dataclass(slots=True)
+class _PassedOver:
+    """A task that others are submitted before.
+
+    Attributes:
+        until: Unix time when it is tried again.
+        tries: how often it was tried.
+        sent_to: the job server that has got it whole and did not say so; empty: none.
+    """
+
+    until: float = 0.0
+    tries: int = 0
+    sent_to: str = ""
 
 
 class Outbox:
@@ -28,7 +46,7 @@ class Outbox:
     def __init__(self, settings: Settings) -> None:
         self.spool = Spool(settings.state_dir / "outbox", "outbox")
         self._settings = settings
-        self._not_before: dict[str, float] = {}
+        self._passed_over: dict[str, _PassedOver] = {}
 
     def put(self, submission: Submission) -> str:
         """Keep it on disk, durably; its name.
@@ -42,10 +60,11 @@ class Outbox:
             "unique": submission.unique,
             "priority": submission.priority,
             "at": f"{submission.at:.3f}",
+            "sent-to": submission.sent_to,
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        known = _OUR_ID.fullmatch(submission.id) is not None
-        name = f"{time.time_ns():020d}-{submission.id if known else secrets.token_hex(16)}"
+        own = submission.id if is_task_id(submission.id) else secrets.token_hex(16)
+        name = f"{time.time_ns():020d}-{own}"
         return self.spool.put(Letter(submission.payload, fields), name)
 
     def holds(self, task_id: str) -> bool:
@@ -56,64 +75,91 @@ class Outbox:
         """The submission of that name, with a fresh signature where there are keys.
 
         Raises:
-            SpoolError: there is none, or it can't be used.
+            BadLetter: it can't be used.
+            SpoolError: there is none, or it can't be read just now.
         """
-        letter = self.spool.get(name)
-        fields = letter.fields
+        letter = self.spool.get(name, limit=self._settings.max_body + _HEAD)
         try:
-            queue, at, priority = fields["queue"], float(fields["at"]), fields["priority"]
-            if priority not in model.PRIORITIES or not queue or not letter.message or not math.isfinite(at):
-                raise ValueError("a field of its head has a wrong value")
-            # Only what one of our keys signed is signed anew: `dead retry` may have put here what a stranger sent.
-            payload = letter.message
-            if keys := self._settings.secret_keys:
-                payload = signature.renew(payload, queue, keys, max(time.time(), at))
-            return Submission(queue, fields["unique"], payload, priority, at, fields["id"])
+            return self._read(letter)
         except (KeyError, ValueError) as error:
-            raise SpoolError(f"{self.spool.folder / name}.http can't be used: {error}") from error
+            raise BadLetter(f"{self.spool.path(name)} can't be used: {error}") from error
+
+    def _read(self, letter: Letter) -> Submission:
+        fields, now = letter.fields, time.time()
+        queue, unique, at, priority = fields["queue"], fields["unique"], float(fields["at"]), fields["priority"]
+        check_queue(queue, ValueError)
+        if not (unique and unique.isprintable() and len(unique.encode()) <= model.MAX_UNIQUE):
+            raise ValueError(f"unique {unique[:80]!r} can't be one")
+        if priority not in model.PRIORITIES or not letter.message or not 0 <= at <= now + 2 * MAX_DELAY:
+            raise ValueError("a field of its head has a wrong value")
+        # Only what one of our keys signed is signed anew: `dead retry` may have put here what a stranger sent.
+        payload = letter.message
+        if keys := self._settings.secret_keys:
+            payload = signature.renew(payload, queue, keys, max(now, at))
+        return Submission(queue, unique, payload, priority, at, fields["id"], fields.get("sent-to", ""))
 
     def relay(self, submit: Callable[[Submission], str]) -> int:
         """Submit all, in order, each removed when its JOB_CREATED has come; how many went.
 
-        A file that can't be used is set aside and what the job server refuses stays, so that neither blocks others.
+        What can't be submitted blocks no other: a file that can't be used is set aside; what the job server refuses or
+        doesn't answer in time, and what can't be read just now, is tried again after a pause that grows.
+
+        Args:
+            submit: answers the handle, or "" where the job server had it already.
 
         Raises:
             ServerUnavailable: no job server takes any; what is left waits.
+            SpoolError: the outbox can't be used just now.
         """
-        sent = 0
         if not self.spool.names():
             return 0
         with self.spool.lock() as is_ours:
-            for name in self.spool.names() if is_ours else ():
-                if self._not_before.get(name, 0.0) > time.time():
-                    continue
-                try:
-                    submission = self.get(name)
-                except SpoolError as error:
-                    if self.spool.modified(name):
-                        _log.error("outbox: set aside as %s: %s", self.spool.set_aside(name, str(error)), error)
-                    continue
-                sent += self._relay_one(name, submission, submit)
-        return sent
+            names = self.spool.names() if is_ours else []
+            self._passed_over = {name: self._passed_over[name] for name in names if name in self._passed_over}
+            return sum(self._relay_one(name, submit) for name in names)
 
-    def _relay_one(self, name: str, submission: Submission, submit: Callable[[Submission], str]) -> int:
+    def _relay_one(self, name: str, submit: Callable[[Submission], str]) -> int:
+        passed = self._passed_over.get(name, _PassedOver())
+        if passed.until > time.time():
+            return 0
         try:
+            submission = self.get(name)
+            submission = submission._replace(tries=passed.tries, sent_to=passed.sent_to or submission.sent_to)
             handle = submit(submission)
-        except ServerUnavailable:
-            raise
+        except BadLetter as error:
+            _log.error("outbox: set aside as %s: %s", self.spool.set_aside(name, str(error)), error)
+            return 0
+        except SpoolError as error:
+            if self.spool.modified(name):  # else another relay was first
+                self._pass_over(name, name, error)
+            return 0
+        except ServerUnavailable as error:
+            if not error.sent_to:
+                raise
+            self._pass_over(name, f"id {submission.id}", error, sent_to=error.sent_to)
+            return 0
         except ServerError as error:
             if error.code == "ARGUMENT_TOO_LARGE":
                 _log.error("outbox: set aside as %s: %s", self.spool.set_aside(name, str(error)), error)
-                return 0
-            # A job server without delays refuses the submission until it is due; then it goes as any other.
-            again = submission.at if submission.at > time.time() else time.time() + _REFUSED_AGAIN
-            self._not_before[name] = again
-            _log.warning("outbox: id %s stays, %s; next try in %.0f s", submission.id, error, again - time.time())
+            else:
+                # A job server without delays refuses the submission until it is due; then it goes as any other.
+                self._pass_over(name, f"id {submission.id}", error, due=submission.at)
             return 0
-        self._not_before.pop(name, None)
+        self._passed_over.pop(name, None)
         self.spool.remove(name)
-        _log.info("outbox: id %s queued as %s", submission.id, handle)
+        if handle:
+            _log.info("outbox: id %s queued as %s", submission.id, handle)
+        else:
+            _log.info("outbox: id %s was queued already, on %s", submission.id, submission.sent_to)
         return 1
+
+    def _pass_over(self, name: str, what: str, error: GearwsgiError, *, due: float = 0.0, sent_to: str = "") -> None:
+        now = time.time()
+        passed = self._passed_over.setdefault(name, _PassedOver())
+        passed.until = due if due > now else now + min(_PAUSE_MAX, _PAUSE * 2 ** min(passed.tries, 10))
+        passed.tries += 1
+        passed.sent_to = sent_to or passed.sent_to
+        _log.warning("outbox: %s stays, %s; next try in %.0f s", what, error, passed.until - now)
 
 
 class Relay:
@@ -138,12 +184,17 @@ class Relay:
         self._starting = threading.Lock()
 
     def start(self) -> None:
-        """Start it unless it runs."""
+        """Start it unless it runs. Where the system has no thread for it just now, the next call starts it."""
         with self._starting:
             if self._thread is None or not self._thread.is_alive():
                 self._stop.clear()
-                self._thread = threading.Thread(target=self._run, daemon=True, name="gearwsgi relay")
-                self._thread.start()
+                thread = threading.Thread(target=self._run, daemon=True, name="gearwsgi relay")
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    _log.warning("outbox: what is in it waits: %s", error)
+                else:
+                    self._thread = thread
 
     def stop(self) -> None:
         """Let it end, and wait until it has."""
@@ -161,9 +212,11 @@ class Relay:
                     if not self._forever and not self._outbox.spool.names():
                         self._thread = None
                         return
-            except GearwsgiError as error:
-                if str(error) != trouble:
-                    trouble = str(error)
-                    _log.warning("outbox: %d task(s) wait: %s", len(self._outbox.spool.names()), error)
+            except Exception as error:
+                # Whatever it was, the next round may go well: nobody would start this thread again.
+                if repr(error) != trouble:
+                    trouble = repr(error)
+                    unexpected = not isinstance(error, GearwsgiError)
+                    _log.warning("outbox: what is in it waits: %s", error, exc_info=unexpected)
             self.has_passed = True
             self._stop.wait(self.INTERVAL)

@@ -4,6 +4,7 @@ A file is a head of `# key: value` lines, a line `# ---`, and the message as it 
 it, `grep` finds it. It is written beside its place, fsynced and renamed, so that a crash leaves a whole file or none.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -14,12 +15,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import SpoolError
 
 _SAFE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,80}")
 _END = b"# ---\n"
 _TITLE = b"### gearwsgi "
+_HEAD = 256 * 1024
+"""Bytes in which a letter's fields are: a target alone may have 64 KiB."""
+
+
+class BadLetter(SpoolError):
+    """A file that can't be used, however often it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +56,27 @@ class Letter:
         """The letter in a file's bytes.
 
         Raises:
-            SpoolError: they are none.
+            BadLetter: they are none.
         """
         head, end, message = data.partition(b"\n" + _END)
-        if not end or not head.startswith(_TITLE):
-            raise SpoolError("not a file of gearwsgi's: it has no '### gearwsgi' at its head, or was cut off")
-        fields: dict[str, str] = {}
-        notes: list[str] = []
-        for line in head.decode("utf-8", "surrogateescape").split("\n")[1:]:
-            if line.startswith("# | "):
-                notes.append(line[4:])
-            else:
-                key, _, value = line.removeprefix("# ").partition(": ")
-                fields[key] = value
-        return cls(message, fields, notes)
+        if not end:
+            raise BadLetter("not a file of gearwsgi's: no '# ---' ends its head, or it was cut off")
+        return cls(message, *_read_head(head))
+
+
+def _read_head(head: bytes) -> tuple[dict[str, str], list[str]]:
+    """The fields and notes in a letter's head."""
+    if not head.startswith(_TITLE):
+        raise BadLetter("not a file of gearwsgi's: it has no '### gearwsgi' at its head")
+    fields: dict[str, str] = {}
+    notes: list[str] = []
+    for line in head.decode("utf-8", "surrogateescape").split("\n")[1:]:
+        if line.startswith("# | "):
+            notes.append(line[4:])
+        else:
+            key, _, value = line.removeprefix("# ").partition(": ")
+            fields[key] = value
+    return fields, notes
 
 
 def _flat(text: str) -> str:
@@ -97,7 +112,7 @@ class Spool:
                     file.write(letter.to_bytes(self.title))
                     file.flush()
                     os.fsync(file.fileno())
-                temporary.replace(self._path(name))
+                temporary.replace(self.path(name))
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -112,36 +127,86 @@ class Spool:
         Raises:
             SpoolError: the folder can't be read, or others may have put letters there.
         """
-        try:
-            self._check()
-            # Whatever else lies there, such as an editor's copy, is none of ours.
-            found = [entry[:-5] for entry in os.listdir(self.folder) if entry.endswith(".http") and is_name(entry[:-5])]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise SpoolError(f"can't read {self.folder}: {error.strerror or error}") from error
-        return sorted(found)
+        return sorted(name for name, _ in self._entries())
 
-    def get(self, name: str) -> Letter:
-        """The letter of that name.
+    def count(self) -> int:
+        """How many letters there are.
 
         Raises:
-            SpoolError: there is none, or the file is not one of ours.
+            SpoolError: as `names`.
         """
+        return sum(1 for _ in self._entries())
+
+    def dated(self) -> Iterator[tuple[float, str]]:
+        """When each letter was written, in Unix time, and its name; in no order, and read as it is asked for.
+
+        Raises:
+            SpoolError: as `names`.
+        """
+        for name, entry in self._entries():
+            with suppress(FileNotFoundError):  # removed meanwhile
+                yield entry.stat(follow_symlinks=False).st_mtime, name
+
+    def _entries(self) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
         try:
             self._check()
-            data = self._path(name).read_bytes()
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    # Whatever else lies there, such as an editor's copy, is none of ours.
+                    if entry.name.endswith(".http") and is_name(entry.name[:-5]):
+                        yield entry.name[:-5], entry
+        except FileNotFoundError:
+            return
         except OSError as error:
-            raise SpoolError(f"can't read {self.folder / name}.http: {error.strerror or error}") from error
+            raise SpoolError(f"can't read {self.folder}: {error.strerror or error}") from error
+
+    def get(self, name: str, limit: int | None = None) -> Letter:
+        """The letter of that name.
+
+        Args:
+            name: its name.
+            limit: bytes that it may have; None: any number.
+
+        Raises:
+            BadLetter: the file is not one of ours, or has too many bytes.
+            SpoolError: there is none, or it can't be read just now.
+        """
+        with self._reading(name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if limit is not None and size > limit:
+                raise BadLetter(f"{size} bytes are more than a task may have")
+            return Letter.from_bytes(file.read())
+
+    def fields(self, name: str) -> Mapping[str, str]:
+        """What is known of the letter of that name, without its message: for lists.
+
+        Raises:
+            SpoolError: as `get`.
+        """
+        with self._reading(name) as file:
+            head, end, _ = file.read(_HEAD).partition(b"\n" + _END)
+            if not end and len(head) < _HEAD:
+                raise BadLetter("not a file of gearwsgi's: no '# ---' ends its head, or it was cut off")
+            return _read_head(head)[0]
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[BinaryIO]:
+        """The open file of a letter; an error there names it. What is no plain file is never waited for."""
+        path = self.path(name)
         try:
-            return Letter.from_bytes(data)
-        except SpoolError as error:
-            raise SpoolError(f"{self.folder / name}.http: {error}") from error
+            self._check()
+            with open(path, "rb", opener=_open_plain) as file:
+                yield file
+        except BadLetter as error:
+            raise BadLetter(f"{path}: {error}") from error
+        except OSError as error:
+            kind = BadLetter if error.errno == errno.ELOOP else SpoolError
+            raise kind(f"can't read {path}: {error.strerror or error}") from error
 
     def modified(self, name: str) -> float:
         """When the letter was written, in Unix time; 0 where it is gone."""
         try:
-            return self._path(name).stat().st_mtime
+            return self.path(name).stat().st_mtime
         except OSError:
             return 0.0
 
@@ -152,20 +217,20 @@ class Spool:
             SpoolError: there is none.
         """
         try:
-            self._path(name).replace(self._path(to))
+            self.path(name).replace(self.path(to))
+            self._sync()
         except OSError as error:
             raise SpoolError(f"can't rename {self.folder / name}.http: {error.strerror or error}") from error
-        self._sync()
 
     def remove(self, name: str) -> bool:
         """Remove the letter; whether it was there."""
         try:
-            self._path(name).unlink()
+            self.path(name).unlink()
+            self._sync()
         except FileNotFoundError:
             return False
         except OSError as error:
             raise SpoolError(f"can't remove {self.folder / name}.http: {error.strerror or error}") from error
-        self._sync()
         return True
 
     def set_aside(self, name: str, reason: str) -> Path:
@@ -174,7 +239,7 @@ class Spool:
         make_private_folder(bad)
         target = bad / f"{name}.http"
         try:
-            self._path(name).replace(target)
+            self.path(name).replace(target)
             note = open_private(bad / f"{name}.reason", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             with open(note, "w", encoding="utf-8") as file:
                 file.write(reason + "\n")
@@ -187,18 +252,29 @@ class Spool:
         """Hold the folder's lock, one process (or thread with a Spool of its own) at a time; whether it was got."""
         make_private_folder(self.folder.parent)
         make_private_folder(self.folder)
-        descriptor = open_private(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
+        try:
+            descriptor = open_private(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise SpoolError(f"can't lock {self.folder}: {error.strerror or error}") from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                yield False
-                return
-            yield True
+                is_ours = False
+            except OSError as error:
+                raise SpoolError(f"can't lock {self.folder}: {error.strerror or error}") from error
+            else:
+                is_ours = True
+            yield is_ours
         finally:
             os.close(descriptor)
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """The file of the letter of that name.
+
+        Raises:
+            SpoolError: no letter can be called so.
+        """
         if not _SAFE_NAME.fullmatch(name):
             raise SpoolError(f"{name!r} is no name of a file in {self.folder}")
         return self.folder / f"{name}.http"
@@ -218,6 +294,15 @@ class Spool:
 def is_name(text: str) -> bool:
     """Whether `text` may be a letter's name."""
     return _SAFE_NAME.fullmatch(text) is not None
+
+
+def _open_plain(path: str, flags: int) -> int:
+    """The descriptor of a file, where it is neither a link nor a folder nor a pipe."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BadLetter("no plain file")
+    return descriptor
 
 
 def open_private(path: Path, flags: int) -> int:

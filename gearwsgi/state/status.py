@@ -48,11 +48,21 @@ def read_all(state_dir: Path) -> Iterator[dict[str, Any]]:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # it ends, or writes, just now
+        if not _is_whole(values):
+            continue
         if not _is_alive(values["pid"]):
             path.unlink(missing_ok=True)
             continue
         values["fresh"] = time.time() - values["at"] < FRESH
         yield values
+
+
+_FIELDS = {"pid": int, "at": int | float, "app": str, "stopping": bool, "workers": list}
+
+
+def _is_whole(values: Any) -> bool:
+    """Whether it is what a supervisor writes, of this version."""
+    return isinstance(values, dict) and all(isinstance(values.get(name), kind) for name, kind in _FIELDS.items())
 
 
 def _is_alive(pid: int) -> bool:

@@ -5,9 +5,8 @@ from datetime import datetime
 
 from ..errors import InvalidTask
 from ..kinds import check_queue
-from ..message.model import PRIORITIES
-
-_MAX_DELAY = 10 * 365 * 86400.0
+from ..message.model import MAX_UNIQUE, PRIORITIES
+from ..policy import MAX_DELAY
 
 
 def _unique(unique: str | None, task_id: str) -> str:
@@ -15,8 +14,8 @@ def _unique(unique: str | None, task_id: str) -> str:
         return f"{task_id}:1"  # as make_unique has it
     if not isinstance(unique, str) or not unique or not unique.isprintable():
         raise InvalidTask(f"unique {unique!r} can't be one: give a string without control characters")
-    if len(unique.encode()) > 63:
-        raise InvalidTask(f"unique {unique!r} has {len(unique.encode())} bytes; Gearman compares only 63")
+    if len(unique.encode()) > MAX_UNIQUE:
+        raise InvalidTask(f"unique {unique!r} has {len(unique.encode())} bytes; Gearman compares only {MAX_UNIQUE}")
     if unique == "-":
         raise InvalidTask("unique '-' means something else to Gearman; give another")
     return unique
@@ -37,14 +36,14 @@ def _due(delay: float | None, at: datetime | None) -> float:
     if delay is not None and at is not None:
         raise InvalidTask("delay and at are given together: give one")
     if delay is not None:
-        if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= _MAX_DELAY:
+        if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY:
             raise InvalidTask(f"delay is {delay!r}: give seconds, from 0 to ten years")
         return time.time() + delay if delay else 0.0
     if at is None:
         return 0.0
     if not isinstance(at, datetime) or at.utcoffset() is None:
         raise InvalidTask(f"at is {at!r}: give a datetime with a time zone, such as datetime.now(UTC)")
-    if at.timestamp() - time.time() > _MAX_DELAY:
+    if at.timestamp() - time.time() > MAX_DELAY:
         raise InvalidTask(f"at is {at!r}: more than ten years from now")
     return max(at.timestamp(), 0.0)
 

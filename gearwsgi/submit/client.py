@@ -1,6 +1,7 @@
 """Submit, call, status: what a web process asks of the job servers. Any number of threads and forked processes."""
 
 import contextlib
+import logging
 import os
 import time
 import zlib
@@ -9,13 +10,23 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..address import Address
-from ..errors import CallFailed, CallTimeout, GearwsgiError, ProtocolError, ServerError, ServerUnavailable
+from ..errors import (
+    CallFailed,
+    CallTimeout,
+    GearwsgiError,
+    ProtocolError,
+    ServerError,
+    ServerUnavailable,
+    SpoolError,
+)
 from ..message.response import read_response
 from ..settings import Settings
 from ..state.outbox import Outbox, Relay
 from ..wire import packets
 from ..wire.connection import Connection
 from ..wire.payload import Submission
+
+_log = logging.getLogger("gearwsgi")
 
 _MAX_IDLE = 32
 _DOWN_SECONDS = 1.0
@@ -24,10 +35,14 @@ _HUNG_SECONDS = 5.0
 """How long one that accepted and then kept silent is not asked at all."""
 _ANSWER_FACTOR = 1.5
 """An answer may take this much longer than a connection."""
-
-
-class _MaybeTaken(ServerUnavailable):
-    """It was sent and not answered: only the same unique on the same job server can tell."""
+_RATE = 1_000_000
+"""Bytes a second that link and disk of a job server have to manage: an answer may take so much longer."""
+_LARGE = 1_000_000
+"""Bytes from which on a time-out says nothing of the job server: link or disk may be slow."""
+_ASKED = 3
+"""How often a job server is asked whether it has what it did not answer, before another one gets that."""
+_MAX_DOUBLED = 6
+"""How often that time is doubled where an answer did not come in it."""
 
 
 class Receipt(NamedTuple):
@@ -35,6 +50,17 @@ class Receipt(NamedTuple):
 
     handle: str
     server: str
+
+
+Answer = Receipt | ServerUnavailable | ServerError
+"""What became of one submission: where it is, or why a job server doesn't have it, or may not have it."""
+
+
+def _may_be_asked_elsewhere(answer: Answer) -> bool:
+    """Whether another job server may be asked for what this one answered so: the first must not have it."""
+    if isinstance(answer, ServerError):
+        return answer.code != "ARGUMENT_TOO_LARGE"
+    return isinstance(answer, ServerUnavailable) and not answer.sent_to
 
 
 class Status(str):
@@ -69,6 +95,14 @@ class _Server:
         self.down_until = 0.0
         self.hung_until = 0.0
 
+    def close_idle(self) -> None:
+        """Close the connections that nobody uses."""
+        while True:
+            try:
+                self.idle.pop().close()
+            except IndexError:
+                return
+
 
 class Client:
     """The job servers of one middleware. A connection is used by one thread at a time and kept for the next.
@@ -95,8 +129,8 @@ class Client:
 
         Raises:
             ServerUnavailable: `on_unavailable="raise"`, and no job server answers.
-            ServerError: a job server answered an error, and the outbox is no remedy.
-            SpoolError: no job server answers, and the outbox can't be written.
+            ServerError: job servers refuse one, and the outbox is off, or no remedy.
+            SpoolError: no job server takes one, and the outbox can't be written.
         """
         if self._relay_pid != os.getpid():
             self._start_relay_if_needed()
@@ -113,35 +147,71 @@ class Client:
         return [receipt for receipt in receipts if receipt is not None]
 
     def submit_now(self, submission: Submission) -> str:
-        """Submit one, with no outbox behind it; its handle.
+        """Submit one, with no outbox behind it.
+
+        Returns:
+            Its handle; "" where `sent_to` names a job server that had it already.
 
         Raises:
             ServerUnavailable: no job server takes it.
-            ServerError: one answered an error.
+            ServerError: each that answers refuses it.
         """
-        (answer,), _ = self._submit_batch(self._first_server(submission.unique), [submission])
-        if isinstance(answer, ServerError):
+        if submission.sent_to and self._is_known(submission):
+            return ""
+        (answer,) = self._submit_batch(self._first_server(submission.unique), [submission])
+        if isinstance(answer, GearwsgiError):
             raise answer
-        return answer
+        return answer.handle
+
+    def _is_known(self, submission: Submission) -> bool:
+        """Whether the job server that did not answer has the job after all."""
+        try:
+            return self.status("", submission.sent_to, (submission.unique,)).state != "unknown"
+        except ServerUnavailable as error:
+            if submission.tries < _ASKED:
+                error.sent_to = submission.sent_to
+                raise
+            return False  # it may be gone for good: twice is better than never
 
     def _submit_or_keep(self, first: int, batch: Sequence[Submission]) -> list[Receipt]:
-        try:
-            answers, server = self._submit_batch(first, batch)
-        except ServerUnavailable:
-            if self.settings.on_unavailable == "raise":
-                raise
-            return [self._keep(submission) for submission in batch]
         receipts = []
-        for submission, answer in zip(batch, answers, strict=True):
-            if not isinstance(answer, ServerError):
-                receipts.append(Receipt(answer, server))
-            elif submission.at > time.time() and answer.code != "ARGUMENT_TOO_LARGE":
-                receipts.append(self._keep(submission))  # a job server that has no delays
+        trouble: GearwsgiError | None = None
+        for submission, answer in zip(batch, self._submit_batch(first, batch), strict=True):
+            if isinstance(answer, Receipt):
+                receipts.append(answer)
+            elif self._is_for_the_outbox(submission, answer):
+                sent_to = answer.sent_to if isinstance(answer, ServerUnavailable) else ""
+                receipts.append(self._keep(submission._replace(sent_to=sent_to)))
             else:
-                raise answer
+                trouble = answer
+        if trouble is not None:
+            raise trouble
         return receipts
 
-    def _submit_batch(self, first: int, batch: Sequence[Submission]) -> tuple[list[str | ServerError], str]:
+    def _is_for_the_outbox(self, submission: Submission, error: GearwsgiError) -> bool:
+        if isinstance(error, ServerError):
+            if error.code == "ARGUMENT_TOO_LARGE":
+                return False
+            if submission.at > time.time():
+                return True  # a job server that has no delays
+        return self.settings.on_unavailable == "outbox"
+
+    def _submit_batch(self, first: int, batch: Sequence[Submission]) -> list[Answer]:
+        """A receipt for each, or why no job server has it: the next one is asked for what the one before it refused."""
+        names = ", ".join(map(str, self.settings.servers))
+        answers: list[Answer]
+        answers = [ServerUnavailable(f"no job server answers: {names}")] * len(batch)
+        left = list(range(len(batch)))
+        for server in self._in_order(first):
+            for place, answer in zip(left, self._exchange(server, [batch[place] for place in left]), strict=True):
+                answers[place] = answer
+            left = [place for place in left if _may_be_asked_elsewhere(answers[place])]
+            if not left:
+                break
+        return answers
+
+    def _exchange(self, server: _Server, batch: Sequence[Submission]) -> list[Answer]:
+        """What one job server answers to each."""
         now = time.time()
         data = b"".join(
             [
@@ -149,46 +219,54 @@ class Client:
                 for each in batch
             ]
         )
-        trouble: ServerUnavailable | None = None
-        for server in self._in_order(first):
-            try:
-                return self._exchange(server, data, len(batch)), server.name
-            except _MaybeTaken:
-                raise  # another job server would make them run twice
-            except ServerUnavailable as error:
-                trouble = error
-        raise trouble or ServerUnavailable(f"no job server answers: {', '.join(map(str, self.settings.servers))}")
-
-    def _exchange(self, server: _Server, data: bytes, count: int) -> list[str | ServerError]:
+        patience = self._answer + len(data) / _RATE * 2 ** min(_MAX_DOUBLED, max([each.tries for each in batch]))
         connection = self._idle(server)
         reused = connection is not None
+        answers: list[Answer] = []
         while True:
-            if connection is None:
-                connection = self._connect(server)
             try:
+                if connection is None:
+                    connection = self._connect(server)
                 connection.send(data, self.settings.connect_timeout)
-                answers = [self._created(connection) for _ in range(count)]
+                while len(answers) < len(batch):
+                    answers.append(self._created(server, connection, patience))
             except ServerUnavailable as error:
-                if isinstance(error.__cause__, TimeoutError):
-                    server.hung_until = time.monotonic() + _HUNG_SECONDS
-                    raise _MaybeTaken(str(error)) from error
-                if not reused:
+                if connection is not None and isinstance(error.__cause__, TimeoutError):
+                    error.sent_to = server.name
+                    self._note_silence(server, reused, len(data))
+                elif reused:
+                    # The job server was started again meanwhile. The same uniques: what it took already, it takes once.
+                    connection, reused = None, False
+                    answers.clear()
+                    continue
+                else:
                     server.down_until = time.monotonic() + _DOWN_SECONDS
-                    raise
-                # The job server was started again meanwhile. The same uniques: what it took already, it takes once.
-                connection, reused = None, False
-                continue
+                return answers + [error] * (len(batch) - len(answers))
             except BaseException:
-                connection.close()  # an answer is on its way to nobody: a time limit, Ctrl-C
+                if connection is not None:
+                    connection.close()  # an answer is on its way to nobody: a time limit, Ctrl-C
                 raise
             self._keep_idle(server, connection)
             return answers
 
-    def _created(self, connection: Connection) -> str | ServerError:
+    @staticmethod
+    def _created(server: _Server, connection: Connection, patience: float) -> Receipt | ServerError:
         try:
-            return connection.expect(packets.JOB_CREATED, self._answer)[0].decode("utf-8", "replace")
+            handle = connection.expect(packets.JOB_CREATED, patience)[0].decode("utf-8", "replace")
         except ServerError as error:
             return error
+        return Receipt(handle, server.name)
+
+    @staticmethod
+    def _note_silence(server: _Server, reused: bool, size: int = 0) -> None:
+        """A connection's other end did not answer in time.
+
+        Where it had been idle, a firewall may have forgotten it, and the other idle ones; a new one will tell.
+        """
+        if reused:
+            server.close_idle()
+        elif size < _LARGE:
+            server.hung_until = time.monotonic() + _HUNG_SECONDS
 
     # -- connections -------------------------------------------------------------------------------------------------
 
@@ -229,11 +307,14 @@ class Client:
     @contextlib.contextmanager
     def _lent(self, server: _Server) -> Iterator[Connection]:
         """A connection for one exchange; kept for the next where this one comes to its end."""
-        connection = self._idle(server) or self._connect(server)
+        idle = self._idle(server)
+        connection = idle or self._connect(server)
         try:
             yield connection
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if idle is not None and isinstance(error, ServerUnavailable) and isinstance(error.__cause__, TimeoutError):
+                self._note_silence(server, reused=True)
             raise
         self._keep_idle(server, connection)
 
@@ -250,8 +331,7 @@ class Client:
             self._relay.stop()
             self._relay = None
         for server in self._servers:
-            while server.idle:
-                server.idle.pop().close()
+            server.close_idle()
 
     # -- outbox ------------------------------------------------------------------------------------------------------
 
@@ -264,7 +344,13 @@ class Client:
         """Once in each process: what an earlier one left in the outbox is ours to submit."""
         self._relay_pid = os.getpid()
         self._relay = Relay(self.outbox, self.submit_now, forever=False)
-        if self.settings.on_unavailable == "outbox" and self.outbox.spool.names():
+        try:
+            left = self.settings.on_unavailable == "outbox" and self.outbox.spool.names()
+        except SpoolError as error:
+            # No reason to refuse a task that a job server takes; one that has to be kept says it again.
+            _log.warning("outbox: can't be used: %s", error)
+            return
+        if left:
             self._relay.start()
 
     def _start_relay(self) -> None:
@@ -296,7 +382,7 @@ class Client:
             try:
                 with self._lent(server) as connection:
                     connection.send(packet, self.settings.connect_timeout)
-                    handle = connection.expect(packets.JOB_CREATED, self._answer)[0]
+                    handle = connection.expect(packets.JOB_CREATED, self._answer + len(packet) / _RATE)[0]
                     return self._wait(connection, handle, deadline, timeout)
             except ServerUnavailable as error:
                 if handle:

@@ -15,6 +15,17 @@ from ..address import Address
 from ..errors import ProtocolError, ServerUnavailable
 from .packets import ERROR, PacketReader, parse_error
 
+_MAX_TEXT = 64 * 1024 * 1024
+"""Bytes that a text command's answer may have: `status` has a line for each queue that there ever was."""
+_KEEPALIVE = {
+    "TCP_KEEPIDLE": 15,
+    "TCP_KEEPALIVE": 15,  # what macOS calls it
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 5,
+    "TCP_USER_TIMEOUT": 40_000,
+}
+"""Seconds until a silent connection is probed, and between two probes; how many; milliseconds for a confirmation."""
+
 
 class Connection:
     """A blocking connection to one job server, for one thread at a time. After any error it is closed.
@@ -126,20 +137,35 @@ class Connection:
     def admin(self, command: str, timeout: float) -> list[str]:
         """Send a text command and answer its lines, without the last one that is a dot.
 
+        Args:
+            command: the command.
+            timeout: seconds until the whole answer has to be here.
+
         Raises:
-            ServerUnavailable: no answer.
+            ServerUnavailable: no answer, or none that comes to its end.
         """
         self.send(command.encode() + b"\r\n", timeout)
-        data = b""
+        deadline = time.monotonic() + timeout
+        data = bytearray()
         single = not command.startswith(("status", "workers", "prioritystatus", "show"))
         while not (data.endswith(b"\n") if single else data == b".\n" or data.endswith(b"\n.\n")):
             try:
-                data += self._read(timeout, timeout)
+                data += self._read(max(0.0, deadline - time.monotonic()), timeout)
+                if time.monotonic() > deadline or len(data) > _MAX_TEXT:
+                    raise TimeoutError(f"no end of its answer after {timeout:g} s and {len(data)} bytes")
             except OSError as error:
                 self.close()
                 raise ServerUnavailable(f"job server {self.address}: {error}") from error
         lines = data.decode("utf-8", "replace").splitlines()
         return lines if single else lines[:-1]
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Have the system tell within a minute that the other end's host, or the way to it, is gone."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def open_socket(address: Address, timeout: float) -> socket.socket:
@@ -151,7 +177,7 @@ def open_socket(address: Address, timeout: float) -> socket.socket:
     try:
         plain = socket.create_connection((address.host, address.port), timeout)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        keep_alive(plain)
         if address.tls is None:
             return plain
         try:

@@ -75,6 +75,14 @@ def own_id(job: Grabbed) -> str:
     return hashlib.blake2b(b"\0".join((job.handle, job.unique, job.payload)), digest_size=16).hexdigest()
 
 
+_TASK_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def is_task_id(text: str) -> bool:
+    """Whether it is an id as `task()` makes them, which may be a file's name; others may be any text."""
+    return _TASK_ID.fullmatch(text) is not None
+
+
 _PLAIN_ID = re.compile(r"[0-9A-Za-z_.-]{1,44}")
 
 
@@ -118,6 +126,8 @@ class Submission(NamedTuple):
         priority: `high`, `normal` or `low`.
         at: Unix time when it is due; 0: now.
         id: the task's id, for the log.
+        sent_to: the job server that was sent it before and did not answer; it is asked first. Empty: none.
+        tries: how often it was sent before: the answer is waited for the longer.
     """
 
     queue: str
@@ -126,6 +136,8 @@ class Submission(NamedTuple):
     priority: str = "normal"
     at: float = 0.0
     id: str = ""
+    sent_to: str = ""
+    tries: int = 0
 
     def epoch(self, now: float) -> int | None:
         """The whole second when it is due, or None where that is less than half a second away."""

@@ -1,8 +1,11 @@
 """The outbox against a model: puts, relays, refusals, and a crash at every step that touches the disk."""
 
+import errno
 import os
 import shutil
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -155,8 +158,6 @@ def test_what_a_job_server_refuses_stays_and_blocks_nobody(outbox: Outbox) -> No
 
 
 def test_a_job_server_without_delays_gets_the_task_when_it_is_due(outbox: Outbox) -> None:
-    import time
-
     _put(outbox, "a", at=time.time() + 1)
     seen = []
 
@@ -180,3 +181,112 @@ def test_the_relay_ends_with_the_last_letter_and_starts_again_with_the_next(outb
         relay.start()
         until(lambda: not outbox.spool.names())
     relay.stop()
+
+
+def test_a_task_that_was_not_answered_in_time_blocks_no_other(outbox: Outbox) -> None:
+    for name in "abc":
+        _put(outbox, name)
+    taken: list[Submission] = []
+
+    def submit(submission: Submission) -> str:
+        if submission.unique == "a":
+            error = ServerUnavailable("no answer")
+            error.sent_to = "there:1"
+            raise error
+        taken.append(submission)
+        return "H:1"
+
+    assert outbox.relay(submit) == 2 and [each.unique for each in taken] == ["b", "c"]
+    assert outbox.relay(submit) == 0, "its pause is not over"
+    outbox._passed_over[outbox.spool.names()[0]].until = 0
+    seen: list[Submission] = []
+    assert outbox.relay(lambda submission: seen.append(submission) or "") == 1  # type: ignore[func-returns-value]
+    assert (seen[0].sent_to, seen[0].tries) == ("there:1", 1)
+    assert not outbox.spool.names()
+
+
+def test_the_pauses_of_a_task_that_can_not_be_submitted_grow_up_to_a_minute(outbox: Outbox) -> None:
+    _put(outbox, "a")
+
+    def submit(submission: Submission) -> str:
+        raise ServerError("QUEUE_ERROR", "full")
+
+    pauses = []
+    for _ in range(6):
+        began = time.time()
+        outbox.relay(submit)
+        (passed,) = outbox._passed_over.values()
+        pauses.append(round((passed.until - began) / 5))
+        passed.until = 0
+    assert pauses == [1, 2, 4, 8, 12, 12]
+
+
+def test_a_file_that_can_not_be_read_for_a_moment_is_not_set_aside(outbox: Outbox) -> None:
+    for name in "ab":
+        _put(outbox, name)
+    first = outbox.spool.names()[0]
+    opened = os.open
+
+    def out_of_descriptors(path: Any, *given: Any, **named: Any) -> int:
+        if str(path).endswith(f"{first}.http"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *given, **named)
+
+    with mock.patch.object(os, "open", out_of_descriptors):
+        assert outbox.relay(lambda submission: "H:1") == 1
+    assert outbox.spool.names() == [first]
+    outbox._passed_over.clear()
+    assert outbox.relay(lambda submission: "H:1") == 1
+
+
+TROUBLES = [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES]
+
+
+@pytest.mark.parametrize("number", TROUBLES, ids=[errno.errorcode[number] for number in TROUBLES])
+@pytest.mark.parametrize("call", ["open", "scandir", "stat", "fsync"])
+def test_a_moment_without_disk_or_descriptors_ends_no_relay(outbox: Outbox, call: str, number: int) -> None:
+    _put(outbox, "a")
+    failed = threading.Event()
+    true_call = getattr(os, call)
+
+    def failing(path: Any, *given: Any, **named: Any) -> Any:
+        if threading.current_thread().name == "gearwsgi relay" and not failed.is_set():
+            failed.set()
+            raise OSError(number, os.strerror(number))
+        return true_call(path, *given, **named)
+
+    relay = Relay(outbox, lambda submission: "H:1", forever=True)
+    relay.INTERVAL = 0.01
+    with mock.patch.object(os, call, failing):
+        relay.start()
+        until(failed.is_set)
+        until(lambda: not outbox.spool.names())
+    relay.stop()
+
+
+def test_a_folder_that_is_unusable_for_a_moment_ends_no_relay(outbox: Outbox) -> None:
+    _put(outbox, "a")
+    outbox.spool.folder.chmod(0o707)
+    tried = threading.Event()
+
+    def submit(submission: Submission) -> str:
+        tried.set()
+        return "H:1"
+
+    relay = Relay(outbox, submit, forever=True)
+    relay.start()
+    until(lambda: relay.has_passed)
+    assert not tried.is_set()
+    outbox.spool.folder.chmod(0o700)
+    until(lambda: not outbox.spool.names())
+    relay.stop()
+
+
+def test_what_is_no_plain_file_is_set_aside_and_waited_for_by_nobody(outbox: Outbox, tmp_path: Path) -> None:
+    _put(outbox, "a")
+    folder = outbox.spool.folder
+    os.mkfifo(folder / "0-fifo.http")
+    (folder / "0-folder.http").mkdir()
+    (folder / "0-link.http").symlink_to(tmp_path / "elsewhere")
+    assert outbox.relay(lambda submission: "H:1") == 1
+    assert {path.name for path in (folder / "bad").glob("*.http")} == {"0-fifo.http", "0-folder.http", "0-link.http"}

@@ -23,6 +23,7 @@ from gearwsgi.settings import Settings, read_settings
 from gearwsgi.state.dead import DeadLetters
 from gearwsgi.state.outbox import Outbox
 from gearwsgi.state.spool import Letter, Spool, make_private_folder
+from gearwsgi.state.status import read_all
 from gearwsgi.wire.payload import Grabbed, Submission
 from tests.integration.security.conftest import FOREIGN, KEY
 from tests.support import APPS, Bench, until
@@ -162,7 +163,7 @@ def test_files_are_0600_and_folders_0700_whatever_the_umask(tmp_path: Path, umas
         Outbox(settings).relay(lambda each: "H:1")
         Outbox(settings).put(submission())
         Outbox(settings).spool.set_aside(Outbox(settings).spool.names()[0], "reason")
-        DeadLetters(settings).bury(Grabbed(b"H:1", b"job", b"u", b"x"), None, "why", Outcome("refused"))
+        DeadLetters(settings).put(Grabbed(b"H:1", b"job", b"u", b"x"), None, "why", Outcome("refused"))
     finally:
         os.umask(before)
     assert name not in Outbox(settings).spool.names()
@@ -207,14 +208,39 @@ def test_an_editors_copy_in_the_outbox_stops_no_task(tmp_path: Path) -> None:
     assert outbox.relay(lambda each: "H:1") == 1
 
 
-@pytest.mark.parametrize("at", ["nan", "inf", "-inf", "x", ""])
-def test_a_file_in_the_outbox_with_an_impossible_time_is_set_aside(tmp_path: Path, at: str) -> None:
+IMPOSSIBLE = [
+    *(b"# at: " + at for at in (b"nan", b"inf", b"-inf", b"x", b"", b"1e308", b"99999999999999", b"-5")),
+    b"# queue: a\0b", b"# queue: ", b"# queue: \xff", b"# unique: ", b"# unique: a\tb", b"# unique: " + b"u" * 500,
+    b"# priority: urgent",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", IMPOSSIBLE, ids=lambda line: repr(line[:20]))
+def test_a_file_in_the_outbox_with_an_impossible_field_is_set_aside(tmp_path: Path, line: bytes) -> None:
     outbox = Outbox(settings_of(tmp_path))
     name = outbox.put(submission())
     path = tmp_path / "outbox" / f"{name}.http"
-    path.write_bytes(path.read_bytes().replace(b"# at: 0.000", b"# at: " + at.encode()))
+    key = line.partition(b": ")[0] + b": "
+    lines = [line if each.startswith(key) else each for each in path.read_bytes().split(b"\n")]
+    path.write_bytes(b"\n".join(lines))
     assert outbox.relay(lambda each: "H:1") == 0
     assert [each.name for each in (tmp_path / "outbox" / "bad").glob("*.http")] == [f"{name}.http"]
+
+
+def test_a_file_in_the_outbox_that_is_larger_than_a_task_may_be_is_set_aside(tmp_path: Path) -> None:
+    outbox = Outbox(settings_of(tmp_path, max_body=1000))
+    name = outbox.put(submission(b"x" * 10_000_000))
+    assert outbox.relay(lambda each: "H:1") == 0
+    assert (tmp_path / "outbox" / "bad" / f"{name}.http").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", '{"pid": 1, "at": "x"}', '{"pid": "1", "at": 1}', '{"pid": 1, "at": 1}']
+)
+def test_a_status_file_that_no_supervisor_wrote_is_passed_over(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "1.json").write_text(text)
+    assert list(read_all(tmp_path)) == []
 
 
 # -- what a file says --------------------------------------------------------------------------------------------------
@@ -242,7 +268,7 @@ def test_any_bytes_are_a_letter_or_an_error_of_ours(data: bytes) -> None:
 
 def test_an_exception_whose_text_is_a_megabyte_is_a_reason_of_a_line(tmp_path: Path) -> None:
     dead = DeadLetters(settings_of(tmp_path))
-    dead.bury(Grabbed(b"H:1", b"job", b"u", b"x"), None, "ValueError: " + "x\n" * 10**6, Outcome("exception"))
+    dead.put(Grabbed(b"H:1", b"job", b"u", b"x"), None, "ValueError: " + "x\n" * 10**6, Outcome("exception"))
     (letter,) = dead.all()
     assert len(letter.reason) <= 1000 and "\n" not in letter.reason
 
@@ -269,7 +295,7 @@ def test_dead_retry_while_no_server_answers_does_not_sign_what_nobody_had_signed
     if key is not None:
         payload = sign(payload, "job", key.encode(), time.time())
     letters, outbox = DeadLetters(settings), Outbox(settings)
-    letters.bury(Grabbed(b"H:1", b"job", b"u", payload), None, "signature", Outcome("refused"))
+    letters.put(Grabbed(b"H:1", b"job", b"u", payload), None, "signature", Outcome("refused"))
     (letter,) = letters.all()
     outbox.put(letters.submission(letter))
     sent: list[Submission] = []
