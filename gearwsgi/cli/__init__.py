@@ -13,6 +13,7 @@ import click
 
 from .._version import __version__
 from ..errors import AppLoadError, GearwsgiError
+from ..log import clean
 
 EXIT_ERROR = 3
 EXIT_APP = 4
@@ -20,10 +21,10 @@ EXIT_APP = 4
 _COMMANDS = {
     "worker": ("gearwsgi.cli.worker", "worker"),
     "server": ("gearwsgi.server.__main__", "command"),
-    "send": ("gearwsgi.cli.tasks", "send"),
-    "status": ("gearwsgi.cli.tasks", "show_status"),
-    "outbox": ("gearwsgi.cli.tasks", "outbox"),
-    "dead": ("gearwsgi.cli.deadtools", "dead"),
+    "send": ("gearwsgi.cli.send", "send"),
+    "status": ("gearwsgi.cli.status", "show_status"),
+    "outbox": ("gearwsgi.cli.outbox", "outbox"),
+    "dead": ("gearwsgi.cli.reproduce", "dead"),
     "dev": ("gearwsgi.cli.dev", "dev"),
     "check": ("gearwsgi.cli.check", "check"),
 }
@@ -69,5 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _fail(error: GearwsgiError, code: int) -> NoReturn:
-    click.echo(f"gearwsgi: {error}", err=True)
+    # A stranger's text may be in it.
+    click.echo("\n".join(map(clean, f"gearwsgi: {error}".split("\n"))), err=True)
     sys.exit(code)

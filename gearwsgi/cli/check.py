@@ -165,7 +165,7 @@ def _state(settings: Settings) -> Iterator[Finding]:
         else:
             above = next(parent for parent in folder.parents if parent.exists())
             trouble = "" if os.access(above, os.W_OK | os.X_OK) else f"can't be made: {above} is not writable"
-        outbox, dead = len(Outbox(settings).spool.names()), len(DeadLetters(settings).spool.names())
+        outbox, dead = Outbox(settings).spool.count(), DeadLetters(settings).spool.count()
     except SpoolError as error:
         yield Finding("state", str(folder), "problem", str(error))
         return

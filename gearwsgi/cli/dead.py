@@ -1,51 +1,108 @@
 """`gearwsgi dead`: read dead letters, send them again, throw them away."""
 
 import json
-import shlex
-from collections.abc import Iterator
-from datetime import UTC, datetime
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import click
+from rich.cells import cell_len, set_cell_size
 
-from ..errors import BadMessage, SpoolError
+from ..errors import SpoolError
 from ..log import clean
-from ..message import reading
 from ..message.redact import redact_lines, redact_payload
-from ..state.dead import DeadLetter, DeadLetters
+from ..state.dead import DeadLetter, DeadLetters, Entry
 from ..submit.client import Client
-from .common import console, get_settings, make_table
-from .tasks import app_option
+from .common import app_option, confirm, console, get_settings, make_table, read_since
 
 secrets_option = click.option("--secrets", is_flag=True, help="Show cookies, authorization and the like, too.")
+service_option = click.option("--service", help="Those of this service.")
+since_option = click.option(
+    "--since",
+    callback=read_since,
+    metavar="TIME",
+    help="Those that died since then: 90s, 15m, 1h, 7d, or ISO 8601.",
+)
+_GROUPED = 100
+"""Characters of a reason by which letters are told apart in groups."""
 
 
 @click.group()
 def dead() -> None:
-    """Tasks that are not tried again by themselves."""
+    """Tasks that are not tried again by themselves. An ID may be shortened where it stays the only one."""
 
 
 @dead.command("list")
+@service_option
+@since_option
+@click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="How many; 0: all.")
+@click.option("--group", is_flag=True, help="How many of each service died of each reason.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @app_option
-def dead_list(as_json: bool, app: str | None) -> None:
-    """List dead letters, oldest first."""
-    rows = [
-        {
-            "id": letter.id,
-            "service": letter.service,
-            "queue": letter.queue,
-            "died": letter.at,
-            "attempts": letter.attempts,
-            "reason": letter.reason,
-        }
-        for letter in DeadLetters(get_settings(app)).all()
-    ]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
+def dead_list(
+    service: str | None, since: float | None, limit: int, group: bool, as_json: bool, app: str | None
+) -> None:
+    """List dead letters, newest first."""
+    entries = DeadLetters(get_settings(app)).entries(since or 0.0, service)
+    if group:
+        _show_groups(entries, limit, as_json)
         return
-    cells = [[clean(str(row[key])) for key in ("id", "service", "died", "attempts", "reason")] for row in rows]
-    console().print(make_table(["id", "service", "died", "attempts", "reason"], cells, keep=(0,)))
+    shown = islice(entries, limit or None)
+    if as_json:
+        _print_json(map(_row, shown))
+    else:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        for entry in shown:
+            click.echo(_line(entry, width))
+    if limit and next(entries, None) is not None:
+        click.echo(f"there are more than {limit}: --limit 0 shows all", err=True)
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "service": entry.service,
+        "queue": entry.queue,
+        "died": entry.at,
+        "attempts": entry.attempts,
+        "reason": entry.reason,
+    }
+
+
+def _print_json(rows: Iterator[dict[str, Any]]) -> None:
+    """A JSON array, a row at a time."""
+    between = "["
+    for row in rows:
+        click.echo(between + "\n" + json.dumps(row, indent=2), nl=False)
+        between = ","
+    click.echo("[]" if between == "[" else "\n]")
+
+
+def _line(entry: Entry, width: int | None) -> str:
+    """A letter in one line; in two of a terminal's."""
+    # An id of someone else's making may have any length; the file's name is as good.
+    shown = entry.id if len(entry.id) <= 36 else entry.name
+    first = f"{clean(shown)}  {clean(entry.at[:19])}  {entry.attempts}x  {clean(entry.service)}"
+    if width is None:
+        return f"{first}  {clean(entry.reason)}"
+    return f"{_cut(first, width)}\n  {_cut(clean(entry.reason), width - 2)}"
+
+
+def _cut(text: str, width: int) -> str:
+    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"
+
+
+def _show_groups(entries: Iterator[Entry], limit: int, as_json: bool) -> None:
+    counts = Counter((entry.service, entry.reason[:_GROUPED]) for entry in entries)
+    found = counts.most_common(limit or None)
+    if as_json:
+        _print_json({"service": service, "reason": reason, "count": count} for (service, reason), count in found)
+        return
+    rows = [[str(count), service, reason] for (service, reason), count in found]
+    console().print(make_table(["count", "service", "reason"], rows, keep=(0,)))
 
 
 @dead.command("show")
@@ -67,98 +124,76 @@ def dead_show(id: str, secrets: bool, app: str | None) -> None:
         click.echo("\t".join(map(clean, line.split("\t"))))
 
 
+def _selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose dead letters."""
+    options = [
+        click.argument("id", required=False),
+        click.option("--all", "everything", is_flag=True, help="All of them."),
+        service_option,
+        since_option,
+        click.option("--yes", is_flag=True, help="Don't ask before many are changed."),
+        app_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @dead.command("retry")
-@click.argument("id", required=False)
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@click.option("--service", help="Those of this service.")
-@click.option("--since", metavar="TIME", help="Those that died at or after this time (ISO 8601).")
-@app_option
-def dead_retry(id: str | None, everything: bool, service: str | None, since: str | None, app: str | None) -> None:
+@_selecting
+def dead_retry(
+    id: str | None, everything: bool, service: str | None, since: float | None, yes: bool, app: str | None
+) -> None:
     """Queue the task again, as a first attempt, under its old id."""
     settings = get_settings(app)
     letters = DeadLetters(settings)
     client = Client(settings)
-    for chosen in _choose(letters, id, everything, service, since):
+    for chosen in _choose(letters, "Retry", id, everything, service, since, yes):
         submission = letters.submission(chosen)
         letter = letters.set_apart(chosen)
         (receipt,) = client.submit([submission])
         letters.discard(letter)
-        click.echo(f"{letter.id} queued as {receipt.handle}" if receipt.handle else f"{letter.id} is in the outbox")
+        shown = clean(letter.id)
+        click.echo(f"{shown} queued as {clean(receipt.handle)}" if receipt.handle else f"{shown} is in the outbox")
     client.close()
 
 
 @dead.command("discard")
-@click.argument("id", required=False)
-@click.option("--all", "everything", is_flag=True, help="All of them.")
-@click.option("--service", help="Those of this service.")
-@click.option("--since", metavar="TIME", help="Those that died at or after this time (ISO 8601).")
-@app_option
-def dead_discard(id: str | None, everything: bool, service: str | None, since: str | None, app: str | None) -> None:
+@_selecting
+def dead_discard(
+    id: str | None, everything: bool, service: str | None, since: float | None, yes: bool, app: str | None
+) -> None:
     """Throw it away."""
     letters = DeadLetters(get_settings(app))
-    for letter in _choose(letters, id, everything, service, since):
+    for letter in _choose(letters, "Discard", id, everything, service, since, yes):
         letters.discard(letter)
-        click.echo(f"{letter.id} discarded")
-
-
-@dead.command("curl")
-@click.argument("id")
-@secrets_option
-@app_option
-def dead_curl(id: str, secrets: bool, app: str | None) -> None:
-    """Print the curl command line that sends its request to the web application."""
-    settings = get_settings(app)
-    letter = DeadLetters(settings).find(id)
-    payload = letter.payload if secrets else redact_payload(letter.payload, settings.redact)
-    try:
-        task = reading.read(payload)
-    except BadMessage as error:
-        raise SpoolError(f"dead letter {letter.id} holds no request: {error}") from error
-    words = ["curl", "-i", "-X", task.method, task.url]
-    for name, value in task.headers:
-        words += ["-H", f"{name}: {value}"]
-    if task.body:
-        words += ["--data-binary", task.body.decode("utf-8", "surrogateescape")]
-    click.echo(" ".join(map(_quote, words)))
-
-
-def _quote(word: str) -> str:
-    """A word for a shell; where it holds more than text, in the way that bash, zsh and ksh write bytes."""
-    if word.isprintable():
-        return shlex.quote(word)
-    return "$'" + "".join(map(_escape, word)) + "'"
-
-
-def _escape(char: str) -> str:
-    if char in "\\'":
-        return "\\" + char
-    if char.isprintable():
-        return char
-    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+        click.echo(f"{clean(letter.id)} discarded")
 
 
 def _choose(
-    letters: DeadLetters, wanted: str | None, everything: bool, service: str | None, since: str | None
+    letters: DeadLetters,
+    verb: str,
+    wanted: str | None,
+    everything: bool,
+    service: str | None,
+    since: float | None,
+    yes: bool,
 ) -> Iterator[DeadLetter]:
+    """The one that is wanted, or many when that was confirmed."""
+    many = everything or service is not None or since is not None
+    if many == (wanted is not None):
+        raise click.UsageError("give an ID, or --all, --service or --since")
     if wanted is not None:
-        if everything or service or since:
-            raise click.UsageError("give an ID, or --all, --service or --since")
         yield letters.find(wanted)
         return
-    if not (everything or service or since):
-        raise click.UsageError("give an ID, or --all, --service or --since")
-    start = _time(since) if since else None
-    for letter in letters.all():
-        if service is not None and letter.service != service:
-            continue
-        if start is not None and _time(letter.at) < start:
-            continue
-        yield letter
-
-
-def _time(text: str) -> Any:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no ISO 8601 time, such as 2026-01-31T12:00:00Z") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    names = [entry.name for entry in letters.entries(since or 0.0, service)]
+    if not names:
+        click.echo("no dead letter is one of these", err=True)
+        return
+    confirm(f"{verb} {len(names)} dead letter{'s' * (len(names) > 1)}?", yes=yes)
+    for name in reversed(names):  # the oldest first
+        try:
+            yield letters.get(name)
+        except SpoolError as error:
+            if letters.spool.modified(name):  # else someone else was quicker
+                click.echo(f"left alone: {error}", err=True)

@@ -1,29 +1,30 @@
 """Dead letters: tasks that are not tried again by themselves. A person reads them, retries them or throws them away."""
 
 import logging
-import re
 import secrets
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from ..errors import BadMessage, SpoolError
 from ..message import model, reading
 from ..policy import Outcome
 from ..settings import Settings
-from ..wire.payload import Grabbed, Submission, make_unique, seal
+from ..wire.payload import Grabbed, Submission, is_task_id, make_unique, seal
+from .retention import Retention
 from .spool import Letter, Spool
 
 _log = logging.getLogger("gearwsgi")
-_OUR_ID = re.compile(r"[0-9a-f]{32}")
 _REASON = 1000
 """Characters of a reason that are kept: an exception's text may hold a whole request."""
+_SHORTEST = 4
+"""Characters that the beginning of an id must have to stand for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """One dead letter.
+class Entry:
+    """What is known of a dead letter without reading its message.
 
     Attributes:
         id: the task's id; the file's name where the payload has none.
@@ -34,8 +35,6 @@ class DeadLetter:
         at: when it died, ISO 8601 in UTC.
         attempts: how often it was tried.
         reason: why it died.
-        notes: the failed attempts and the last response, for a reader.
-        payload: the message's bytes.
         trusted: whether it was verified, or there was nothing to verify.
     """
 
@@ -47,9 +46,20 @@ class DeadLetter:
     at: str
     attempts: int
     reason: str
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter(Entry):
+    """One dead letter.
+
+    Attributes:
+        notes: the failed attempts and the last response, for a reader.
+        payload: the message's bytes.
+    """
+
     notes: tuple[str, ...]
     payload: bytes
-    trusted: bool
 
 
 class DeadLetters:
@@ -58,8 +68,9 @@ class DeadLetters:
     def __init__(self, settings: Settings) -> None:
         self.spool = Spool(settings.state_dir / "dead", "dead letter")
         self._settings = settings
+        self._retention = Retention(self.spool, settings.dead_max_age, settings.dead_max_count)
 
-    def bury(self, job: Grabbed, task: model.Message | None, reason: str, outcome: Outcome) -> str:
+    def put(self, job: Grabbed, task: model.Message | None, reason: str, outcome: Outcome) -> str:
         """Keep a job that is not tried again, durably; its id.
 
         Args:
@@ -73,8 +84,7 @@ class DeadLetters:
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         # A file's name never comes from a payload that nobody vouched for.
-        ours = task is not None and _OUR_ID.fullmatch(task.id) is not None
-        name = task.id if task is not None and ours else secrets.token_hex(16)
+        name = task.id if task is not None and is_task_id(task.id) else secrets.token_hex(16)
         if self._is_of_another_queue(name, job.queue_name):
             name = secrets.token_hex(16)
         fields = {
@@ -92,7 +102,7 @@ class DeadLetters:
         if outcome.response:
             notes += ["last response:", *outcome.response.decode("utf-8", "replace").splitlines()]
         self.spool.put(Letter(self._content(job, task), fields, notes), name)
-        self._expire()
+        self._retention.start()
         return fields["id"]
 
     def _is_of_another_queue(self, name: str, queue: str) -> bool:
@@ -106,28 +116,78 @@ class DeadLetters:
         """What is kept: a plain call as the request it stands for, so that `curl` can send it; else the payload."""
         return task.to_bytes() if task is not None and task.plain is not None else job.payload
 
-    def all(self) -> Iterator[DeadLetter]:
-        """All dead letters, oldest first; a file that can't be read is named in the log."""
-        found = []
-        for name in self.spool.names():
-            try:
-                found.append(self._read(name))
-            except SpoolError as error:
-                _log.warning("dead letters: %s", error)
-        return iter(sorted(found, key=lambda letter: letter.at))
+    def entries(self, since: float = 0.0, service: str | None = None) -> Iterator[Entry]:
+        """Dead letters, the newest first, each read when it is asked for; one that can't be read is named in the log.
 
-    def find(self, wanted: str) -> DeadLetter:
-        """The dead letter with this id, or of this file's name.
+        Args:
+            since: those that died then or later, in Unix time.
+            service: those of this service; None: of any.
 
         Raises:
-            SpoolError: there is none.
+            SpoolError: the folder can't be read.
         """
-        if is_there := [name for name in (wanted,) if name in self.spool.names()]:
-            return self._read(is_there[0])
-        for letter in self.all():
-            if letter.id == wanted:
-                return letter
-        raise SpoolError(f"no dead letter {wanted!r} in {self.spool.folder}; `gearwsgi dead list` shows all")
+        for written, name in sorted(self.spool.dated(), reverse=True):
+            if written < since:
+                return  # a letter is written after its task has died
+            try:
+                entry = _entry(name, self.spool.fields(name))
+            except SpoolError as error:
+                self._warn(name, error)
+                continue
+            if (service is None or entry.service == service) and (not since or _unix(entry.at) >= since):
+                yield entry
+
+    def all(self) -> Iterator[DeadLetter]:
+        """All dead letters whole, the oldest first; a file that can't be read is named in the log.
+
+        Raises:
+            SpoolError: the folder can't be read.
+        """
+        for _, name in sorted(self.spool.dated()):
+            try:
+                yield self.get(name)
+            except SpoolError as error:
+                self._warn(name, error)
+
+    def _warn(self, name: str, error: SpoolError) -> None:
+        if self.spool.modified(name):  # else it was retried or discarded meanwhile
+            _log.warning("dead letters: %s", error)
+
+    def get(self, name: str) -> DeadLetter:
+        """The dead letter in the file of that name.
+
+        Raises:
+            SpoolError: there is none, or it is no letter.
+        """
+        letter = self.spool.get(name)
+        return DeadLetter(**asdict(_entry(name, letter.fields)), notes=tuple(letter.notes), payload=letter.message)
+
+    def find(self, wanted: str) -> DeadLetter:
+        """The dead letter with this id, or of this file's name; of either a beginning is enough that no other has.
+
+        Raises:
+            SpoolError: there is none, or more than one begins so.
+        """
+        names = self.spool.names()
+        if wanted in names:
+            return self.get(wanted)
+        begun = [name for name in names if name.startswith(wanted)] if len(wanted) >= _SHORTEST else []
+        if len(begun) == 1:
+            return self.get(begun[0])
+        found: dict[str, Entry] = {}
+        for entry in self.entries():
+            if entry.id == wanted:
+                return self.get(entry.name)
+            if entry.name in begun or (len(wanted) >= _SHORTEST and entry.id.startswith(wanted)):
+                found.setdefault(entry.id, entry)
+        if len(found) > 1:
+            shown = ", ".join(repr(each) for each in list(found)[:3])
+            raise SpoolError(
+                f"{len(found)} dead letters begin with {wanted!r}: {shown}{' …' if len(found) > 3 else ''}"
+            )
+        for entry in found.values():
+            return self.get(entry.name)
+        raise SpoolError(f"no dead letter {wanted!r} in {self.spool.folder}; `gearwsgi dead list` shows them")
 
     def set_apart(self, letter: DeadLetter) -> DeadLetter:
         """Move a letter that is about to be queued again out of its successor's way.
@@ -156,32 +216,26 @@ class DeadLetters:
         data = seal(task, letter.queue, self._settings, time.time())
         return Submission(letter.queue, unique, data, task.priority, id=letter.id)
 
-    def _read(self, name: str) -> DeadLetter:
-        letter = self.spool.get(name)
-        fields = letter.fields
-        attempts = fields.get("attempts", "0")
-        return DeadLetter(
-            id=fields.get("id") or name,
-            name=name,
-            service=fields.get("service", "-"),
-            queue=fields.get("queue", ""),
-            target=fields.get("target", "-"),
-            at=fields.get("died", ""),
-            attempts=int(attempts) if attempts.isdigit() else 0,
-            reason=fields.get("reason", ""),
-            notes=tuple(letter.notes),
-            payload=letter.message,
-            trusted=fields.get("trusted") == "yes",
-        )
 
-    def _expire(self) -> None:
-        """Remove what `dead_max_age` and `dead_max_count` say is too old or too many, and say so."""
-        age, count = self._settings.dead_max_age, self._settings.dead_max_count
-        if age is None and count is None:
-            return
-        by_time = sorted(self.spool.names(), key=self.spool.modified, reverse=True)
-        limit = time.time() - age if age is not None else 0.0
-        for place, name in enumerate(by_time):
-            if (count is not None and place >= count) or self.spool.modified(name) < limit:
-                self.spool.remove(name)
-                _log.warning("dead letters: removed %s, over dead_max_age or dead_max_count", name)
+def _entry(name: str, fields: Mapping[str, str]) -> Entry:
+    attempts = fields.get("attempts", "0")
+    return Entry(
+        id=fields.get("id") or name,
+        name=name,
+        service=fields.get("service", "-"),
+        queue=fields.get("queue", ""),
+        target=fields.get("target", "-"),
+        at=fields.get("died", ""),
+        attempts=int(attempts) if attempts.isascii() and attempts.isdigit() and len(attempts) < 10 else 0,
+        reason=fields.get("reason", ""),
+        trusted=fields.get("trusted") == "yes",
+    )
+
+
+def _unix(text: str) -> float:
+    """An ISO 8601 time in UTC as Unix time; 0 where it is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return 0.0
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

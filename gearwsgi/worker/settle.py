@@ -155,7 +155,7 @@ class Settler:
 
     def _bury(self, held: Held, task: Message | None, reason: str, outcome: Outcome) -> None:
         def keep() -> None:
-            letter = self._dead.bury(held.job, task, reason, outcome)
+            letter = self._dead.put(held.job, task, reason, outcome)
             log.write(held.handle, f"dead {reason}, id {letter}")
             held.fail()
 

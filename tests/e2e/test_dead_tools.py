@@ -41,7 +41,7 @@ def dead_letter(folder: Path, *, trusted: bool = True) -> str:
     job = Grabbed(b"H:1", b"job", b"u", tasks[0].payload)
     settings = GearmanMiddleware(app.app, state_dir=folder / "state").settings
     task = open_payload(job, settings, 0, trusted=True) if trusted else None
-    return DeadLetters(settings).bury(job, task, 'ConnectionRefusedError: no """ server', Outcome("exception"))
+    return DeadLetters(settings).put(job, task, 'ConnectionRefusedError: no """ server', Outcome("exception"))
 
 
 def run(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:

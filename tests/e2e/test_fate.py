@@ -252,9 +252,9 @@ def test_dead_letters_are_retried_discarded_and_shown_as_curl(site: Bench) -> No
     until(lambda: {letter["id"] for letter in _dead(site)} == {one.id, two.id})
     assert site.run("dead", "discard", two.id).stdout.strip() == f"{two.id} discarded"
     assert [letter["id"] for letter in _dead(site)] == [one.id]
-    site.run("dead", "retry", "--all", "--service", "/other")
+    site.run("dead", "retry", "--all", "--service", "/other", "--yes")
     assert len(_dead(site)) == 1
-    site.run("dead", "discard", "--all")
+    site.run("dead", "discard", "--all", "--yes")
     assert _dead(site) == []
     missing = site.run("dead", "show", one.id, ok=False)
     assert missing.returncode == 3 and "no dead letter" in missing.stderr

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearwsgi import log
-from gearwsgi.cli.dead import _quote
+from gearwsgi.cli.reproduce import _quote
 from gearwsgi.message.redact import is_secret, redact_lines, redact_payload
 from tests.integration.security.conftest import KEY, Attacker
 from tests.support import Bench, until

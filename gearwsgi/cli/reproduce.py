@@ -1,7 +1,8 @@
-"""`gearwsgi dead replay` and `dead test`: a dead letter's request in this process, and as a test."""
+"""`gearwsgi dead curl`, `replay` and `test`: a dead letter's request as a command, in this process, as a test."""
 
 import bdb
 import pdb
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,15 +21,79 @@ from ..message.redact import redact_payload
 from ..policy import succeeded
 from ..settings import Settings
 from ..state.dead import DeadLetter, DeadLetters
-from .dead import dead
+from .common import app_option, get_settings
+from .dead import dead, secrets_option
 
-app_option = click.option("--app", metavar="MODULE:NAME", required=True, help="The application.")
+application_option = click.option("--app", metavar="MODULE:NAME", required=True, help="The application.")
+
+_INLINE = 8192
+"""Bytes of a body that stands in a command line; a longer one, and what is no text, is read from the letter's file."""
+
+
+@dead.command("curl")
+@click.argument("id")
+@secrets_option
+@app_option
+def dead_curl(id: str, secrets: bool, app: str | None) -> None:
+    """Print the curl command line that sends its request to the web application."""
+    settings = get_settings(app)
+    letters = DeadLetters(settings)
+    letter = letters.find(id)
+    payload = letter.payload if secrets else redact_payload(letter.payload, settings.redact)
+    try:
+        task = reading.read(payload, max_body=settings.max_body)
+    except BadMessage as error:
+        raise SpoolError(f"dead letter {letter.id} holds no request: {error}") from error
+    if not letter.trusted:
+        click.echo(f"this was never accepted: whoever sent it chose where it goes, {task.host}", err=True)
+    click.echo(write_curl(task, letters.spool.path(letter.name).absolute()))
+
+
+def write_curl(task: Message, file: Path) -> str:
+    """A line for a shell that sends the request as it is: nothing in it is a file's name, a pattern or an option.
+
+    Args:
+        task: the request.
+        file: the letter's, at whose end its body is.
+    """
+    words = ["curl", "--include", "--globoff", "--path-as-is"]
+    words += ["--head"] if task.method == "HEAD" else ["--request", task.method]
+    for name, value in task.headers:
+        raw = value.encode("latin-1").decode("utf-8", "surrogateescape")  # the bytes as they came
+        words += ["--header", f"{name}: {raw}" if raw else f"{name};"]
+    before = []
+    if task.body:
+        if not any(name.lower() == "content-type" for name, _ in task.headers):
+            words += ["--header", "Content-Type:"]  # else curl says that it is a form
+        text = task.body.decode("utf-8", "replace")
+        if len(task.body) <= _INLINE and text.isprintable() and text.encode() == task.body:
+            words += ["--data-raw", text]
+        else:
+            before = ["tail", "-c", str(len(task.body)), str(file), "|"]
+            words += ["--data-binary", "@-"]
+    words.append(task.url)
+    return " ".join([*(word if word == "|" else _quote(word) for word in before), *map(_quote, words)])
+
+
+def _quote(word: str) -> str:
+    """A word for a shell; where it holds more than text, in the way that bash, zsh and ksh write bytes."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(map(_escape, word)) + "'"
+
+
+def _escape(char: str) -> str:
+    if char in "\\'":
+        return "\\" + char
+    if char.isprintable():
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
 @dead.command("replay")
 @click.argument("id")
 @click.option("--pdb", "debug", is_flag=True, help="Under the debugger: from its start, and again where it raises.")
-@app_option
+@application_option
 def dead_replay(id: str, debug: bool, app: str) -> int:
     """Run its request through the application here and now, in the foreground; the exit code is 0 for a 2xx.
 
@@ -76,7 +141,7 @@ def _tell(result: Result, debug: bool) -> int:
     type=click.Path(dir_okay=False, path_type=Path),
     help="The file; - is standard output.  [default: test_dead_<id>.py]",
 )
-@app_option
+@application_option
 def dead_test(id: str, secrets: bool, output: Path | None, app: str) -> None:
     """Write it as a pytest that fails as the task did, and passes when that is mended."""
     _, middleware = load_application(app)
