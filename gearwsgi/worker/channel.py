@@ -6,14 +6,14 @@ after them still counts.
 """
 
 import json
+import math
 import mmap
 import os
 import struct
 import sys
 import tempfile
 from collections.abc import Iterator
-from types import NoneType
-from typing import IO
+from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import ProtocolError
 from ..policy import Outcome
@@ -35,8 +35,8 @@ TRANSLATED = 7
 RETIRING = 8
 """The worker wants to be replaced: it has grown over --max-rss."""
 # From neither.
-RUBBISH = 0
-"""Somebody else has written to the pipe."""
+FOREIGN = 0
+"""Bytes that are no frame: the application has written to the pipe."""
 
 _MAGIC = b"\xfegw\xff"
 """No text in any Unicode encoding has it."""
@@ -90,10 +90,10 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._in_rubbish = False
+        self._in_foreign = False
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """The frames that `data` completes: (kind, sequence, payload). What is none, up to the next, is one RUBBISH."""
+        """The frames that `data` completes: (kind, sequence, payload). What is none, up to the next, is one FOREIGN."""
         buffer: bytes | bytearray = data
         if self._buffer:
             self._buffer += data
@@ -105,16 +105,16 @@ class FrameReader:
                 start = buffer.find(_MAGIC, start + 1)
                 if start < 0:
                     start = size - len(_MAGIC) + 1  # where its first bytes may be
-                if not self._in_rubbish:
-                    self._in_rubbish = True
-                    yield RUBBISH, 0, b""
+                if not self._in_foreign:
+                    self._in_foreign = True
+                    yield FOREIGN, 0, b""
                 continue
             end = start + _HEADER_SIZE + length
             if size < end:
                 break
             payload = bytes(buffer[start + _HEADER_SIZE : end])
             start = end
-            self._in_rubbish = False
+            self._in_foreign = False
             yield kind, sequence, payload
         if buffer is self._buffer:
             del self._buffer[:start]
@@ -128,7 +128,7 @@ class Claim:
     The worker marks a job as started and then looks for a fence. The supervisor puts the fence behind the job that
     runs, and looks a turn of its loop later, which is milliseconds, whether another was started. So whichever order
     the processors show the two bytes in, never do both have a job: where the supervisor finds none started, the worker
-    will find the fence. A third byte is the complement of the worker's: an application may write rubbish here.
+    will find the fence. A third byte is the complement of the worker's: an application may write here, too.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -160,9 +160,9 @@ class Claim:
         return self._bytes[0] in (0, sequence)
 
     def started(self) -> int | None:
-        """The last job that the worker has started; 0: none yet; None: there is rubbish instead.
+        """The last job that the worker has started; 0: none yet; None: something else has been written there.
 
-        Ask whether it is the job before: rubbish must not look like "not started".
+        Ask whether it is the job before: that must not look like "not started".
         """
         sequence = self._bytes[1]
         return sequence if self._bytes[2] == 255 - sequence else None
@@ -172,17 +172,16 @@ class Claim:
         self._bytes.close()
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "kind": (str,),
-    "reason": (str,),
-    "status": (int,),
-    "caught": (str,),
-    "location": (str,),
-    "retry_after": (str,),
-    "retry_in": (int, float, NoneType),
-    "never": (bool,),
-    "response": (str,),
-}
+_FIELDS = get_type_hints(Outcome)
+
+
+def failed_frame(sequence: int, outcome: Outcome) -> bytes:
+    """The frame that answers any outcome but 2xx: the fields of `Outcome` as JSON, bytes as text in Latin-1."""
+    values = {name: getattr(outcome, name) for name in _FIELDS}
+    for name, hint in _FIELDS.items():
+        if hint is bytes:
+            values[name] = values[name].decode("latin-1")
+    return frame(FAILED, sequence, json.dumps(values).encode())
 
 
 def read_outcome(payload: bytes) -> Outcome:
@@ -193,12 +192,21 @@ def read_outcome(payload: bytes) -> Outcome:
     """
     try:
         values = json.loads(payload)
-        for name, types in _TYPES.items():
-            if not isinstance(values[name], types) or (isinstance(values[name], bool) and bool not in types):
+        for name, hint in _FIELDS.items():
+            if hint is bytes:
+                values[name] = values[name].encode("latin-1")
+            if not _fits(values[name], hint):
                 raise ValueError(f"{name} is {values[name]!r}")
-        if values["kind"] not in ("response", "exception", "timeout", "lost", "refused"):
-            raise ValueError(f"kind is {values['kind']!r}")
-        values["response"] = values["response"].encode("latin-1")
         return Outcome(**values)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"an outcome that can't be read: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type that a field of `Outcome` has: one of some texts, a type, or one of several."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    kinds = get_args(hint) or (hint,)
+    if type(value) is float and math.isnan(value):
+        return False
+    return type(value) in kinds or (float in kinds and type(value) is int)

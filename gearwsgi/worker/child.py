@@ -1,7 +1,6 @@
 """The worker process: takes a job from its pipe, replays it through the application, answers the outcome."""
 
 import contextvars
-import json
 import math
 import os
 import signal
@@ -9,7 +8,6 @@ import socket
 import threading
 import time
 from types import FrameType
-from typing import Any
 
 from .. import log
 from ..app.context import ready_context
@@ -108,7 +106,7 @@ class Child:
         try:
             task = open_payload(grabbed, self._settings, time.time())
         except BadMessage as error:
-            return self._failed(sequence, Outcome("refused", str(error)))
+            return channel.failed_frame(sequence, Outcome("refused", str(error)))
         if task.plain is not None:
             self._send(channel.frame(channel.TRANSLATED, sequence, task.to_bytes()))
         max_attempts = task.max_attempts or self._settings.retry_limits(task).max_attempts
@@ -134,7 +132,7 @@ class Child:
             if self._verbose:
                 log.write(handle, f"result {describe(task, result)}, id {task.id}")
             return channel.frame(channel.DONE, sequence, result.data)
-        return self._failed(sequence, outcome)
+        return channel.failed_frame(sequence, outcome)
 
     def _run_in_time(self, task: Message, job: Job) -> Result:
         limit = self._settings.time_limit(task)
@@ -161,12 +159,3 @@ class Child:
             self._deadline = math.inf
             self._late = True
             raise JobTimeout("the job's time limit is over")
-
-    @staticmethod
-    def _failed(sequence: int, outcome: Outcome) -> bytes:
-        values: dict[str, Any] = {
-            name: getattr(outcome, name)
-            for name in ("kind", "reason", "status", "caught", "location", "retry_after", "retry_in", "never")
-        }
-        values["response"] = outcome.response.decode("latin-1")
-        return channel.frame(channel.FAILED, sequence, json.dumps(values).encode())

@@ -10,16 +10,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from enum import Enum
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from .. import log
 from . import forkserver
+from .forks import Forked, NoForkServer
 from .loop import Loop, Stream
 from .options import Options
 
 if TYPE_CHECKING:  # this module is for the fork server, too, which has no need of them
-    from .settle import Settler
-    from .slot import Slot
+    from .slot import Slot, Surroundings
 
 
 class _Forked:
@@ -107,45 +108,96 @@ class ForkServerProcess:
             self._process.wait()
 
 
+class State(Enum):
+    """Of a generation: see there."""
+
+    LOADING = "loading"
+    SERVING = "serving"
+    RETIRED = "retired"
+
+
+class Listener(Protocol):
+    """What a generation tells the supervisor."""
+
+    def on_loaded(self, generation: "Generation", settings: dict[str, Any]) -> None: ...
+    def on_failed(self, generation: "Generation", reason: str, trace: str) -> None: ...
+    def on_gone(self, generation: "Generation") -> None: ...
+
+
 class Generation:
-    """One fork server, and the slots of its processes.
+    """One load of the application: a fork server, its processes, and the slots that they are for.
+
+        LOADING -- the application is loaded --> SERVING -- another one serves, or TERM --> RETIRED
+        LOADING -- it can't be loaded, the fork server is gone, HUP or TERM --> discarded
+        RETIRED -- no slot and no process is left --> discarded
 
     Args:
-        process: the fork server.
+        server: the fork server.
         loop: the supervisor's.
-        on_message: called with what the fork server says; None when it is gone.
+        listener: the supervisor.
+
+    Attributes:
+        around: what its slots have in common, once it is loaded.
+        gone: whether its fork server is.
     """
 
-    def __init__(
-        self,
-        process: ForkServerProcess,
-        loop: Loop,
-        on_message: Callable[["Generation", dict[str, Any] | None], None],
-    ) -> None:
-        self.slots: list[Slot] = []
-        self.owners: dict[int, Slot] = {}
-        self.forking: deque[Slot] = deque()
-        self.settler: Settler | None = None
-        self.retired = False
+    def __init__(self, server: ForkServerProcess, loop: Loop, listener: Listener) -> None:
+        self.server = server
+        self.state = State.LOADING
         self.gone = False
-        self.started = time.monotonic()
-        self.process = process
-        self._socket = process.socket
-        self._on_message = on_message
+        self.around: Surroundings | None = None
+        self.slots: list[Slot] = []
+        self._processes: dict[int, Forked] = {}
+        self._forking: deque[Forked] = deque()
+        self._listener = listener
         self._lines = b""
-        self._stream = Stream(self._socket, loop, self._on_data, self._on_close)
+        self._stream = Stream(server.socket, loop, self._on_data, self._on_close)
 
-    def fork(self, slot: "Slot", pipe: socket.socket, memory: IO[bytes]) -> bool:
-        """Ask for a process; whether the fork server was there to be asked."""
+    def fork(self, process: Forked, pipe: socket.socket, memory: IO[bytes]) -> None:
+        """Ask for a process.
+
+        Raises:
+            NoForkServer: there is none, or it does not listen.
+        """
         if self.gone:
-            return False
+            raise NoForkServer
         try:
-            socket.send_fds(self._socket, [b"F"], [pipe.fileno(), memory.fileno()])
+            socket.send_fds(self.server.socket, [b"F"], [pipe.fileno(), memory.fileno()])
         except OSError as error:
             log.note(f"the fork server can't be asked for a process: {error}")
-            return False
-        self.forking.append(slot)
-        return True
+            raise NoForkServer from error
+        self._forking.append(process)
+
+    def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
+        """A signal to a process that the fork server has not yet reaped, as far as we know."""
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+
+    def tick(self, now: float) -> None:
+        """What time brings to its slots."""
+        for slot in self.slots:
+            slot.tick(now)
+        if self.around is not None:
+            self.around.settler.tick()
+        self.slots = self.open_slots()
+
+    def open_slots(self) -> "list[Slot]":
+        """Its slots that have not ended."""
+        return [slot for slot in self.slots if not slot.closed]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is retired and nothing of it is left."""
+        no_processes = self.gone or not (self._processes or self._forking)
+        return self.state is State.RETIRED and not self.open_slots() and no_processes
+
+    def retire(self) -> None:
+        """Drain its slots."""
+        self.state = State.RETIRED
+        for slot in self.slots:
+            slot.drain()
 
     def close(self) -> None:
         """Let the fork server end; its processes end with it."""
@@ -155,8 +207,25 @@ class Generation:
     def _on_data(self, data: bytes) -> None:
         *lines, self._lines = (self._lines + data).split(b"\n")
         for line in lines:
-            self._on_message(self, json.loads(line))
+            self._on_message(json.loads(line))
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if "loaded" in message:
+            self._listener.on_loaded(self, message["loaded"])
+        elif "failed" in message:
+            self._listener.on_failed(self, message["failed"], message["traceback"])
+        elif "pid" in message:
+            process = self._forking.popleft()
+            if not process.is_over:  # else its pipe is closed too, so it ends by itself
+                self._processes[message["pid"]] = process
+                process.on_forked(message["pid"])
+        elif "refused" in message:
+            self._forking.popleft().on_refused(message["refused"])
+        elif "exit" in message:
+            ended = self._processes.pop(message["exit"], None)
+            if ended is not None:
+                ended.on_exit(message["status"])
 
     def _on_close(self, reason: str) -> None:
         self.gone = True
-        self._on_message(self, None)
+        self._listener.on_gone(self)

@@ -1,6 +1,18 @@
-"""A worker's connection to one job server, in the supervisor's loop: kept up, asleep or grabbing, and watched.
+"""A worker's link to one job server, in the supervisor's loop: kept up, asleep or grabbing, and watched.
 
 It says what happens to its owner and decides nothing about jobs.
+
+The states of a `Link`, and what leads from one to the next:
+
+    CONNECTING -- connected --> UP -- lost --> WAITING -- its time has come --> CONNECTING
+    CONNECTING -- refused --> WAITING
+    any        -- close() --> CLOSED
+
+While it is UP it has a `Session`: one connection, made anew each time. A session is open until it is lost or closed,
+and then never again. It may be asleep (PRE_SLEEP is sent, NOOP wakes it) or wait for the answers to its grabs.
+
+Only the session that grabbed a job may answer for it. What a lost session held is in the job server's queue again;
+what may be lost with it are answers on their way (those jobs run again), and the news whether a submit was queued.
 """
 
 import queue
@@ -10,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Protocol
 
 from ..address import Address
@@ -36,10 +49,35 @@ class Owner(Protocol):
     """What a link tells its slot."""
 
     def on_connected(self, link: "Link") -> None: ...
-    def on_job(self, link: "Link", job: Grabbed) -> None: ...
-    def on_no_job(self, link: "Link") -> None: ...
-    def on_work(self, link: "Link") -> None: ...
+    def on_job(self, session: "Session", job: Grabbed) -> None: ...
+    def on_no_job(self) -> None: ...
+    def on_work(self) -> None: ...
     def on_lost(self, link: "Link", reason: str) -> None: ...
+
+
+class Backoff:
+    """When to try again: after each failure in a row a pause twice as long, with jitter.
+
+    Args:
+        first: seconds of the first pause, doubled.
+        most: seconds of the longest.
+
+    Attributes:
+        failures: how many there were in a row; to be set to 0 after a success.
+        due_at: when to try again, of `time.monotonic`.
+    """
+
+    def __init__(self, first: float, most: float) -> None:
+        self._first = first
+        self._most = most
+        self.failures = 0
+        self.due_at = 0.0
+
+    def fail(self) -> None:
+        """One more failure."""
+        self.failures += 1
+        pause = min(self._most, self._first * 2.0 ** min(self.failures, 10))
+        self.due_at = time.monotonic() + pause * (0.5 + random.random() / 2)
 
 
 class Connector:
@@ -74,92 +112,155 @@ class Connector:
         while not self._done.empty():
             self._done.get()()
 
+    def close(self) -> None:
+        """Close its own sockets; what still connects is told to nobody."""
+        self._read.close()
+        self._write.close()
 
-class Link:
-    """One connection, and its state.
 
-    `is_up` says whether it stands; `has_work` whether a grab may find a job; `grabs` how many are not answered.
+class Profile:
+    """What a worker tells each job server of itself.
 
     Args:
-        address: the job server.
-        queues: the functions it serves; the first is drained first.
         name: what the job server's `workers` shows.
-        loop: the supervisor's.
-        connector: opens sockets.
-        owner: the slot.
+        queues: the functions it serves; the first is drained first.
         max_job: bytes that a job may have.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        queues: Sequence[str],
-        name: str,
-        loop: Loop,
-        connector: Connector,
-        owner: Owner,
-        *,
-        max_job: int,
-    ) -> None:
+    def __init__(self, name: str, queues: Sequence[str], max_job: int) -> None:
+        self.max_job = max_job
+        self.functions = frozenset(queue.encode() for queue in queues)
+        # gearmand drains the function that was added last first.
+        abilities = [packets.pack(packets.CAN_DO, queue.encode()) for queue in reversed(queues)]
+        self.introduction = packets.pack(packets.SET_CLIENT_ID, name.encode()) + b"".join(abilities)
+
+
+class LinkState(Enum):
+    """See the module."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    WAITING = "waiting"
+    CLOSED = "closed"
+
+
+class Link:
+    """What keeps a connection to one job server: while one stands, `session` is it.
+
+    Args:
+        address: the job server.
+        profile: what it is told.
+        loop: the supervisor's.
+        connector: opens sockets.
+        owner: the slot.
+    """
+
+    def __init__(self, address: Address, profile: Profile, loop: Loop, connector: Connector, owner: Owner) -> None:
         self.address = address
-        self._queues = queues
-        self._functions = {queue.encode() for queue in queues}
-        self._name = name
+        self.session: Session | None = None
+        self.owner = owner
+        self.backoff = Backoff(0.05, RECONNECT_MAX)
+        self._profile = profile
         self._loop = loop
         self._connector = connector
-        self._owner = owner
-        self._stream: Stream | None = None
-        self._max_job = max_job
-        self._packets = packets.PacketReader(max_job)
+        self._state = LinkState.WAITING
+
+    def open(self) -> None:
+        """Connect, in the background."""
+        if self._state is LinkState.WAITING:
+            self._state = LinkState.CONNECTING
+            self._connector.connect(self.address, self._connected)
+
+    def close(self) -> None:
+        """Send what is written, and close it; jobs that it holds go back into the job server's queue."""
+        self._state = LinkState.CLOSED
+        session, self.session = self.session, None
+        if session is not None:
+            session.close()
+
+    def tick(self, now: float) -> None:
+        """What time brings: a new try to connect, and what the session does."""
+        if self.session is not None:
+            self.session.tick(now)
+        elif now >= self.backoff.due_at:
+            self.open()
+
+    def _connected(self, sock: socket.socket | None, reason: str) -> None:
+        if self._state is LinkState.CLOSED:
+            if sock is not None:
+                sock.close()
+        elif sock is None:
+            self._wait(reason)
+        else:
+            self._state = LinkState.UP
+            self.session = Session(sock, self, self._profile, self._loop)
+            self.owner.on_connected(self)
+
+    def lost(self, reason: str) -> None:
+        """The session is gone."""
+        self.session = None
+        self._wait(reason)
+
+    def _wait(self, reason: str) -> None:
+        if self._state is LinkState.CLOSED:
+            return
+        self._state = LinkState.WAITING
+        self.backoff.fail()
+        self.owner.on_lost(self, reason)
+
+
+class Session:
+    """One connection of a link, from its connect to its loss.
+
+    Args:
+        sock: connected.
+        link: whose it is.
+        profile: what the job server is told.
+        loop: the supervisor's.
+
+    Attributes:
+        is_open: whether it still stands, and may answer for the jobs that it grabbed.
+        is_asleep: whether the job server was asked to wake us.
+        has_work: whether a grab may find a job.
+        grabs: how many are not answered.
+    """
+
+    def __init__(self, sock: socket.socket, link: Link, profile: Profile, loop: Loop) -> None:
+        self._link = link
+        self._owner = link.owner
+        self._functions = profile.functions
+        self._packets = packets.PacketReader(profile.max_job)
         self._created: deque[Callable[[str, ServerError | None], None]] = deque()
-        self._connecting = False
-        self._retry_at = 0.0
-        self._failures = 0
         self._slept_at = 0.0
-        self._heard_at = 0.0
+        self._heard_at = time.monotonic()
         self._echoed = False
-        self.generation = 0
-        self.is_up = False
+        self.is_open = True
         self.is_asleep = False
-        self.has_work = False
+        self.has_work = True
         self.grabs = 0
-        self.closed = False
-        self.trouble = ""
+        self._stream = Stream(sock, loop, self._on_data, self._lost)
+        self._stream.send(profile.introduction)
 
     @property
     def awaits(self) -> int:
         """Submits that the job server has not answered yet."""
         return len(self._created)
 
-    def open(self) -> None:
-        """Connect, in the background."""
-        if not (self._connecting or self.is_up or self.closed):
-            self._connecting = True
-            self._connector.connect(self.address, self._connected)
-
-    def close(self) -> None:
-        """Send what is written, and close it; jobs that it holds go back into the job server's queue."""
-        self.closed = True
-        if self._stream is not None:
-            self._stream.flush()
-        self._drop()
-
     def grab(self, count: int) -> None:
         """Ask for so many jobs."""
         self.grabs += count
         self.is_asleep = False
-        self.send(_GRAB * count)
+        self._stream.send(_GRAB * count)
 
     def sleep(self, now: float) -> None:
         """Ask to be woken when there is a job."""
         self.is_asleep = True
         self._slept_at = now
-        self.send(_SLEEP)
+        self._stream.send(_SLEEP)
 
     def send(self, data: bytes) -> None:
         """Send packets."""
-        if self._stream is not None:
-            self._stream.send(data)
+        self._stream.send(data)
 
     def submit(self, packet: bytes, then: Callable[[str, ServerError | None], None]) -> None:
         """Submit a job; `then` gets its handle, or the error that the job server answered.
@@ -168,56 +269,32 @@ class Link:
         known.
         """
         self._created.append(then)
-        self.send(packet)
+        self._stream.send(packet)
+
+    def close(self) -> None:
+        """Send what is written, and close it."""
+        self._stream.flush()
+        self._end()
 
     def tick(self, now: float) -> None:
-        """What time brings: a new try to connect, PRE_SLEEP again, a look whether the job server lives."""
-        if self.closed:
-            return
-        if not self.is_up:
-            if not self._connecting and now >= self._retry_at:
-                self.open()
-            return
+        """What time brings: PRE_SLEEP again, a look whether the job server lives."""
         silent = now - self._heard_at
         if silent > DEAD_AFTER:
             self._lost(f"no answer for {silent:.0f} s")
             return
         if silent > ECHO_AFTER and not self._echoed:
             self._echoed = True
-            self.send(_ECHO)
+            self._stream.send(_ECHO)
         if self.is_asleep and now - self._slept_at >= SLEEP_AGAIN:
             self.sleep(now)
 
-    def _connected(self, sock: socket.socket | None, reason: str) -> None:
-        self._connecting = False
-        if self.closed:
-            if sock is not None:
-                sock.close()
-            return
-        if sock is None:
-            self._wait(reason)
-            self._owner.on_lost(self, reason)
-            return
-        self._packets = packets.PacketReader(self._max_job)
-        self._stream = Stream(sock, self._loop, self._on_data, self._lost)
-        self.generation += 1
-        self.is_up = True
-        self.has_work = True
-        self._echoed = False
-        self._heard_at = time.monotonic()
-        abilities = [packets.pack(packets.SET_CLIENT_ID, self._name.encode())]
-        # gearmand drains the function that was added last first.
-        abilities += [packets.pack(packets.CAN_DO, queue.encode()) for queue in reversed(self._queues)]
-        self.send(b"".join(abilities))
-        self._owner.on_connected(self)
-
     def _on_data(self, data: bytes) -> None:
         self._heard_at = time.monotonic()
-        self._failures = 0
+        self._link.backoff.failures = 0
         self._echoed = False
         for kind, parameters in self._packets.feed(data):
             self._on_packet(kind, parameters)
-            if not self.is_up:
+            if not self.is_open:
                 return
 
     def _on_packet(self, kind: int, parameters: list[bytes]) -> None:
@@ -231,16 +308,16 @@ class Link:
         elif kind == packets.NO_JOB:
             self.grabs -= 1
             self.has_work = False
-            self._owner.on_no_job(self)
+            self._owner.on_no_job()
         elif kind == packets.NOOP:
             self.is_asleep = False
             self.has_work = True
-            self._owner.on_work(self)
+            self._owner.on_work()
         elif kind == packets.JOB_CREATED:
             if self._created:
                 self._created.popleft()(parameters[0].decode("utf-8", "replace"), None)
         elif kind == packets.ERROR:
-            error = packets.parse_error(parameters, str(self.address))
+            error = packets.parse_error(parameters, str(self._link.address))
             # JOB_NOT_FOUND answers what we said of a job; anything else, a submit.
             if error.code != "JOB_NOT_FOUND" and self._created:
                 self._created.popleft()("", error)
@@ -248,23 +325,16 @@ class Link:
             raise ProtocolError(f"packet {kind} has no place here")
 
     def _lost(self, reason: str) -> None:
+        if not self.is_open:
+            return
         unanswered = list(self._created)
-        self._drop()
-        self._wait(reason)
+        self._end()
         for then in unanswered:
-            then("", ServerError("CONNECTION_LOST", reason, str(self.address)))
-        self._owner.on_lost(self, reason)
+            then("", ServerError("CONNECTION_LOST", reason, str(self._link.address)))
+        self._link.lost(reason)
 
-    def _drop(self) -> None:
-        self.is_up = self.is_asleep = self.has_work = False
+    def _end(self) -> None:
+        self.is_open = self.is_asleep = self.has_work = False
         self.grabs = 0
         self._created.clear()
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-    def _wait(self, reason: str) -> None:
-        self.trouble = reason
-        self._failures += 1
-        delay = min(RECONNECT_MAX, 0.05 * 2 ** min(self._failures, 10))
-        self._retry_at = time.monotonic() + delay * (0.5 + random.random() / 2)
+        self._stream.close()

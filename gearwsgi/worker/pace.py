@@ -1,5 +1,6 @@
 """How many jobs a slot holds at a time: one, or while they are short so many that its process never waits. Pure."""
 
+import math
 from collections import deque
 
 SHORT = 0.020
@@ -23,8 +24,12 @@ class Pace:
         self.hold = 1
 
     def count(self, seconds: float) -> None:
-        """A job has ended; infinite for one after which none should be held ahead for a while."""
+        """A job has ended that took so long."""
         self._recent.append(seconds)
+
+    def hold_back(self) -> None:
+        """A job has ended after which none should be held ahead for a while."""
+        self._recent.append(math.inf)
 
     def advance(self) -> None:
         """A batch of answers is counted: hold twice as many ahead as before, until that is enough."""
@@ -35,6 +40,6 @@ class Pace:
         took = sum(self._recent) / _REMEMBERED
         self.hold = 1 + max(1, min(self._window, int(AHEAD / took) if took else MAX_AHEAD))
 
-    def ran_dry(self) -> None:
+    def queue_was_empty(self) -> None:
         """The job server had nothing more: the few that come next may be for others."""
         self._window, self.hold = 0, min(self.hold, 2)

@@ -20,16 +20,28 @@ from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
 from ..wire import packets
 from ..wire.payload import Grabbed, Submission, make_unique, next_attempt, open_payload
-from .link import Link
+from .link import Session
 
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A job that this supervisor holds: grabbed, not yet answered."""
+    """A job that this supervisor holds: grabbed, not yet answered.
+
+    Attributes:
+        job: as it was handed out.
+        session: the connection that grabbed it: only that one may answer.
+        grabbed_at: Unix time.
+        sequence: its number on its process's pipe.
+        since: when it was given to its process, of `time.monotonic`, as are the next.
+        started: when it began to run, 0.0 while it lies ahead.
+        limit: seconds that it may run, where it was looked up.
+        alarm_at: when its process is told that its time is over.
+        returned: whether it was queued again, or its connection is gone: it must not run here.
+        trusted: whether a worker process has verified it.
+    """
 
     job: Grabbed
-    link: Link
-    generation: int
+    session: Session
     grabbed_at: float
     sequence: int = 0
     since: float = 0.0
@@ -44,22 +56,17 @@ class Held:
         """The job server's handle."""
         return self.job.handle_name
 
-    @property
-    def can_answer(self) -> bool:
-        """Whether the connection that grabbed it still stands: only that one may answer."""
-        return self.link.is_up and self.link.generation == self.generation
-
     def complete(self, data: bytes) -> None:
         """Answer WORK_COMPLETE."""
-        if not self.can_answer:
+        if not self.session.is_open:
             log.write(self.handle, "done, but its connection to the job server was lost meanwhile: it may run again")
             return
-        self.link.send(packets.pack(packets.WORK_COMPLETE, self.job.handle, data))
+        self.session.send(packets.pack(packets.WORK_COMPLETE, self.job.handle, data))
 
     def fail(self) -> None:
         """Answer WORK_FAIL: of a background job nobody hears it, a waiting client is told."""
-        if self.can_answer:
-            self.link.send(packets.pack(packets.WORK_FAIL, self.job.handle))
+        if self.session.is_open:
+            self.session.send(packets.pack(packets.WORK_FAIL, self.job.handle))
 
 
 class Settler:
@@ -144,14 +151,14 @@ class Settler:
             log.write(held.handle, f"{event}, kept in the outbox")
             held.fail()
 
-        if not held.can_answer:
+        if not held.session.is_open:
             self._keep(held, keep)
             return
         epoch = submission.epoch(time.time())
         packet = packets.pack_submit(
             submission.queue, submission.unique, submission.payload, priority=submission.priority, at=epoch
         )
-        held.link.submit(packet, answer)
+        held.session.submit(packet, answer)
 
     def _bury(self, held: Held, task: Message | None, reason: str, outcome: Outcome) -> None:
         def keep() -> None:

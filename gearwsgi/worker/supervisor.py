@@ -2,34 +2,34 @@
 
 One loop: what sockets bring, what signals ask, and a few times a second what time brings. HUP starts the next
 generation and drains the last.
+
+    LOADING  -- the application is loaded --> SERVING
+    LOADING  -- it can't be loaded --> FAILED
+    LOADING, SERVING -- TERM, INT, --burst and nothing left --> DRAINING
+    DRAINING -- a second signal, the graceful time-out --> FORCED
+
+It ends in the last three, once no generation is left. A stop by force loses no job: those that run go back into the job
+servers' queues with their connections.
 """
 
 import os
-import random
 import signal
 import socket
 import time
-from collections import deque
-from collections.abc import Callable
-from types import FrameType
+from enum import Enum
 from typing import Any
 
 from .. import log
 from ..app.watch import watch_code
-from ..errors import ConfigError, SpoolError
-from ..message.model import MAX_HEAD, MAX_OWN
 from ..settings import Settings, from_json
-from ..state import status
-from ..state.outbox import Outbox, Relay
-from ..state.spool import make_private_folder
-from ..submit.client import Client
-from ..wire.launch import EmbeddedProcess
+from . import generation as generations
 from .generation import ForkServerProcess, Generation
-from .link import Connector, Link
-from .loop import Loop, Stream
+from .loop import Loop
 from .options import Options
 from .settle import Settler
-from .slot import Slot
+from .signals import Signals
+from .site import Site
+from .slot import Slot, SlotState, Surroundings
 
 TICK = 0.2
 """Seconds between two looks at what time brings."""
@@ -37,12 +37,24 @@ LOAD_TIMEOUT = 300.0
 """Seconds that an application may take to load."""
 LOAD_AGAIN = 5.0
 """Seconds until the next try, where no fork server could be started."""
-STATUS_INTERVAL = 1.0
 
 EXIT_FORCED = 5
 """Exit code where jobs were cut off: by a second signal, or the end of the graceful time-out."""
 EXIT_APP = 4
 """Exit code where the application can't be loaded."""
+
+
+class Phase(Enum):
+    """See the module."""
+
+    LOADING = "loading"
+    SERVING = "serving"
+    DRAINING = "draining"
+    FORCED = "forced"
+    FAILED = "failed"
+
+
+_STOPPING = (Phase.DRAINING, Phase.FORCED)
 
 
 class Supervisor:
@@ -53,31 +65,19 @@ class Supervisor:
         first: a fork server that loads it already.
     """
 
-    settings: Settings
-    settler: Settler
-
     def __init__(self, options: Options, first: ForkServerProcess | None = None) -> None:
+        self._options = options
         self._first = first
-        self.options = options
+        self._phase = Phase.LOADING
         self._loop = Loop()
-        self._signals: deque[int] = deque()
+        self._site: Site | None = None
         self._generations: list[Generation] = []
-        self._current: Generation | None = None
-        self._loading: Generation | None = None
-        self._connector: Connector | None = None
-        self._embedded: EmbeddedProcess | None = None
-        self._relay: Relay | None = None
-        self._file: status.StatusFile | None = None
         self._wanted = options.workers or os.cpu_count() or 1
-        self._number = 0
-        self._stopping_at = 0.0
-        self._forced = False
-        self._down: dict[str, str] = {}
-        self._exit_code = 0
+        self._last_number = 0
+        self._drain_until = 0.0
         self._load_at = 0.0
         self._next_tick = 0.0
-        self._next_status = 0.0
-        self._announced = False
+        self._exit_code = 0
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -85,98 +85,74 @@ class Supervisor:
         """Run until a signal ends it; the exit code.
 
         Raises:
-            StartError: the embedded job server can't start, or the state directory is not usable.
+            StartError: the embedded job server can't start.
+            ConfigError: the state directory is not usable.
         """
-        self._listen_to_signals()
-        log.adopt_loggers(self.options.verbose)
+        signals = Signals(self._loop)
+        log.adopt_loggers(self._options.verbose)
         self._load()
         try:
             while not self._is_over():
-                self._turn()
+                self._loop.turn(self._next_tick)
+                while number := signals.next():
+                    self._on_signal(number)
+                now = time.monotonic()
+                if now >= self._next_tick:
+                    self._next_tick = now + TICK
+                    self._tick(now)
         finally:
             self._close()
         return self._exit_code
 
-    def _turn(self) -> None:
-        self._loop.turn(self._next_tick)
-        while self._signals:
-            self._on_signal(self._signals.popleft())
-        now = time.monotonic()
-        if now >= self._next_tick:
-            self._next_tick = now + TICK
-            self._tick(now)
-
     def _tick(self, now: float) -> None:
         for generation in list(self._generations):
-            for slot in list(generation.slots):
-                slot.tick(now)
-            if generation.settler is not None:
-                generation.settler.tick()
-            self._tend(generation)
-        if self._load_at and now >= self._load_at and not self._stopping_at:
+            generation.tick(now)
+            self._discard_if_done(generation)
+        if self._load_at and now >= self._load_at and self._phase not in _STOPPING:
             self._load()
-        if self._loading is not None and now - self._loading.process.started > LOAD_TIMEOUT:
-            self._loading.process.kill()
-        if self._current is not None:
-            self._tend_embedded()
-            if self._stopping_at and now - self._stopping_at > self.options.graceful_timeout and not self._forced:
-                log.note(f"graceful time-out of {self.options.graceful_timeout:g} s is over")
-                self._force()
-            elif self.options.burst and not self._stopping_at and self._all_idle():
+        loading = self._loading
+        if loading is not None and now - loading.server.started > LOAD_TIMEOUT:
+            loading.server.kill()
+        if self._site is not None:
+            self._tend_site(self._site, now)
+
+    def _tend_site(self, site: Site, now: float) -> None:
+        if self._phase is Phase.SERVING:
+            site.tend()
+            if self._options.burst and site.has_relayed and self._is_idle():
                 log.note("the queues are empty")
                 self._stop()
-        if self._file is not None and now >= self._next_status:
-            self._next_status = now + STATUS_INTERVAL
-            self._write_status(now)
+        elif self._phase is Phase.DRAINING and now > self._drain_until:
+            log.note(f"graceful time-out of {self._options.graceful_timeout:g} s is over")
+            self._force()
+        if site.is_due(now):
+            site.write(self._describe(now))
 
     def _is_over(self) -> bool:
-        return (bool(self._stopping_at) or self._exit_code != 0) and not self._generations
+        return self._phase not in (Phase.LOADING, Phase.SERVING) and not self._generations
 
-    def _all_idle(self) -> bool:
+    def _is_idle(self) -> bool:
         slots = self._current.slots if self._current is not None else []
-        relayed = self._relay is not None and self._relay.has_passed
-        return relayed and bool(slots) and all(slot.is_idle for slot in slots)
+        return bool(slots) and all(slot.is_idle for slot in slots)
 
     def _close(self) -> None:
         for generation in self._generations:
             generation.close()
-        if self._relay is not None:
-            self._relay.stop()
-        if self._embedded is not None:
-            self._embedded.stop()
-        if self._file is not None:
-            self._file.remove()
-        if self._announced:
-            log.note("stopped" + (", jobs were cut off and are in the queue again" if self._forced else ""))
+        if self._site is not None:
+            self._site.close()
+            forced = self._exit_code == EXIT_FORCED
+            log.note("stopped" + (", jobs were cut off and are in the queue again" if forced else ""))
 
     # -- signals -----------------------------------------------------------------------------------------------------
 
-    def _listen_to_signals(self) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        self._wakeup = (ours, theirs)
-        self._loop.listen(ours, lambda: ours.recv(4096))
-        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        for number in (
-            signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD
-        ):  # fmt: skip
-            signal.signal(number, self._note_signal)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the command line had it wait for us
-
-    def _note_signal(self, number: int, stack: FrameType | None) -> None:
-        if number != signal.SIGCHLD:  # which only wakes the loop
-            self._signals.append(number)
-
     def _on_signal(self, number: int) -> None:
-        name = signal.Signals(number).name
-        log.note(f"{name} received")
+        log.note(f"{signal.Signals(number).name} received")
         if number in (signal.SIGTERM, signal.SIGINT):
-            if self._stopping_at:
+            if self._phase in _STOPPING:
                 self._force()
             else:
                 self._stop()
-        elif self._stopping_at:
+        elif self._phase in _STOPPING:
             return
         elif number == signal.SIGHUP:
             self._load()  # also amid the first load: what it has read may be the old code
@@ -185,126 +161,107 @@ class Supervisor:
             self._adjust()
 
     def _stop(self) -> None:
-        self._stopping_at = time.monotonic()
+        if self._phase is Phase.SERVING:
+            log.note("draining: jobs that run are finished, no more are grabbed")
+        self._phase = Phase.DRAINING
+        self._drain_until = time.monotonic() + self._options.graceful_timeout
         if self._loading is not None:
             self._discard(self._loading)
-            self._loading = None
-        if self._current is not None:
-            log.note("draining: jobs that run are finished, no more are grabbed")
         for generation in list(self._generations):
             self._retire(generation)
 
     def _force(self) -> None:
-        self._forced = any(generation.slots for generation in self._generations)
-        if self._forced:
-            self._exit_code = EXIT_FORCED
+        self._phase = Phase.FORCED
         for generation in list(self._generations):
-            for slot in list(generation.slots):
+            for slot in generation.open_slots():
+                self._exit_code = EXIT_FORCED
                 slot.kill()
                 slot.stop()
             self._discard(generation)
 
     # -- generations -------------------------------------------------------------------------------------------------
 
+    def _in(self, state: generations.State) -> Generation | None:
+        return next((each for each in self._generations if each.state is state), None)
+
+    @property
+    def _loading(self) -> Generation | None:
+        return self._in(generations.State.LOADING)
+
+    @property
+    def _current(self) -> Generation | None:
+        return self._in(generations.State.SERVING)
+
     def _load(self) -> None:
         """Start a fork server; what it says decides what comes of it."""
         self._load_at = 0.0
         if self._loading is not None:
             self._discard(self._loading)
-            self._loading = None
-        process, self._first = self._first, None
-        if process is None:
+        server, self._first = self._first, None
+        if server is None:
             try:
-                process = ForkServerProcess(self.options, (self._loop.close,))
+                server = ForkServerProcess(self._options, (self._loop.close,))
             except OSError as error:
                 log.note(f"the fork server did not start, trying again: {error}")
                 self._load_at = time.monotonic() + LOAD_AGAIN
                 return
-        self._loading = Generation(process, self._loop, self._on_forkserver)
-        self._generations.append(self._loading)
+        self._generations.append(Generation(server, self._loop, self))
 
-    def _on_forkserver(self, generation: Generation, message: dict[str, Any] | None) -> None:
-        if message is None:
-            self._on_forkserver_gone(generation)
-        elif "loaded" in message:
-            self._on_loaded(generation, from_json(message["loaded"]))
-        elif "failed" in message:
-            self._on_failed(generation, message["failed"], message["traceback"])
-        elif "pid" in message:
-            slot = generation.forking.popleft()
-            if slot.closed:
-                return  # its pipe is closed too, so the process ends by itself
-            generation.owners[message["pid"]] = slot
-            slot.on_forked(message["pid"])
-        elif "refused" in message:
-            slot = generation.forking.popleft()
-            if not slot.closed:
-                slot.on_refused(message["refused"])
-        elif "exit" in message:
-            owner = generation.owners.pop(message["exit"], None)
-            if owner is not None:
-                owner.on_exit(message["exit"], message["status"])
-
-    def _on_loaded(self, generation: Generation, settings: Settings) -> None:
+    def on_loaded(self, generation: Generation, settings: dict[str, Any]) -> None:
+        """The application is loaded: this generation works from now on, the one before finishes what it has."""
         if generation is not self._loading:
             return  # it is a process of --no-preload that has said it
-        previous, self._current, self._loading = self._current, generation, None
-        self.settings = settings
-        self.settler = generation.settler = Settler(settings)
-        if previous is None:
-            self._prepare(settings)
-        for queues in self._reservations():
-            self._add_slot(generation, queues)
+        around = self._surroundings(generation, from_json(settings))
+        previous = self._current
+        generation.around = around
+        generation.state = generations.State.SERVING
+        self._phase = Phase.SERVING
+        for queues in self._reservations(around.settings):
+            self._add_slot(generation, around, queues)
         if previous is not None:
             self._retire(previous)
-        self._announced = True
-        servers = ",".join(map(str, settings.servers))
+        servers = ",".join(map(str, around.settings.servers))
         served = ",".join(sorted({queue for slot in generation.slots for queue in slot.queues}))
-        count = len(generation.slots)
-        log.note(f"ready: {count} worker{'s' * (count != 1)}, queues {served}, servers {servers}, pid {os.getpid()}")
+        log.note(f"ready: {_workers(len(generation.slots))}, queues {served}, servers {servers}, pid {os.getpid()}")
 
-    def _prepare(self, settings: Settings) -> None:
-        """What the first generation needs before it works: a state directory, a job server, the relay."""
-        try:
-            make_private_folder(settings.state_dir)
-        except SpoolError as error:
-            self._exit_code = 3
-            raise ConfigError(str(error)) from error
-        if settings.embedded:
-            self._embedded = EmbeddedProcess(settings.servers[0], settings.state_dir)
-            if self._embedded.ensure():
-                log.note(f"embedded job server started on {settings.servers[0]}, pid {self._embedded.pid}")
-        if not settings.secret_keys and not all(address.is_loopback for address in settings.servers):
-            log.note(
-                "WARNING: no secret_keys, and a job server that others can reach: whoever does can run any request"
-            )
-        self._connector = Connector(self._loop, settings.connect_timeout)
-        client = Client(settings)
-        self._relay = Relay(Outbox(settings), client.submit_now, forever=True)
-        self._relay.start()
-        self._file = status.StatusFile(settings.state_dir)
-        if self.options.reload:
-            watch_code(lambda: os.kill(os.getpid(), signal.SIGHUP))
+    def _surroundings(self, generation: Generation, settings: Settings) -> Surroundings:
+        if self._site is None:
+            self._site = Site(settings, self._loop)
+            if self._options.reload:
+                watch_code(lambda: os.kill(os.getpid(), signal.SIGHUP))
+        return Surroundings(
+            name=f"{socket.gethostname()}:{os.getpid()}",
+            settings=settings,
+            options=self._options,
+            loop=self._loop,
+            connector=self._site.connector,
+            servers=self._site.servers,
+            settler=Settler(settings),
+            forks=generation,
+        )
 
-    def _on_failed(self, generation: Generation, reason: str, trace: str) -> None:
+    def on_failed(self, generation: Generation, reason: str, trace: str) -> None:
+        """The application can't be loaded."""
         for line in trace.splitlines():
             log.note(f"| {line}")
         if generation is not self._loading:
             log.note(reason)
         elif self._current is None:
             log.note(f"ERROR: {reason}")
+            self._phase = Phase.FAILED
             self._exit_code = EXIT_APP
         else:
             log.note(f"reload failed, the old code goes on: {reason}")
 
-    def _on_forkserver_gone(self, generation: Generation) -> None:
+    def on_gone(self, generation: Generation) -> None:
+        """A fork server has ended."""
         if generation is self._loading:
-            self._loading = None
-            if self._current is None and not self._exit_code:
+            if self._current is None and self._phase in (Phase.LOADING, Phase.SERVING):
                 log.note("ERROR: the fork server ended while it loaded the application")
+                self._phase = Phase.FAILED
                 self._exit_code = EXIT_APP
             self._discard(generation)
-        elif generation is self._current and not self._stopping_at:
+        elif generation is self._current:
             log.note("the fork server is gone; starting another")
             self._retire(generation)
             for slot in generation.slots:
@@ -312,30 +269,27 @@ class Supervisor:
             self._load()
 
     def _retire(self, generation: Generation) -> None:
-        generation.retired = True
-        for slot in list(generation.slots):
-            slot.drain()
-        self._tend(generation)
+        generation.retire()
+        self._discard_if_done(generation)
 
-    def _tend(self, generation: Generation) -> None:
-        """Close a generation that has nothing left to do, and collect its fork server."""
-        no_processes = generation.gone or not (generation.owners or generation.forking)
-        if generation.retired and not generation.slots and no_processes:
+    def _discard_if_done(self, generation: Generation) -> None:
+        if generation.is_done:
             self._discard(generation)
 
     def _discard(self, generation: Generation) -> None:
+        """Close it, and collect its fork server."""
         generation.close()
         if generation in self._generations:
             self._generations.remove(generation)
-        if generation is self._loading:
-            generation.process.kill()
-        generation.process.end()
+        if generation.state is generations.State.LOADING:
+            generation.server.kill()
+        generation.server.end()
 
     # -- slots -------------------------------------------------------------------------------------------------------
 
-    def _reservations(self) -> list[tuple[str, ...]]:
+    def _reservations(self, settings: Settings) -> list[tuple[str, ...]]:
         """The queues of each slot: reserved ones first, then all for each slot that is left."""
-        queues = self.options.queues or [(self.settings.queue, 0)]
+        queues = self._options.queues or ((settings.queue, 0),)
         reserved = [(name,) for name, count in queues for _ in range(count)]
         shared = tuple(name for name, count in queues if not count) or tuple(name for name, _ in queues)
         free = max(0, self._wanted - len(reserved))
@@ -346,100 +300,34 @@ class Supervisor:
     def _adjust(self) -> None:
         """Have as many slots as are wanted."""
         generation = self._current
-        if generation is None:
+        if generation is None or generation.around is None:
             return
-        active = [slot for slot in generation.slots if not slot.draining]
-        reservations = self._reservations()
+        active = [slot for slot in generation.slots if slot.state is SlotState.SERVING]
+        reservations = self._reservations(generation.around.settings)
         for queues in reservations[len(active) :]:
-            self._add_slot(generation, queues)
+            self._add_slot(generation, generation.around, queues)
         for slot in active[len(reservations) :]:
             slot.drain()
-        log.note(f"{len(reservations)} workers wanted")
+        log.note(f"{_workers(len(reservations))} wanted")
 
-    def _add_slot(self, generation: Generation, queues: tuple[str, ...]) -> None:
-        self._number += 1
-        slot = Slot(_SlotYard(self, generation), self._number, queues)
+    def _add_slot(self, generation: Generation, around: Surroundings, queues: tuple[str, ...]) -> None:
+        self._last_number += 1
+        slot = Slot(around, self._last_number, queues)
         generation.slots.append(slot)
         slot.start()
 
-    def slot_closed(self, generation: Generation, slot: Slot) -> None:
-        """A slot has ended."""
-        if slot in generation.slots:
-            generation.slots.remove(slot)
-
-    def make_links(self, slot: Slot) -> list[Link]:
-        """A connection to each job server."""
-        assert self._connector is not None
-        name = f"{socket.gethostname()}:{os.getpid()}:{slot.number}"
-        # A little more than a message may have, so that its reader says what is wrong with it.
-        max_job = self.settings.max_body + MAX_HEAD + MAX_OWN + 4096
-        return [
-            Link(address, slot.queues, name, self._loop, self._connector, slot, max_job=max_job)
-            for address in self.settings.servers
-        ]
-
-    def make_stream(
-        self, sock: socket.socket, on_data: Callable[[bytes], None], on_close: Callable[[str], None]
-    ) -> Stream:
-        """A stream in the loop."""
-        return Stream(sock, self._loop, on_data, on_close)
-
-    def link_changed(self, link: Link, reason: str) -> None:
-        """Log once when a job server goes, and once when it comes."""
-        address = str(link.address)
-        if reason and address not in self._down:
-            self._down[address] = reason
-            log.note(f"job server {address} is gone, trying again: {reason.removeprefix(f'job server {address}: ')}")
-        elif not reason and self._down.pop(address, None) is not None:
-            log.note(f"job server {address} is back")
-
-    def _tend_embedded(self) -> None:
-        if self._embedded is not None and self._embedded.exit_code() is not None and not self._stopping_at:
-            log.note(f"the embedded job server ended with exit code {self._embedded.exit_code()}; starting it again")
-            self._embedded.ensure()
-
-    # -- what others may know ----------------------------------------------------------------------------------------
-
-    def _write_status(self, now: float) -> None:
-        assert self._file is not None
-        slots = [slot for generation in self._generations for slot in generation.slots]
-        self._file.write(
-            {
-                "pid": os.getpid(),
-                "app": self.options.app,
-                "servers": [str(address) for address in self.settings.servers],
-                "down": sorted(self._down),
-                "stopping": bool(self._stopping_at),
-                "workers": [slot.describe(now) for slot in slots],
-            }
-        )
+    def _describe(self, now: float) -> dict[str, Any]:
+        """What others may know."""
+        around = next((each.around for each in reversed(self._generations) if each.around is not None), None)
+        slots = [slot for generation in self._generations for slot in generation.open_slots()]
+        return {
+            "pid": os.getpid(),
+            "app": self._options.app,
+            "servers": [str(address) for address in around.settings.servers] if around is not None else [],
+            "stopping": self._phase in _STOPPING,
+            "workers": [slot.describe(now) for slot in slots],
+        }
 
 
-class _SlotYard:
-    """The supervisor as one generation's slots see it."""
-
-    def __init__(self, supervisor: Supervisor, generation: Generation) -> None:
-        self._supervisor = supervisor
-        self._generation = generation
-        self.settings = supervisor.settings
-        self.options = supervisor.options
-        self.settler = supervisor.settler
-        self.make_links = supervisor.make_links
-        self.make_stream = supervisor.make_stream
-        self.link_changed = supervisor.link_changed
-        self.fork = generation.fork
-
-    def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
-        """A signal to a process that the fork server has not yet reaped, as far as we know."""
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return
-
-    def slot_closed(self, slot: Slot) -> None:
-        self._supervisor.slot_closed(self._generation, slot)
-
-    def job_limit(self) -> int | None:
-        """--max-jobs with a jitter of a tenth, so that not all processes are replaced at once."""
-        limit = self.options.max_jobs
-        return None if limit is None else max(1, limit - random.randint(0, limit // 10))
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' * (count != 1)}"

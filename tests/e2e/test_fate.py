@@ -137,7 +137,7 @@ def test_the_retry_is_queued_before_the_job_is_answered(embedded_site: Bench) ->
     worker = site.worker("--workers", "1")
     until(lambda: len(order) == 2)
     assert order == ["submit abc:2", "fail"]
-    worker.kill()
+    assert worker.stop() == 0
     thread.join(10)
     listener.close()
 

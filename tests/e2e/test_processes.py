@@ -238,7 +238,7 @@ def test_ttin_and_ttou_add_and_take_a_worker(site: Bench) -> None:
     worker.signal(signal.SIGTTOU)
     until(lambda: site.server.workers() == 1)
     worker.signal(signal.SIGTTOU)
-    worker.wait_for("1 workers wanted", 2)
+    worker.wait_for("1 worker wanted", 2)
     assert site.server.workers() == 1
     assert worker.stop() == 0
 

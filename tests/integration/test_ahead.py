@@ -24,20 +24,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gearwsgi import log
-from gearwsgi.address import Address, parse_address
+from gearwsgi.address import Address
 from gearwsgi.message.model import Message
 from gearwsgi.policy import Outcome
 from gearwsgi.settings import read_settings
 from gearwsgi.wire import packets
 from gearwsgi.wire.payload import Grabbed
 from gearwsgi.worker import channel, link, loop, pace
-from gearwsgi.worker import slot as worker
-from gearwsgi.worker.child import Child
-from gearwsgi.worker.link import Link
+from gearwsgi.worker import process as worker
+from gearwsgi.worker import slot as slots
+from gearwsgi.worker.forks import Forked
 from gearwsgi.worker.options import Options
 from gearwsgi.worker.pace import MAX_AHEAD, SHORT, Pace
 from gearwsgi.worker.settle import Settler
-from gearwsgi.worker.slot import Slot
+from gearwsgi.worker.site import JobServers
+from gearwsgi.worker.slot import Slot, Surroundings
 from tests.support import Bench, until
 
 HEADER = struct.Struct("!4sII")
@@ -207,44 +208,19 @@ class Process:
         self._claim.close()
 
 
-class Yard:
-    """The supervisor of one slot."""
+class Forks:
+    """Where the slot's processes come from: one at a time."""
 
-    def __init__(self, folder: Path, server: JobServer, *, max_jobs: int | None = None) -> None:
-        self.settings = read_settings({"state_dir": folder, "max_attempts": 1000}, {})
-        self.options = Options("no:application")
-        self.settler = Settler(self.settings)
-        self.loop = loop.Loop()
+    def __init__(self) -> None:
         self.process: Process | None = None
-        self.closed = False
         self.killed = False
-        self._server = server
-        self._max_jobs = max_jobs
 
-    def make_links(self, slot: Slot) -> list[Link]:
-        connector: Any = self._server
-        return [Link(parse_address("localhost"), ["job"], "x", self.loop, connector, slot, max_job=1 << 20)]
-
-    def make_stream(
-        self, sock: socket.socket, on_data: Callable[[bytes], None], on_close: Callable[[str], None]
-    ) -> loop.Stream:
-        return loop.Stream(sock, self.loop, on_data, on_close)
-
-    def fork(self, slot: Slot, pipe: socket.socket, memory: IO[bytes]) -> bool:
+    def fork(self, process: Forked, pipe: socket.socket, memory: IO[bytes]) -> None:
         self.process = Process(pipe.dup(), memory)
         self.killed = False
-        return True
 
     def kill(self, pid: int, number: int = 9) -> None:
         self.killed = True
-
-    def link_changed(self, link: Link, reason: str) -> None: ...
-
-    def slot_closed(self, slot: Slot) -> None:
-        self.closed = True
-
-    def job_limit(self) -> int | None:
-        return self._max_jobs
 
 
 class Ahead(RuleBasedStateMachine):
@@ -259,7 +235,7 @@ class Ahead(RuleBasedStateMachine):
         self.patches = [
             mock.patch.object(loop, "PAUSE", 0.0),
             mock.patch.object(worker, "AHEAD_MAX", 0.0),
-            mock.patch.object(worker, "RESPAWN_MAX", 0.0),
+            mock.patch.object(slots, "RESPAWN_MAX", 0.0),
             mock.patch.object(link, "RECONNECT_MAX", 0.0),
             mock.patch.object(pace, "SHORT", 60.0),
             mock.patch.object(pace, "AHEAD", 1e6),
@@ -269,8 +245,21 @@ class Ahead(RuleBasedStateMachine):
         for patch in self.patches:
             patch.start()
         self.server = JobServer()
-        self.yard = Yard(self.folder, self.server, max_jobs=self.max_jobs)
-        self.slot = Slot(self.yard, 1, ["job"])
+        self.forks = Forks()
+        self.loop = loop.Loop()
+        settings = read_settings({"state_dir": self.folder, "max_attempts": 1000, "servers": "localhost"}, {})
+        connector: Any = self.server
+        around = Surroundings(
+            name="x",
+            settings=settings,
+            options=Options("no:application", max_jobs=self.max_jobs),
+            loop=self.loop,
+            connector=connector,
+            servers=JobServers(),
+            settler=Settler(settings),
+            forks=self.forks,
+        )
+        self.slot = Slot(around, 1, ["job"])
         self.count = self.pid = 0
         self.exits: list[int] = []
         self.runs: Counter[int] = Counter()
@@ -280,32 +269,39 @@ class Ahead(RuleBasedStateMachine):
         self.start_process()
         # As after a while of short jobs.
         for _ in range(20):
-            self.slot._pace.count(0.001)
+            self.slot.pace.count(0.001)
 
     def start_process(self) -> None:
         self.pid += 1
-        self.slot.on_forked(self.pid)
+        assert self.slot.process is not None
+        self.slot.process.on_forked(self.pid)
+
+    def held(self) -> int:
+        """How many jobs the slot's process has."""
+        return len(self.slot.process.backlog.jobs) if self.slot.process is not None else 0
 
     def exit(self, status: int) -> None:
         """The process ends; the fork server says so when it is asked next."""
-        process, self.yard.process = self.yard.process, None
+        process, self.forks.process = self.forks.process, None
         assert process is not None
         process.close()
         self.exits.append(status)
 
     @rule()
     def reap(self) -> None:
-        if self.yard.killed and self.yard.process is not None:
+        if self.forks.killed and self.forks.process is not None:
             self.exit(-9)
         if self.exits:
-            self.slot.on_exit(self.pid, self.exits.pop())
+            status = self.exits.pop()
+            if self.slot.process is not None:
+                self.slot.process.on_exit(status)
             self.settle()
 
     def settle(self) -> None:
         """Start what is to be started."""
-        if self.yard.process is None and not self.exits and not self.yard.closed:
+        if self.forks.process is None and not self.exits and not self.slot.closed:
             self.slot.tick(time.monotonic())
-        if self.yard.process is not None and not self.slot.pid:
+        if self.forks.process is not None and self.slot.process is not None and not self.slot.process.pid:
             self.start_process()
 
     @rule(count=st.integers(1, 12), plain=st.booleans())
@@ -326,7 +322,7 @@ class Ahead(RuleBasedStateMachine):
 
     @rule()
     def turn(self) -> None:
-        self.yard.loop.turn(0.0)
+        self.loop.turn(0.0)
 
     @rule(times=st.integers(1, 3))
     def tick(self, times: int = 1) -> None:
@@ -337,7 +333,7 @@ class Ahead(RuleBasedStateMachine):
     @rule(times=st.integers(1, 4))
     def step(self, times: int) -> None:
         for _ in range(times):
-            process = self.yard.process
+            process = self.forks.process
             if process is None:
                 return
             job = process.step()
@@ -348,7 +344,7 @@ class Ahead(RuleBasedStateMachine):
 
     @rule(how=st.sampled_from(["done", "done", "done", "failed"]))
     def finish(self, how: str) -> None:
-        process = self.yard.process
+        process = self.forks.process
         if process is None or process.running is None:
             return
         if process.notices():
@@ -359,7 +355,7 @@ class Ahead(RuleBasedStateMachine):
             process.send(channel.frame(channel.DONE, sequence, b"x"))
         else:
             self.allowed[number(job.payload)] += 1
-            process.send(Child._failed(sequence, Outcome("exception", "on purpose", retry_in=0.0)))
+            process.send(channel.failed_frame(sequence, Outcome("exception", "on purpose", retry_in=0.0)))
 
     @rule(times=st.integers(1, 30))
     def work(self, times: int) -> None:
@@ -373,7 +369,7 @@ class Ahead(RuleBasedStateMachine):
 
     @rule()
     def die(self) -> None:
-        process = self.yard.process
+        process = self.forks.process
         if process is None:
             return
         for held in (process.taken, process.running):
@@ -392,7 +388,7 @@ class Ahead(RuleBasedStateMachine):
             if time_:
                 self.finish("done")
                 self.step(3)
-            process = self.yard.process
+            process = self.forks.process
             if process is None or process.running is None:
                 return
             if not process.has_scribbled:
@@ -415,7 +411,7 @@ class Ahead(RuleBasedStateMachine):
         """As TERM does it: what the job server has then is for others, and nothing is missing."""
         self.slot.drain()
         for turn in range(2000):
-            if self.yard.closed:
+            if self.slot.closed:
                 break
             if (turn + 1) % (1 + self.count % 7) == 0:  # the job server may be slow
                 self.serve()
@@ -425,7 +421,7 @@ class Ahead(RuleBasedStateMachine):
             self.finish("done")
             if (turn + 1) % (1 + self.count % 11) == 0:
                 self.tick()
-        assert self.yard.closed
+        assert self.slot.closed
         while self.server.connected:
             self.server.serve()  # to the end of the connection
         for task in range(self.count):
@@ -451,10 +447,10 @@ class Ahead(RuleBasedStateMachine):
                 patch.stop()
             if not self.slot.closed:
                 self.slot.stop()
-            if self.yard.process is not None:
-                self.yard.process.close()
+            if self.forks.process is not None:
+                self.forks.process.close()
             self.server.hang_up()
-            self.yard.loop.close()
+            self.loop.close()
             os.close(self.null)
             shutil.rmtree(self.folder)
 
@@ -476,9 +472,9 @@ def test_jobs_that_write_to_the_pipe_one_after_the_other_are_all_told() -> None:
     machine = Ahead()
     try:
         machine.queue(40, plain=False)
-        while len(machine.slot.held) < 4:
+        while machine.held() < 4:
             machine.work(1)
-        while machine.yard.process is not None and machine.yard.process.running is None:
+        while machine.forks.process is not None and machine.forks.process.running is None:
             machine.step(1)
         machine.scribble(b"rubbish" * 100, memory=False, times=3)
         assert machine.spoilt.total() == 3
@@ -490,7 +486,9 @@ def test_a_drain_waits_for_what_was_asked_for() -> None:
     machine = Ahead()
     try:
         machine.queue(97, plain=False)
-        while len(machine.slot.held) < 2 or not any(link.grabs for link in machine.slot._links):
+        while machine.held() < 2 or not any(
+            link.session is not None and link.session.grabs for link in machine.slot.links
+        ):
             machine.work(1)
     finally:
         machine.teardown()  # drains: an odd number
@@ -514,7 +512,10 @@ def test_a_drain_waits_for_what_was_asked_for() -> None:
 def test_so_many_are_held_as_are_done_in_a_moment(seconds: list[float], hold: int) -> None:
     pace = Pace()
     for each in seconds:
-        pace.count(each)
+        if each == float("inf"):
+            pace.hold_back()
+        else:
+            pace.count(each)
     for _ in range(10):
         pace.advance()
     assert pace.hold == hold
@@ -529,7 +530,7 @@ def test_what_is_held_grows_from_few_and_falls_when_the_queue_is_empty() -> None
         pace.advance()
         seen.append(pace.hold)
     assert seen == [2, 3, 5, 9, 17, 21, 21]
-    pace.ran_dry()
+    pace.queue_was_empty()
     assert pace.hold == 2
     pace.advance()
     assert pace.hold == 2

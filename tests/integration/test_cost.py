@@ -24,15 +24,16 @@ import pytest
 
 from gearwsgi import GearmanMiddleware, log
 from gearwsgi.message.model import Message
-from gearwsgi.settings import Settings
 from gearwsgi.wire.payload import Grabbed
 from gearwsgi.worker import channel
 from gearwsgi.worker.child import Child
-from gearwsgi.worker.link import Connector, Link
+from gearwsgi.worker.forks import Forked
+from gearwsgi.worker.link import Connector
+from gearwsgi.worker.loop import Loop
 from gearwsgi.worker.options import Options
 from gearwsgi.worker.settle import Settler
-from gearwsgi.worker.slot import Slot
-from gearwsgi.worker.supervisor import Supervisor
+from gearwsgi.worker.site import JobServers
+from gearwsgi.worker.slot import Slot, Surroundings
 
 N = 50
 HEADER = struct.Struct("!4sII")
@@ -197,22 +198,11 @@ def test_what_a_job_costs_its_worker_process(tmp_path: Path, monkeypatch: pytest
     assert counts.python <= 60 * N, said
 
 
-class FakeYard:
-    """A supervisor with one slot; its worker process is a thread that answers at once."""
+class Forks:
+    """Worker processes that are threads, and answer at once."""
 
-    def __init__(self, settings: Settings, lookahead: bool) -> None:
-        self.settings = settings
-        self.options = Options("no:application", lookahead=lookahead)
-        self.settler = Settler(settings)
-        supervisor = Supervisor(self.options)  # for its loop and its links; it never runs
-        supervisor.settings = settings
-        self.loop = supervisor._loop
-        self._connector = supervisor._connector = Connector(self.loop, 5)
-        self.make_links, self.make_stream = supervisor.make_links, supervisor.make_stream
-
-    def fork(self, slot: Slot, pipe: socket.socket, memory: IO[bytes]) -> bool:
+    def fork(self, process: Forked, pipe: socket.socket, memory: IO[bytes]) -> None:
         threading.Thread(target=self._work, args=(pipe.dup(),), daemon=True).start()
-        return True
 
     @staticmethod
     def _work(pipe: socket.socket) -> None:
@@ -224,16 +214,6 @@ class FakeYard:
                     pipe.sendall(channel.frame(channel.DONE, sequence, b"done"))
 
     def kill(self, pid: int, number: int = 0) -> None: ...
-    def slot_closed(self, slot: Slot) -> None: ...
-    def link_changed(self, link: Link, reason: str) -> None: ...
-
-    def close(self) -> None:
-        self.loop.close()
-        for each in (self._connector._read, self._connector._write):
-            each.close()
-
-    def job_limit(self) -> None:
-        return None
 
 
 @pytest.mark.parametrize(
@@ -244,14 +224,17 @@ class FakeYard:
 )
 def test_what_a_job_costs_the_supervisor(tmp_path: Path, lookahead: bool, system_calls: int, python_calls: int) -> None:
     server = FakeJobServer([message()] * (N + 100))
-    yard = FakeYard(middleware(server.address, tmp_path).settings, lookahead)
-    slot = Slot(yard, 1, ["job"])
+    settings, loop = middleware(server.address, tmp_path).settings, Loop()
+    connector = Connector(loop, 5)
+    options = Options("no:application", lookahead=lookahead)
+    around = Surroundings("x", settings, options, loop, connector, JobServers(), Settler(settings), Forks())
+    slot = Slot(around, 1, ["job"])
     slot.start()
 
     def work(until: int) -> None:
         patience = time.monotonic() + 20
         while slot.jobs_done < until:
-            yard.loop.turn(patience)
+            loop.turn(patience)
             assert time.monotonic() < patience, "nothing happened for 20 s"
 
     try:
@@ -263,7 +246,8 @@ def test_what_a_job_costs_the_supervisor(tmp_path: Path, lookahead: bool, system
     finally:
         slot.stop()
         server.stop()
-        yard.close()
+        loop.close()
+        connector.close()
     said = show(f"a job in the supervisor, held ahead: {lookahead}", counts, count)
     print(said)
     assert counts.total() <= system_calls * count, said

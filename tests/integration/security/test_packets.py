@@ -21,7 +21,7 @@ from gearwsgi.state.dead import DeadLetters
 from gearwsgi.wire import packets
 from gearwsgi.wire.packets import PacketReader
 from gearwsgi.wire.payload import Grabbed, open_payload
-from gearwsgi.worker.channel import DONE, RUBBISH, FrameReader, frame
+from gearwsgi.worker.channel import DONE, FOREIGN, FrameReader, frame
 from gearwsgi.worker.settle import Held, Settler
 from tests.fuzz import CORPUS, run_all
 from tests.support import APPS, Worker, until
@@ -100,7 +100,7 @@ def test_a_beginning_that_would_be_a_message_by_itself_does_not_run() -> None:
 
 def test_a_frame_of_a_length_that_no_frame_has_is_rubbish_and_not_waited_for() -> None:
     endless = frame(DONE, 1)[:-4] + b"\xff\xff\xff\xff"
-    assert feed(FrameReader(), endless + frame(DONE, 2)) == [(RUBBISH, 0, b""), (DONE, 2, b"")]
+    assert feed(FrameReader(), endless + frame(DONE, 2)) == [(FOREIGN, 0, b""), (DONE, 2, b"")]
 
 
 @given(st.text(max_size=60) | st.from_regex(r"(Mon, )?\d{1,3} \w{3,9} \d{1,5} \d\d:\d\d(:\d\d)? ?[+-]?\w{0,6}"))
@@ -169,10 +169,10 @@ def test_a_worker_survives_whatever_its_job_server_says_and_connects_again(tmp_p
 # -- the supervisor holds a message that nobody verified ---------------------------------------------------------------
 
 
-class DeafLink:
-    """A link that stands, and remembers what was sent and submitted."""
+class DeafSession:
+    """A connection that stands, and remembers what was sent and submitted."""
 
-    is_up, generation = True, 1
+    is_open = True
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -188,11 +188,11 @@ class DeafLink:
 
 def settled(
     tmp_path: Any, payload: bytes, outcome: Outcome, grabbed_at: float = 0.0
-) -> tuple[DeafLink, Settings, Settler, Held]:
+) -> tuple[DeafSession, Settings, Settler, Held]:
     settings = read_settings({"servers": "127.0.0.1:1", "state_dir": tmp_path, "secret_keys": [KEY]}, {})
-    link = DeafLink()
+    link = DeafSession()
     job = Grabbed(b"H:1", b"job", b"u", payload)
-    held = Held(job, link, 1, grabbed_at or time.time())  # type: ignore[arg-type]
+    held = Held(job, link, grabbed_at or time.time())  # type: ignore[arg-type]
     settler = Settler(settings)
     settler.settle(held, outcome)
     return link, settings, settler, held

@@ -1,8 +1,13 @@
 """The pipe's framing between the supervisor and a worker process, whatever an application writes there."""
 
+import json
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gearwsgi.errors import ProtocolError
+from gearwsgi.policy import Outcome
 from gearwsgi.worker import channel
 
 frames = st.builds(
@@ -26,7 +31,31 @@ def test_every_frame_is_read_and_rubbish_is_told_once_wherever_it_is_cut(parts: 
         found += reader.feed(stream[start:end])
     expected: list = []
     for part in parts:
-        told = (channel.RUBBISH, 0, b"") if isinstance(part, bytes) else part
-        if told[0] != channel.RUBBISH or expected[-1:] != [told]:
+        told = (channel.FOREIGN, 0, b"") if isinstance(part, bytes) else part
+        if told[0] != channel.FOREIGN or expected[-1:] != [told]:
             expected.append(told)
     assert found == expected
+
+
+@given(
+    st.builds(
+        Outcome,
+        kind=st.sampled_from(["response", "exception", "timeout", "lost", "refused"]),
+        retry_in=st.none() | st.floats(allow_nan=False) | st.integers() | st.just(10**400),
+    )
+)
+def test_an_outcome_is_read_as_it_was_written(outcome: Outcome) -> None:
+    [(kind, sequence, payload)] = channel.FrameReader().feed(channel.failed_frame(7, outcome))
+    assert (kind, sequence) == (channel.FAILED, 7)
+    assert channel.read_outcome(payload) == outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("kind", "fine"), ("kind", []), ("status", True), ("status", "500"), ("never", 1), ("retry_in", "1"),
+     ("retry_in", float("nan")), ("response", 1), ("response", "\u20ac"), ("reason", None), ("more", 1)],
+)  # fmt: skip
+def test_an_outcome_with_a_field_of_a_wrong_type_is_none(name: str, value: object) -> None:
+    [(_, _, payload)] = channel.FrameReader().feed(channel.failed_frame(1, Outcome("lost")))
+    with pytest.raises(ProtocolError):
+        channel.read_outcome(json.dumps({**json.loads(payload), name: value}).encode())

@@ -1,0 +1,111 @@
+"""What a worker process was given and has not answered: the job that runs, those ahead in its pipe, and the fence.
+
+A job that was given is, in this order:
+
+    AHEAD   in the pipe; while no fence stands before it, the process may start it at any time
+    RUNNING the first one; so the memory says once the process has marked it as started
+    gone    answered; or its process died
+
+The fence, once put behind the job that runs, keeps all others from being started. Whether it was in time is known a
+turn of the loop later. Then those others are safe: the process will skip them, and they may be handed back to the job
+server. When the process has come through, the fence is taken away, and what was not handed back is given again.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+
+from ..errors import ProtocolError
+from .channel import Claim
+from .settle import Held
+
+
+class Backlog:
+    """The jobs of one process.
+
+    Args:
+        claim: the memory that both sides see.
+
+    Attributes:
+        jobs: what lies in the pipe, in its order: the first one runs, or is the next to.
+        fenced_at: when the fence was put up, of `time.monotonic`; 0.0 where there is none.
+        skipped: what the process did not start because of the fence, and what came while it stood.
+    """
+
+    def __init__(self, claim: Claim) -> None:
+        self.jobs: deque[Held] = deque()
+        self.skipped: list[Held] = []
+        self._claim = claim
+        self._given = 0
+        self._answered = 0
+        self.fenced_at = 0.0
+
+    def add(self, held: Held) -> bool:
+        """One more; whether it belongs into the pipe now."""
+        self._given = self._given % 255 + 1
+        now = time.monotonic()
+        held.sequence, held.since, held.limit = self._given, now, None
+        held.started = 0.0 if self.jobs else now
+        if self.fenced_at:
+            self.skipped.append(held)
+            return False
+        self.jobs.append(held)
+        return True
+
+    def expect(self, sequence: int) -> Held:
+        """The job that an answer is for.
+
+        Raises:
+            ProtocolError: it does not run.
+        """
+        if not self.jobs or self.jobs[0].sequence != sequence:
+            raise ProtocolError("an answer for a job that does not run")
+        return self.jobs[0]
+
+    def answered(self, sequence: int, now: float) -> Held:
+        """The first one is answered, and the next one runs; that first one.
+
+        Raises:
+            ProtocolError: the answer is for another.
+        """
+        jobs = self.jobs
+        if not jobs or jobs[0].sequence != sequence:
+            raise ProtocolError("an answer for a job that does not run")
+        held = jobs.popleft()
+        self._answered = sequence
+        if jobs:
+            jobs[0].started = now
+        return held
+
+    def fence(self) -> None:
+        """Have the process start nothing after the job that runs."""
+        if self.jobs and not self.fenced_at:
+            self.fenced_at = time.monotonic()
+            self._claim.fence(self.jobs[0].sequence)
+
+    def holds_behind(self, now: float) -> bool:
+        """Whether the fence was in time, which is known a turn of the loop after it was put up."""
+        return 0.0 < self.fenced_at < now and self._claim.started() == self.jobs[0].sequence
+
+    def behind(self) -> Iterator[Held]:
+        """All but the job that runs."""
+        yield from islice(self.jobs, 1, None)
+        yield from self.skipped
+
+    def lift_fence(self) -> list[Held]:
+        """Take the fence away, where the process has come through; what it skipped."""
+        self.fenced_at = 0.0
+        self._claim.fence(0)
+        skipped, self.skipped = self.skipped, []
+        return skipped
+
+    def is_damaged(self) -> bool:
+        """Whether something else has been written to the memory."""
+        return self._claim.started() is None
+
+    def close(self) -> Held | None:
+        """The process is gone; the job that it had started, if any. What is left in `jobs` was not started."""
+        was_started = self.jobs and self._claim.started() != self._answered
+        self._claim.close()
+        return self.jobs.popleft() if was_started else None

@@ -1,0 +1,345 @@
+"""One worker process as the supervisor sees it, from its fork to its end: its pipe, and what it was given.
+
+    STARTING -- READY comes --> READY -- --max-jobs, --max-rss, foreign bytes --> RETIRING
+    STARTING, READY, RETIRING -- its pipe is closed, by either side --> ENDING
+    any -- the fork server says how it ended --> ENDED
+    any -- abandon() --> ENDED
+
+It is given jobs while READY, and in RETIRING what was asked for before. Whatever it answers counts, until it has ENDED.
+It answers in the order of what it was given: an answer to anything else is foreign.
+
+When it ends, at most one job has an unknown fate: the one that it had started. That job is a failed attempt. All that
+lay behind it was not started, and goes to the next process.
+
+A process is not trusted. Bytes on its pipe that are no frame are the work of the job that runs: that one is lost, and
+the process ends after it; what it answers until then counts.
+"""
+
+import contextlib
+import random
+import signal
+import socket
+import time
+from enum import Enum
+from typing import Protocol
+
+from .. import log
+from ..errors import ProtocolError
+from ..policy import Outcome
+from ..wire import packets
+from . import channel
+from .backlog import Backlog
+from .forks import Forks
+from .loop import Loop, Stream
+from .settle import Held
+
+AHEAD_MAX = 0.5
+"""Seconds that a job may wait ahead, which is far more than it should."""
+GRACE = 5.0
+"""Seconds from a job's time limit, when it gets an exception, to SIGKILL."""
+LATER = 0.01
+"""Seconds that a process may begin its job later than we think."""
+ALARM_AGAIN = 1.0
+"""Seconds until the next SIGALRM, where a process did not take the one before for its own."""
+EXIT_REPORT = 7.0
+"""Seconds to wait for the fork server's word on how a process ended: more than its exit functions have."""
+
+_ANSWERS = (channel.DONE, channel.FAILED, channel.SKIPPED)
+
+
+class State(Enum):
+    """See the module."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RETIRING = "retiring"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+_WORKS = (State.READY, State.RETIRING)
+_OVER = (State.ENDING, State.ENDED)
+
+
+class Owner(Protocol):
+    """What a process tells its slot."""
+
+    def on_ready(self) -> None: ...
+    def on_answer(self, held: Held, outcome: Outcome | None, data: bytes, seconds: float) -> None: ...
+    def on_answers(self) -> None: ...
+    def on_not_started(self, jobs: list[Held]) -> None: ...
+    def on_end(self, process: "Process", reason: str, lost: Held | None, kind: str) -> None: ...
+    def time_limit(self, held: Held) -> float: ...
+    def hand_back(self, held: Held) -> None: ...
+
+
+class Process:
+    """A process that is asked for as this is made.
+
+    Args:
+        owner: the slot.
+        forks: where it comes from.
+        loop: the supervisor's.
+        max_jobs: how many jobs it may do; None: any number. Up to a tenth less, so that not all end at once.
+
+    Raises:
+        NoForkServer: nobody is there to be asked.
+        OSError: no room, or too many open files.
+
+    Attributes:
+        pid: its process id; 0 while it is not known.
+        state: see the module.
+        came_up: whether it has been ready.
+        backlog: what it was given.
+    """
+
+    def __init__(self, owner: Owner, forks: Forks, loop: Loop, max_jobs: int | None) -> None:
+        with contextlib.ExitStack() as for_process, contextlib.ExitStack() as for_us:
+            memory = for_process.enter_context(channel.Claim.make_file())
+            claim = for_us.enter_context(contextlib.closing(channel.Claim(memory.fileno())))
+            ours, theirs = socket.socketpair()
+            for_us.callback(ours.close)
+            for_process.callback(theirs.close)
+            forks.fork(self, theirs, memory)
+            for_us.pop_all()
+        self._owner = owner
+        self._forks = forks
+        self._stream = Stream(ours, loop, self._on_pipe, self._on_pipe_closed)
+        self._frames = channel.FrameReader()
+        self._jobs_left = None if max_jobs is None else max(1, max_jobs - random.randint(0, max_jobs // 10))
+        self._ending_since = 0.0
+        self._trouble = ""
+        self._spoiler: Held | None = None
+        self._timed_out = False
+        self.pid = 0
+        self.state = State.STARTING
+        self.came_up = False
+        self.backlog = Backlog(claim)
+
+    @property
+    def running(self) -> Held | None:
+        """The job that runs, or is the next to."""
+        return self.backlog.jobs[0] if self.backlog.jobs else None
+
+    @property
+    def works(self) -> bool:
+        """Whether it has said that it is ready, and its pipe stands."""
+        return self.state in _WORKS
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is expected of it any more."""
+        return self.state is State.ENDED
+
+    def room(self, hold: int) -> int:
+        """How many more jobs may be asked for, where `hold` are to be held."""
+        if self.state is not State.READY or self.backlog.fenced_at:
+            return 0
+        if self._jobs_left is not None:
+            hold = min(hold, self._jobs_left)
+        return hold - len(self.backlog.jobs)
+
+    def give(self, held: Held) -> bool:
+        """A job for it; whether it could be given."""
+        if self.state not in _WORKS:
+            return False
+        if self.backlog.add(held):
+            self._stream.send(channel.job_frame(held.sequence, held.job))
+            if len(self.backlog.jobs) == 1:
+                self._stream.flush()  # the process waits for it
+        return True
+
+    def pause(self) -> None:
+        """Look for its answers when a while is over, rather than be woken by each."""
+        self._stream.pause()
+
+    def fence(self) -> None:
+        """Have it start nothing after the job that runs; whether that was in time shows at a later tick."""
+        if self.state in _WORKS and (len(self.backlog.jobs) > 1 or self._spoiler is not None):
+            self.backlog.fence()
+
+    def retire(self) -> None:
+        """Let it end: it has nothing left to do, and reads the end of its pipe."""
+        self._stream.close()
+        self._end_soon()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.pid:
+            self._forks.kill(self.pid)
+
+    def abandon(self) -> None:
+        """Close its pipe, and hear no more of it: its jobs go back to where they came from."""
+        self.state = State.ENDED
+        self._stream.close()
+        self.backlog.close()
+
+    def tick(self, now: float) -> None:
+        """What time brings, a few times a second."""
+        if self.state is State.ENDING and now - self._ending_since > EXIT_REPORT:
+            self.kill()
+            self.on_exit(None)
+        elif self.state in _WORKS and self.backlog.jobs:
+            self._watch_running(self.backlog.jobs[0], now)
+            self._watch_ahead(self.backlog.jobs[0], now)
+
+    # -- what the fork server says -----------------------------------------------------------------------------------
+
+    def on_forked(self, pid: int) -> None:
+        """It was started."""
+        self.pid = pid
+
+    def on_refused(self, reason: str) -> None:
+        """It could not be started."""
+        self._trouble = reason
+        self.on_exit(None)
+
+    def on_exit(self, status: int | None) -> None:
+        """It is gone: its exit status, negative for a signal, None where nobody knows."""
+        if self.is_over:
+            return
+        pid, self.pid = self.pid, 0
+        self._stream.receive()  # what it answered before its end counts
+        if self.is_over:
+            return  # with that, the slot's work was done
+        self._stream.close()
+        self.state = State.ENDED
+        reason = self._why(status, self.running)
+        lost = self.backlog.close()
+        if lost is not None and lost.returned:
+            lost = None  # it died between looking at the job and at the fence
+        elif lost is not None:
+            log.write(lost.handle, f"worker process {pid} {reason}")
+        self._owner.on_end(self, reason, lost, "timeout" if self._timed_out else "lost")
+
+    def _why(self, status: int | None, running: Held | None) -> str:
+        took = f" after {time.monotonic() - running.started:.1f} s" if running is not None and running.started else ""
+        if self._timed_out and running is not None:
+            return f"timed out{took} and was killed by SIGKILL: it did not end at its time limit"
+        if self._trouble:
+            return f"{self._trouble}{took}"
+        if status is None:
+            return f"ended{took}, nobody knows how"
+        if status < 0:
+            name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+            guess = " (out of memory?)" if name == "SIGKILL" else ""
+            return f"killed by {name}{guess}{took}"
+        return f"exited with code {status}{took}"
+
+    # -- what it says itself -----------------------------------------------------------------------------------------
+
+    def _on_pipe(self, data: bytes) -> None:
+        answered = False
+        for kind, sequence, payload in self._frames.feed(data):
+            try:
+                if kind in _ANSWERS:
+                    self._on_answer(kind, sequence, payload)
+                    answered = True
+                else:
+                    self._on_word(kind, sequence, payload)
+            except ProtocolError as error:
+                self._on_foreign(error)
+                answered = True
+            if self.state in _OVER:
+                return
+        if answered:
+            self._owner.on_answers()
+
+    def _on_answer(self, kind: int, sequence: int, payload: bytes) -> None:
+        outcome = None
+        if kind == channel.FAILED:
+            try:
+                outcome = channel.read_outcome(payload)
+            except ProtocolError as error:
+                self._on_foreign(error)
+        now = time.monotonic()
+        held = self.backlog.answered(sequence, now)
+        if held is self._spoiler:
+            outcome = Outcome("lost", self._why(None, held))
+        if kind == channel.SKIPPED:
+            self.backlog.skipped.append(held)
+        else:
+            if self._jobs_left is not None:
+                self._jobs_left -= 1
+                if self._jobs_left == 0:
+                    self._retire_soon()
+            self._owner.on_answer(held, outcome, payload, now - held.started)
+        if self.backlog.fenced_at and not self.backlog.jobs:
+            self._owner.on_not_started(self.backlog.lift_fence())
+
+    def _on_word(self, kind: int, sequence: int, payload: bytes) -> None:
+        """Anything but an answer."""
+        if kind == channel.READY and self.state is State.STARTING:
+            self.state = State.READY
+            self.came_up = True
+            self._owner.on_ready()
+        elif kind == channel.PROGRESS:
+            self._on_progress(sequence, payload)
+        elif kind == channel.TRANSLATED:
+            held = self.backlog.expect(sequence)
+            held.job, held.trusted = held.job._replace(payload=payload), True
+        elif kind == channel.RETIRING:
+            self._retire_soon()
+        else:
+            raise ProtocolError("bytes that are no frame")
+
+    def _on_progress(self, sequence: int, payload: bytes) -> None:
+        """Pass it on; a thread that a job left behind may report long after, and harms nobody."""
+        numbers = [b"%d" % number for number in channel.read_progress(payload)]
+        held = self.running
+        if held is not None and held.sequence == sequence and held.session.is_open:
+            held.session.send(packets.pack(packets.WORK_STATUS, held.job.handle, *numbers))
+
+    def _on_foreign(self, error: ProtocolError) -> None:
+        """The application wrote to the pipe: what runs is lost, and its process ends. What that did since counts."""
+        self._trouble = f"ended: the application has written to file descriptors that are not its own ({error})"
+        self._spoiler = self.running
+        if self.state is State.STARTING or self.backlog.is_damaged():
+            self.kill()
+        else:
+            self.fence()
+        self._retire_soon()
+
+    def _on_pipe_closed(self, reason: str) -> None:
+        """Its end closed: it is dead, or as good as."""
+        self._end_soon()
+        self.kill()
+
+    def _retire_soon(self) -> None:
+        if self.state is State.READY:
+            self.state = State.RETIRING
+
+    def _end_soon(self) -> None:
+        if self.state is not State.ENDED:
+            self.state = State.ENDING
+            self._ending_since = time.monotonic()
+
+    # -- what time brings --------------------------------------------------------------------------------------------
+
+    def _watch_running(self, held: Held, now: float) -> None:
+        """The time limit of what runs: SIGALRM, which the process turns into an exception; then SIGKILL."""
+        if self._timed_out or not held.started:
+            return
+        if held.limit is None:
+            held.limit = self._owner.time_limit(held)
+            held.alarm_at = held.started + held.limit + LATER
+        if now > held.started + held.limit + GRACE:
+            self._timed_out = True
+            self.kill()
+        elif now > held.alarm_at and self.pid:
+            # Once more after a while: by its own clock, which began when it did, it may have had time left.
+            held.alarm_at = now + ALARM_AGAIN
+            self._forks.kill(self.pid, signal.SIGALRM)
+
+    def _watch_ahead(self, running: Held, now: float) -> None:
+        """Hand back what lies behind a job that takes long."""
+        backlog = self.backlog
+        if not backlog.fenced_at:
+            if len(backlog.jobs) > 1 and now - backlog.jobs[1].since > AHEAD_MAX:
+                self.fence()
+        elif backlog.holds_behind(now):
+            if running is self._spoiler:
+                self.kill()
+                return
+            for held in backlog.behind():
+                self._owner.hand_back(held)

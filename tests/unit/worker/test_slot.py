@@ -1,0 +1,267 @@
+"""A slot, its process and its link, each state of theirs: no supervisor, no fork, no job server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gearwsgi.policy import Outcome
+from gearwsgi.wire import packets
+from gearwsgi.worker import channel
+from gearwsgi.worker.link import LinkState
+from gearwsgi.worker.process import State
+from gearwsgi.worker.slot import SlotState
+from tests.unit.worker.rig import Rig, message
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    made.slot.start()
+    yield made
+    made.close()
+
+
+def held_ahead(rig: Rig, count: int) -> None:
+    """Jobs 1 to `count` lie in the process's pipe."""
+    for _ in range(20):
+        rig.slot.pace.count(0.00001)
+    rig.slot.pace.advance()
+    rig.slot.pace.advance()
+    rig.slot.pace.advance()
+    rig.ready()
+    for number in range(1, count + 1):
+        rig.assign(number)
+
+
+def test_nothing_is_grabbed_before_a_process_is_ready(rig: Rig) -> None:
+    assert rig.kinds() == [packets.SET_CLIENT_ID, packets.CAN_DO]
+    assert rig.process.state is State.STARTING
+    rig.ready()
+    assert rig.process.state is State.READY
+    assert rig.kinds() == [packets.GRAB_JOB_UNIQ]
+
+
+def test_a_job_goes_to_the_process_and_its_answer_to_the_job_server(rig: Rig) -> None:
+    rig.ready()
+    rig.heard()
+    rig.assign(1)
+    [(sequence, payload)] = rig.worker.jobs()
+    assert payload == message(1)
+    rig.worker.say(channel.frame(channel.DONE, sequence, b"result"))
+    assert rig.heard() == [(packets.WORK_COMPLETE, b"H:1\0result"), (packets.GRAB_JOB_UNIQ, b"")]
+    assert rig.slot.jobs_done == 1
+
+
+def test_an_empty_queue_puts_the_link_to_sleep_until_it_is_woken(rig: Rig) -> None:
+    rig.ready()
+    rig.heard()
+    rig.serve(packets.NO_JOB)
+    assert rig.kinds() == [packets.PRE_SLEEP]
+    rig.serve(packets.NOOP)
+    assert rig.kinds() == [packets.GRAB_JOB_UNIQ]
+
+
+def test_of_a_process_that_dies_only_what_it_had_started_is_a_failed_attempt(rig: Rig) -> None:
+    held_ahead(rig, 3)
+    (first, _), *_ = rig.worker.jobs()
+    rig.heard()
+    rig.worker.claim.start(first)
+    rig.process.on_exit(-9)
+    [(kind, submitted)] = rig.heard()
+    assert kind == packets.SUBMIT_JOB_EPOCH and b"X-Gearman-Attempt: 2" in submitted
+    rig.ready()
+    assert [payload for _, payload in rig.worker.jobs()] == [message(2), message(3)]
+
+
+def test_a_process_that_dies_before_it_started_anything_costs_no_attempt(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    rig.heard()
+    rig.process.on_exit(1)
+    assert rig.kinds() == []
+    rig.ready()
+    assert [payload for _, payload in rig.worker.jobs()] == [message(1)]
+
+
+def test_what_a_process_answered_before_its_death_counts(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    rig.heard()
+    rig.worker.claim.start(sequence)
+    rig.worker.say(channel.frame(channel.DONE, sequence, b"done"))
+    rig.process.on_exit(-9)
+    assert (packets.WORK_COMPLETE, b"H:1\0done") in rig.heard()
+
+
+def test_a_process_that_does_not_come_up_is_started_again_after_a_pause(rig: Rig) -> None:
+    rig.process.on_exit(9)
+    assert rig.slot.process is None
+    rig.tick()
+    assert rig.slot.process is None
+    rig.tick(later=60)
+    assert rig.process.state is State.STARTING and len(rig.workers) == 2
+
+
+def test_where_there_is_no_fork_server_it_is_asked_again(rig: Rig) -> None:
+    rig.ready()
+    rig.has_fork_server = False
+    rig.process.on_exit(0)
+    assert rig.slot.process is None
+    rig.has_fork_server = True
+    rig.tick(later=60)
+    assert rig.process.state is State.STARTING
+
+
+def test_the_answer_for_a_lost_connection_is_not_given_on_the_next_one(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    assert rig.peer is not None
+    rig.peer.close()
+    rig.turn()
+    assert rig.slot.links[0].session is None
+    rig.tick(later=60)
+    rig.heard()
+    rig.worker.say(channel.frame(channel.DONE, sequence, b"late"))
+    assert packets.WORK_COMPLETE not in rig.kinds()
+
+
+def test_a_link_that_is_refused_waits_and_tries_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.refused = "job server localhost: refused"
+    rig.slot.start()
+    link = rig.slot.links[0]
+    assert link._state is LinkState.WAITING and link.session is None
+    rig.refused = ""
+    rig.tick()
+    assert link._state is LinkState.WAITING
+    rig.tick(later=60)
+    assert link._state is LinkState.UP
+    rig.close()
+    assert link._state is LinkState.CLOSED
+
+
+def test_a_process_that_has_done_its_jobs_retires_and_another_goes_on(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, max_jobs=1)
+    rig.slot.start()
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    old = rig.process
+    rig.worker.say(channel.frame(channel.DONE, sequence, b""))
+    rig.turn()
+    assert old.state is State.ENDING
+    assert rig.worker.pipe.recv(1) == b""
+    old.on_exit(0)
+    assert old.state is State.ENDED and rig.process.state is State.STARTING
+    rig.close()
+
+
+def test_a_time_limit_is_an_alarm_first_and_then_the_end(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, job_timeout=0.5)
+    rig.slot.start()
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    rig.worker.claim.start(sequence)
+    rig.heard()
+    rig.tick()
+    rig.tick(later=1)
+    assert rig.signals == [(101, 14)]
+    rig.tick(later=6)
+    assert rig.signals[-1] == (101, 9)
+    rig.process.on_exit(-9)
+    [(_, submitted)] = rig.heard()
+    assert b"killed by SIGKILL: it did not end at its time limit" in submitted
+    rig.close()
+
+
+def test_what_waits_behind_a_long_job_is_handed_back_and_skipped(rig: Rig) -> None:
+    held_ahead(rig, 2)
+    [(first, _), (second, _)] = rig.worker.jobs()
+    rig.worker.claim.start(first)
+    rig.heard()
+    rig.tick(later=1)
+    assert not rig.worker.claim.start(second)
+    rig.worker.claim.start(first)
+    rig.tick(later=2)
+    [(kind, submitted)] = rig.heard()
+    assert kind == packets.SUBMIT_BACKGROUND["normal"] and submitted.endswith(message(2))
+    rig.serve(packets.JOB_CREATED, b"H:9")
+    assert rig.heard() == [(packets.WORK_FAIL, b"H:2")]
+    rig.worker.say(channel.frame(channel.DONE, first, b""), channel.frame(channel.SKIPPED, second))
+    assert (packets.WORK_COMPLETE, b"H:1\0") in rig.heard()
+    assert not rig.process.backlog.fenced_at and rig.worker.jobs() == []
+
+
+def test_a_job_that_writes_to_its_pipe_is_lost_and_its_process_ends(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    rig.worker.claim.start(sequence)
+    rig.heard()
+    rig.worker.say(b"printed", channel.frame(channel.DONE, sequence, b""))
+    [(kind, submitted)] = rig.heard()
+    assert kind == packets.SUBMIT_JOB_EPOCH
+    assert b"the application has written to file descriptors that are not its own" in submitted
+    assert rig.process.state is State.ENDING
+
+
+def test_a_failure_is_queued_again_before_the_job_is_answered(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    rig.heard()
+    rig.worker.say(channel.failed_frame(sequence, Outcome("response", "503 Busy", status=503)))
+    assert packets.WORK_FAIL not in rig.kinds()
+    rig.serve(packets.JOB_CREATED, b"H:2")
+    assert rig.heard() == [(packets.WORK_FAIL, b"H:1")]
+
+
+def test_a_drain_waits_for_what_runs_and_then_closes(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    rig.slot.drain()
+    rig.tick()
+    assert rig.slot.state is SlotState.DRAINING
+    rig.worker.say(channel.frame(channel.DONE, sequence, b""))
+    rig.turn()
+    rig.tick()
+    assert rig.slot.closed and rig.slot.process is None
+
+
+def test_a_drain_waits_for_the_word_on_a_process_that_is_dying(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    rig.worker.claim.start(sequence)
+    dying = rig.process
+    rig.worker.pipe.shutdown(2)
+    rig.turn()
+    assert dying.state is State.ENDING
+    rig.heard()
+    rig.slot.drain()
+    rig.tick()
+    assert not rig.slot.closed
+    dying.on_exit(-11)
+    [(kind, submitted)] = rig.heard()
+    assert kind == packets.SUBMIT_JOB_EPOCH and b"killed by SIGSEGV" in submitted
+    rig.serve(packets.JOB_CREATED, b"H:2")
+    rig.tick()
+    assert rig.slot.closed
+    assert not list(rig.outbox.glob("*"))
+
+
+def test_a_slot_that_is_stopped_by_force_says_nothing_of_its_jobs(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    rig.worker.claim.start(sequence)
+    rig.heard()
+    stopped = rig.process
+    rig.slot.stop()
+    stopped.on_exit(-9)
+    assert rig.slot.closed and not list(rig.outbox.glob("*")) and not list(rig.dead.glob("*"))
