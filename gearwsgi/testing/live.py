@@ -179,9 +179,11 @@ def _forked(app: Any, middleware: GearmanMiddleware, settings: Settings, workers
     from ..worker.posix import die_with_parent
     from ..worker.supervisor import Supervisor
 
+    parent = os.getpid()
+
     def run() -> NoReturn:
         os.setsid()
-        die_with_parent()
+        die_with_parent(parent)
         out = os.open(log, os.O_WRONLY | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
