@@ -13,13 +13,13 @@ from ..address import Address
 from ..app.loading import load_application
 from ..errors import AppLoadError, GearwsgiError, InvalidTask, SpoolError
 from ..message import targets
-from ..settings import Settings, read_settings
+from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
 from ..state.spool import make_private_folder
 from ..state.status import read_all
 from ..wire.connection import Connection
-from .common import console, make_table
+from .common import console, get_settings, make_table
 from .routes import find_router
 
 EXIT_PROBLEM = 1
@@ -53,8 +53,7 @@ def check(app: str | None, as_json: bool, live: bool) -> int:
     """
     findings: list[Finding]
     if live:
-        settings = load_application(app)[1].settings if app else read_settings({})
-        findings = [_supervisor(settings)]
+        findings = [_supervisor(get_settings(app))]
     elif app is None:
         raise click.UsageError("give an application as MODULE:NAME")
     else:

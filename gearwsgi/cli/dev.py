@@ -11,9 +11,7 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -27,13 +25,13 @@ from ..errors import StartError
 from ..state.spool import make_private_folder
 from ..wire import launch
 from .devchild import READY
+from .devoutput import Process, Terminal
 
 _START = 60.0
 """Seconds that the job server has to start."""
 _DRAIN = 45.0
 """Seconds that all have to end; the workers give their jobs 30."""
 _CHILD = [sys.executable, "-m", "gearwsgi.cli.devchild"]
-_COLOURS = {"dev": "bright_black", "jobs": "magenta", "web": "cyan", "worker": "green"}
 
 
 class _Stop(Exception):
@@ -42,34 +40,6 @@ class _Stop(Exception):
     def __init__(self, reason: str, code: int) -> None:
         super().__init__(reason)
         self.code = code
-
-
-class _Process:
-    """A child; what it writes becomes events."""
-
-    def __init__(self, name: str, command: list[str], events: "queue.SimpleQueue[Any]", **options: Any) -> None:
-        self.name = name
-        self.ready = False
-        options["env"] = {**os.environ, "PYTHONUNBUFFERED": "1", **options.get("env", {})}
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            **options,
-        )
-        self._events = events
-        threading.Thread(target=self._read, daemon=True, name=f"gearwsgi dev {name}").start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._events.put((self, line.rstrip("\n")))
-        self.process.wait()
-        self._events.put((self, None))
 
 
 class _Dev:
@@ -104,12 +74,11 @@ class _Dev:
         self._state_dir = state_dir
         self._reload = reload
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._running: list[_Process] = []
-        self._web: _Process | None = None
-        self._next_web: _Process | None = None
+        self._terminal = Terminal(lambda: self._events.put(("signal", "nobody reads the output")))
+        self._running: list[Process] = []
+        self._web: Process | None = None
+        self._next_web: Process | None = None
         self._env: dict[str, str] = {}
-        self._coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        self._mute = False
         self._stale = False
 
     def run(self) -> int:
@@ -123,7 +92,7 @@ class _Dev:
             while True:
                 self._turn()
         except _Stop as stop:
-            self._say("dev", str(stop))
+            self._terminal.say("dev", str(stop))
             return stop.code
         finally:
             self._stop()
@@ -140,13 +109,13 @@ class _Dev:
         self._run("worker", [*_CHILD, str(os.getpid()), *command], env=self._env)
         self._web = self._run_web()
         host, port = self._listener.getsockname()[:2]
-        self._say(
+        self._terminal.say(
             "dev", f"http://{f'[{host}]' if ':' in host else host}:{port}/  job server {servers}  Ctrl-C ends all"
         )
         where = (
             f"GEARMAN_SERVERS={shlex.quote(servers)} GEARWSGI_STATE_DIR={shlex.quote(str(self._state_dir.absolute()))}"
         )
-        self._say("dev", f"in another terminal: {where} {_own_command()} status")
+        self._terminal.say("dev", f"in another terminal: {where} {_own_command()} status")
 
     def _start_job_server(self, lifeline: int) -> str:
         if self._jobs_port is None:
@@ -170,12 +139,12 @@ class _Dev:
                 jobs.ready = True
                 return address
 
-    def _run(self, name: str, command: list[str], **options: Any) -> _Process:
-        process = _Process(name, command, self._events, **options)
+    def _run(self, name: str, command: list[str], **options: Any) -> Process:
+        process = Process(name, command, self._events, **options)
         self._running.append(process)
         return process
 
-    def _run_web(self) -> _Process:
+    def _run_web(self) -> Process:
         fd = self._listener.fileno()
         return self._run("web", [*_CHILD, str(os.getpid()), "web", str(fd)], pass_fds=[fd], env=self._env)
 
@@ -192,13 +161,13 @@ class _Dev:
             source, what = self._events.get(timeout=timeout)
         except queue.Empty:
             raise _Stop(f"the job server did not start within {_START:g} s", 1) from None
-        if isinstance(source, _Process):
+        if isinstance(source, Process):
             if what is None:
                 self._on_end(source)
             elif what == READY:
                 self._on_ready(source)
             else:
-                self._say(source.name, what)
+                self._terminal.say(source.name, what)
                 if source.name == "worker" and "worker ready:" in what:
                     self._on_workers_ready(source)
         elif source == "signal":
@@ -206,7 +175,7 @@ class _Dev:
         return source, what
 
     def _on_change(self) -> None:
-        self._say("dev", "a Python file has changed: reloading")
+        self._terminal.say("dev", "a Python file has changed: reloading")
         for process in self._running:
             if process.name == "worker" and process.ready:
                 process.process.send_signal(signal.SIGHUP)
@@ -216,29 +185,29 @@ class _Dev:
             self._next_web.process.kill()  # it loads what is old already
         self._next_web = self._run_web()
 
-    def _on_ready(self, process: _Process) -> None:
+    def _on_ready(self, process: Process) -> None:
         process.ready = True
         if process is self._next_web:
             old, self._web, self._next_web = self._web, process, None
             if old is not None:
                 old.process.terminate()  # it finishes its requests; new ones wait in the same socket
-            self._say("dev", "the web application is reloaded")
+            self._terminal.say("dev", "the web application is reloaded")
 
-    def _on_workers_ready(self, worker: _Process) -> None:
+    def _on_workers_ready(self, worker: Process) -> None:
         if worker.ready:
-            self._say("dev", "the workers are reloaded")
+            self._terminal.say("dev", "the workers are reloaded")
             return
         worker.ready = True
         if self._stale:
             worker.process.send_signal(signal.SIGHUP)
 
-    def _on_end(self, process: _Process) -> None:
+    def _on_end(self, process: Process) -> None:
         if process in self._running:
             self._running.remove(process)
         code = process.process.returncode
         if process is self._next_web:
             self._next_web = None
-            self._say("dev", "reload failed, the old code goes on serving; save again when it is mended")
+            self._terminal.say("dev", "reload failed, the old code goes on serving; save again when it is mended")
         elif process is self._web or process.name == "worker" or (process.name == "jobs" and process.ready):
             raise _Stop(f"{process.name} has ended by itself, exit code {code}", code if 0 < code < 128 else 1)
 
@@ -264,26 +233,12 @@ class _Dev:
                 for process in self._running:
                     process.process.kill()
                 end = time.monotonic() + _DRAIN
-            elif isinstance(source, _Process):
+            elif isinstance(source, Process):
                 if what is None:
                     if source in self._running:
                         self._running.remove(source)
                 elif what != READY:
-                    self._say(source.name, what)
-
-    def _say(self, name: str, text: str) -> None:
-        prefix = f"{name:>6} |"
-        if self._coloured:
-            prefix = click.style(prefix, fg=_COLOURS[name])
-        if self._mute:
-            return
-        try:
-            print(prefix, text, flush=True)
-        except OSError:
-            # Who read it has gone (gearwsgi dev … | head): no reason to leave processes behind.
-            self._mute = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self._events.put(("signal", "nobody reads the output"))
+                    self._terminal.say(source.name, what)
 
 
 def _own_command() -> str:

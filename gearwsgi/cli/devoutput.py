@@ -1,0 +1,80 @@
+"""What the processes of `gearwsgi dev` write: as events for its loop, and as lines with their names on its terminal."""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+_COLOURS = {"dev": "bright_black", "jobs": "magenta", "web": "cyan", "worker": "green"}
+
+
+class Process:
+    """A child; what it writes becomes events: `(self, line)`, and `(self, None)` at its end.
+
+    Args:
+        name: what its lines are shown under.
+        command: its words.
+        events: where the events go.
+        options: as Popen's; `env` is added to ours.
+
+    Attributes:
+        ready: whether it has said that it serves; for the loop to note.
+        process: the child.
+    """
+
+    def __init__(self, name: str, command: list[str], events: "queue.SimpleQueue[Any]", **options: Any) -> None:
+        self.name = name
+        self.ready = False
+        options["env"] = {**os.environ, "PYTHONUNBUFFERED": "1", **options.get("env", {})}
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            **options,
+        )
+        self._events = events
+        threading.Thread(target=self._read, daemon=True, name=f"gearwsgi dev {name}").start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._events.put((self, line.rstrip("\n")))
+        self.process.wait()
+        self._events.put((self, None))
+
+
+class Terminal:
+    """Standard output: lines with the name of who wrote them, in colours on a terminal.
+
+    Args:
+        on_gone: called once, when nobody reads any more.
+    """
+
+    def __init__(self, on_gone: Callable[[], None]) -> None:
+        self._on_gone = on_gone
+        self._coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._mute = False
+
+    def say(self, name: str, text: str) -> None:
+        """Show a line."""
+        prefix = f"{name:>6} |"
+        if self._coloured:
+            prefix = click.style(prefix, fg=_COLOURS[name])
+        if self._mute:
+            return
+        try:
+            print(prefix, text, flush=True)
+        except OSError:
+            # Who read it has gone (gearwsgi dev … | head): no reason to leave processes behind.
+            self._mute = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self._on_gone()
