@@ -242,11 +242,11 @@ class _Dev:
 
 
 def _own_command() -> str:
-    """What runs this very gearwsgi, as a shell takes it."""
-    found = shutil.which("gearwsgi")
-    if found is not None and Path(found).parent == Path(sys.executable).parent:
+    """What runs this very gearwsgi, as another terminal's shell takes it: one without this one's environment."""
+    ours = Path(sys.executable).with_name("gearwsgi")
+    if "VIRTUAL_ENV" not in os.environ and shutil.which("gearwsgi") == str(ours):
         return "gearwsgi"
-    return f"{shlex.quote(sys.executable)} -m gearwsgi"
+    return shlex.quote(str(ours)) if ours.exists() else f"{shlex.quote(sys.executable)} -m gearwsgi"
 
 
 def _is_free(port: int) -> bool:
