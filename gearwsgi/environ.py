@@ -1,4 +1,8 @@
-"""The keys of a request's environ that are ours."""
+"""What WSGI gives us: an application, and the keys of a request's environ that are ours."""
+
+from collections.abc import Callable, Iterable
+
+WSGIApplication = Callable[..., Iterable[bytes]]
 
 JOB_KEY = "gearwsgi.job"
 """The environ key that only a replay has: no client can send it."""

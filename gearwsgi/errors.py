@@ -18,6 +18,15 @@ __all__ = [
     "UnknownService",
 ]
 
+EXIT_PROBLEM = 1
+"""Exit code of `check`, and of `status`, where something is wrong with the site."""
+EXIT_ERROR = 3
+"""Exit code of a command that can't do what it was asked for."""
+EXIT_APP = 4
+"""Exit code where the application can't be loaded."""
+EXIT_FORCED = 5
+"""Exit code of a worker where jobs were cut off: by a second signal, or the end of the graceful time-out."""
+
 
 class GearwsgiError(Exception):
     """The root: `except GearwsgiError` catches all of this package's errors and no other's."""

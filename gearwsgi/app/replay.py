@@ -7,7 +7,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
 from .. import log
-from ..environ import JOB_KEY
+from ..environ import JOB_KEY, WSGIApplication
 from ..errors import JobTimeout
 from ..message.model import Message, one_line, path_info
 from ..message.response import write_response
@@ -28,8 +28,6 @@ MAX_REASON = 500
 KEPT_OF_FAILURE = 4096
 """Bytes of a failed response's body that a dead letter shows."""
 
-
-WSGIApplication = Callable[..., Iterable[bytes]]
 
 _STATUS = re.compile(r"[0-9]{3}(?: [^\x00-\x1f\x7f]*)?")
 _PAIR = (tuple, list)

@@ -12,11 +12,8 @@ from typing import NoReturn
 import click
 
 from .._version import __version__
-from ..errors import AppLoadError, GearwsgiError
+from ..errors import EXIT_APP, EXIT_ERROR, AppLoadError, GearwsgiError
 from ..log import clean
-
-EXIT_ERROR = 3
-EXIT_APP = 4
 
 _COMMANDS = {
     "worker": ("gearwsgi.cli.worker", "worker"),

@@ -11,7 +11,7 @@ import click
 
 from ..address import Address
 from ..app.loading import load_application
-from ..errors import AppLoadError, GearwsgiError, InvalidTask, SpoolError
+from ..errors import EXIT_PROBLEM, AppLoadError, GearwsgiError, InvalidTask, SpoolError
 from ..message import targets
 from ..settings import Settings
 from ..state.dead import DeadLetters
@@ -21,8 +21,6 @@ from ..state.status import read_all
 from ..wire.connection import Connection
 from .common import console, get_settings, make_table
 from .routes import find_router
-
-EXIT_PROBLEM = 1
 
 
 @dataclass(frozen=True, slots=True)

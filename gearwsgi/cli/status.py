@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ..address import Address
-from ..errors import GearwsgiError
+from ..errors import EXIT_PROBLEM, GearwsgiError
 from ..log import clean
 from ..settings import Settings
 from ..state.dead import DeadLetters
@@ -36,7 +36,7 @@ def show_status(watch: bool, as_json: bool, app: str | None) -> int:
     if not watch:
         known = _collect(settings)
         console().print(_render(known))
-        return 0 if any(server["up"] for server in known["servers"]) else 1
+        return 0 if any(server["up"] for server in known["servers"]) else EXIT_PROBLEM
     try:
         with Live(_render(_collect(settings)), console=console(), auto_refresh=False, screen=True) as live:
             while True:

@@ -4,12 +4,11 @@ from datetime import UTC, datetime
 
 from ..errors import BadMessage
 from ..message import reading
+from ..message.model import PRIORITIES
 from ..state.spool import Letter
 from .jobs import Job
 
 __all__ = ["write_letter"]
-
-PRIORITIES = ("high", "normal", "low")
 
 
 def write_letter(job: Job, handle: bytes, reason: str, now: float) -> Letter:

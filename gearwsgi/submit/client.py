@@ -41,8 +41,10 @@ _LARGE = 1_000_000
 """Bytes from which on a time-out says nothing of the job server: link or disk may be slow."""
 _ASKED = 3
 """How often a job server is asked whether it has what it did not answer, before another one gets that."""
-_MAX_DOUBLED = 6
-"""How often that time is doubled where an answer did not come in it."""
+_DOUBLED = 5
+"""How often these times are doubled where they were not enough."""
+_PATIENCE = 300.0
+"""Seconds that an answer may take for its size, at most."""
 
 
 class Receipt(NamedTuple):
@@ -116,6 +118,7 @@ class Client:
         self.outbox = Outbox(settings)
         self._servers = [_Server(address) for address in settings.servers]
         self._answer = settings.connect_timeout * _ANSWER_FACTOR
+        self._none_answers = f"no job server answers: {', '.join(map(str, settings.servers))}"
         self._relay: Relay | None = None
         self._relay_pid = 0
 
@@ -198,9 +201,7 @@ class Client:
 
     def _submit_batch(self, first: int, batch: Sequence[Submission]) -> list[Answer]:
         """A receipt for each, or why no job server has it: the next one is asked for what the one before it refused."""
-        names = ", ".join(map(str, self.settings.servers))
-        answers: list[Answer]
-        answers = [ServerUnavailable(f"no job server answers: {names}")] * len(batch)
+        answers: list[Answer] = [ServerUnavailable(self._none_answers)] * len(batch)
         left = list(range(len(batch)))
         for server in self._in_order(first):
             for place, answer in zip(left, self._exchange(server, [batch[place] for place in left]), strict=True):
@@ -219,7 +220,8 @@ class Client:
                 for each in batch
             ]
         )
-        patience = self._answer + len(data) / _RATE * 2 ** min(_MAX_DOUBLED, max([each.tries for each in batch]))
+        more = 2 ** min(_DOUBLED, max([each.tries for each in batch]))
+        patience = self._answer + min(_PATIENCE, len(data) / _RATE * more)
         connection = self._idle(server)
         reused = connection is not None
         answers: list[Answer] = []
@@ -227,7 +229,7 @@ class Client:
             try:
                 if connection is None:
                     connection = self._connect(server)
-                connection.send(data, self.settings.connect_timeout)
+                connection.send(data, self.settings.connect_timeout * more)
                 while len(answers) < len(batch):
                     answers.append(self._created(server, connection, patience))
             except ServerUnavailable as error:

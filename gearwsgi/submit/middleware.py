@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
-from ..environ import JOB_KEY, KEYS
+from ..environ import JOB_KEY, KEYS, WSGIApplication
 from ..errors import ConfigError
 from ..settings import SETTINGS, Keywords, read_settings
 from .client import Client
@@ -15,8 +15,6 @@ from .tasks import Gearman
 from .walk import walk
 
 KEY, SHORT_KEY = KEYS
-
-WSGIApplication = Callable[..., Iterable[bytes]]
 
 
 class GearmanMiddleware:

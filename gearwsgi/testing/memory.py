@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..app.context import ready_context
-from ..app.replay import Job, Result, Retry, WSGIApplication, notice_exceptions, replay
+from ..app.replay import Job, Result, Retry, notice_exceptions, replay
+from ..environ import WSGIApplication
 from ..errors import BadMessage, CallFailed, GearwsgiError
 from ..message import plain, response, signature
 from ..message.model import PRIORITIES, Message

@@ -12,7 +12,8 @@ from types import FrameType
 from .. import log
 from ..app.context import ready_context
 from ..app.hooks import run_start_hooks
-from ..app.replay import Job, Result, WSGIApplication, describe, error_reply, notice_exceptions, replay
+from ..app.replay import Job, Result, describe, error_reply, notice_exceptions, replay
+from ..environ import WSGIApplication
 from ..errors import BadMessage, JobTimeout, ProtocolError
 from ..message.model import Message
 from ..policy import Outcome

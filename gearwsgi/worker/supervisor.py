@@ -21,6 +21,7 @@ from typing import Any
 
 from .. import log
 from ..app.watch import watch_code
+from ..errors import EXIT_APP, EXIT_FORCED
 from ..settings import Settings, from_json
 from . import generation as generations
 from .generation import ForkServerProcess, Generation
@@ -37,11 +38,6 @@ LOAD_TIMEOUT = 300.0
 """Seconds that an application may take to load."""
 LOAD_AGAIN = 5.0
 """Seconds until the next try, where no fork server could be started."""
-
-EXIT_FORCED = 5
-"""Exit code where jobs were cut off: by a second signal, or the end of the graceful time-out."""
-EXIT_APP = 4
-"""Exit code where the application can't be loaded."""
 
 
 class Phase(Enum):
