@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import click
 
@@ -21,6 +22,7 @@ from ..message.redact import redact_payload
 from ..policy import succeeded
 from ..settings import Settings
 from ..state.dead import DeadLetter, DeadLetters
+from ..submit.middleware import Guard
 from .common import app_option, get_settings
 from .dead import dead, secrets_option
 
@@ -28,6 +30,11 @@ application_option = click.option("--app", metavar="MODULE:NAME", required=True,
 
 _INLINE = 8192
 """Bytes of a body that stands in a command line; a longer one, and what is no text, is read from the letter's file."""
+
+_ENDS_A_PROCESS = ("timeout", "lost")
+"""Outcomes that only a worker process can show."""
+_MARGIN = 30.0
+"""Seconds that a test waits beyond the time limit: for the worker's start, and its end."""
 
 
 @dead.command("curl")
@@ -46,6 +53,12 @@ def dead_curl(id: str, secrets: bool, app: str | None) -> None:
         raise SpoolError(f"dead letter {letter.id} holds no request: {error}") from error
     if not letter.trusted:
         click.echo(f"this was never accepted: whoever sent it chose where it goes, {task.host}", err=True)
+    if settings.tasks_only and Guard(settings.tasks_only).forbids(unquote(task.path.partition("?")[0], "latin-1")):
+        click.echo(
+            f"the web application answers this with a 404, for {task.path} is only for tasks (tasks_only); "
+            f"`gearwsgi dead replay {letter.id} --app {app}` runs it here, `gearwsgi dead retry` in a worker",
+            err=True,
+        )
     click.echo(write_curl(task, letters.spool.path(letter.name).absolute()))
 
 
@@ -146,12 +159,15 @@ def dead_test(id: str, secrets: bool, output: Path | None, app: str) -> None:
     """Write it as a pytest that fails as the task did, and passes when that is mended."""
     _, middleware = load_application(app)
     letter, task = _read(id, middleware.settings)
+    limit = middleware.settings.time_limit(task)
     task = replace(task, attempt=1, failures=())
+    if letter.outcome in _ENDS_A_PROCESS:
+        task = replace(task, max_attempts=1, timeout=limit)
     payload = task.to_bytes()
     if not secrets:
         payload = redact_payload(payload, middleware.settings.redact)
     short = "".join(char for char in letter.id if char.isalnum())[:12] or "letter"
-    text = write_test(letter, payload, app, short)
+    text = write_test(letter, payload, app, short, limit)
     if str(output) == "-":
         click.echo(text, nl=False)
         return
@@ -159,29 +175,49 @@ def dead_test(id: str, secrets: bool, output: Path | None, app: str) -> None:
     if path.exists():
         raise SpoolError(f"{path} is there already; --output names another")
     path.write_text(text, encoding="utf-8")
-    click.echo(f"{path}; run it with: python -m pytest {path}")
+    click.echo(f"{path}; run it with: python -m pytest -o gearwsgi_app={shlex.quote(app)} {shlex.quote(str(path))}")
 
 
-def write_test(letter: DeadLetter, payload: bytes, app: str, short: str) -> str:
-    """The test's text."""
-    module, _, name = app.partition(":")
-    name = name or "application"
-    first = name.partition(".")[0]
+def write_test(letter: DeadLetter, payload: bytes, app: str, name: str, limit: float) -> str:
+    """The test's text.
+
+    Args:
+        letter: what it is about.
+        payload: its request.
+        app: `module:name`.
+        name: the end of the test's name.
+        limit: seconds that the task may take.
+    """
     target = letter.target.partition("?")[0]
     service = "_".join(part for part in "".join(c if c.isalnum() else " " for c in target).lower().split())
     lines = "".join(f"    {line!r}\n" for line in _lines(payload))
+    how = _in_a_worker(limit) if letter.outcome in _ENDS_A_PROCESS else _in_memory(letter.queue)
     return (
         f'"""A task that died at {_plain(letter.at)}: {_plain(letter.reason)}.\n\n'
         f"Written by `gearwsgi dead test {_plain(letter.id)}`. It fails as the task did, until that is mended.\n"
+        f"The application is the fixture gearman_app's, or `gearwsgi_app = {app}` in pytest's configuration.\n"
         '"""\n\n'
-        f"from {module} import {first}\n\n"
-        "from gearwsgi.testing import capture\n\n"
         f"MESSAGE = (\n{lines})\n\n\n"
-        f"def test_{service}_{short}() -> None:\n"
-        f"    with capture({name}) as tasks:\n"
-        f"        tasks.put(MESSAGE, queue={letter.queue!r})\n"
-        "        (run,) = tasks.run()\n"
-        '        assert run.fate == "done", run.reason\n'
+        f"def test_{service}_{name}{how}"
+    )
+
+
+def _in_memory(queue: str) -> str:
+    return (
+        "(gearman_tasks) -> None:\n"
+        f"    gearman_tasks.put(MESSAGE, queue={queue!r})\n"
+        "    (run,) = gearman_tasks.run()\n"
+        '    assert run.fate == "done", run.reason\n'
+    )
+
+
+def _in_a_worker(limit: float) -> str:
+    """A task that ran over its time limit, or ended its process, would do that to the test, too."""
+    return (
+        "(gearman_live) -> None:\n"
+        "    gearman_live.put(MESSAGE)\n"
+        f"    gearman_live.wait(timeout={limit + _MARGIN:g})  # over the task's own limit, X-Gearman-Timeout\n"
+        "    assert not gearman_live.dead, gearman_live.dead[0].reason\n"
     )
 
 

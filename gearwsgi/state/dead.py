@@ -36,6 +36,7 @@ class Entry:
         attempts: how often it was tried.
         reason: why it died.
         trusted: whether it was verified, or there was nothing to verify.
+        outcome: the last attempt's `Outcome.kind`; empty in a letter of an older version.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Entry:
     attempts: int
     reason: str
     trusted: bool
+    outcome: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class DeadLetters:
             "attempts": str(task.attempt if task is not None else 0),
             "reason": model.one_line(reason, _REASON),
             "trusted": "yes" if task is not None else "no",
+            "outcome": outcome.kind,
         }
         notes = [*(task.failures if task is not None else ())]
         if outcome.response:
@@ -229,6 +232,7 @@ def _entry(name: str, fields: Mapping[str, str]) -> Entry:
         attempts=int(attempts) if attempts.isascii() and attempts.isdigit() and len(attempts) < 10 else 0,
         reason=fields.get("reason", ""),
         trusted=fields.get("trusted") == "yes",
+        outcome=fields.get("outcome", ""),
     )
 
 

@@ -50,7 +50,7 @@ class GearmanMiddleware:
         self.client = Client(self.settings)
         self.gearman = Gearman(self.client, None)
         """The same object without a request, for scripts and cron jobs."""
-        self._guard = _Guard(self.settings.tasks_only) if self.settings.tasks_only else None
+        self._guard = Guard(self.settings.tasks_only) if self.settings.tasks_only else None
 
     @classmethod
     def from_config(cls, app: WSGIApplication, config: Mapping[str, Any]) -> "GearmanMiddleware":
@@ -167,7 +167,7 @@ class _Body:
             self._gearman.finish(sent, self._status())
 
 
-class _Guard:
+class Guard:
     """The paths that only a replay may reach.
 
     A path is looked at as it came, with slashes collapsed, and with dot segments resolved: whichever of them the

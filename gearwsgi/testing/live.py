@@ -60,8 +60,14 @@ class Live:
         """The dead letters."""
         return list(DeadLetters(self.settings).all())
 
-    def put(self, payload: bytes, queue: str = "job") -> None:
-        """Queue a message as another program writes it; as `Tasks.put`."""
+    def put(self, payload: bytes, queue: str | None = None) -> None:
+        """Queue a message as another program writes it; as `Tasks.put`.
+
+        Args:
+            payload: the bytes.
+            queue: the queue; None: the application's, which the worker serves.
+        """
+        queue = self.settings.queue if queue is None else queue
         unique = make_unique("put-" + os.urandom(8).hex(), 1)
         self._client.submit_now(Submission(queue, unique, seal_given(payload, queue, self.settings)))
 

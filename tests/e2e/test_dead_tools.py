@@ -1,14 +1,15 @@
 """`gearwsgi dead replay` and `dead test`: the failure of last night, in the foreground and as a test."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from gearwsgi import GearmanMiddleware
-from gearwsgi.errors import BadMessage
 from gearwsgi.policy import Outcome
 from gearwsgi.state.dead import DeadLetters
 from gearwsgi.testing import capture
@@ -32,16 +33,25 @@ app.wsgi_app = GearmanMiddleware(app.wsgi_app, secret_keys=["a key that has its 
 """
 
 
-def dead_letter(folder: Path, *, trusted: bool = True) -> str:
-    """Leave a dead letter in the folder, and the application that it is of; its id."""
-    (folder / "site_of_dead.py").write_text(SITE)
+FAILS = 'raise ConnectionRefusedError("no mail server")'
+
+
+def dead_letter(
+    folder: Path,
+    *,
+    trusted: bool = True,
+    kind: Literal["exception", "timeout", "lost"] = "exception",
+    fails: str = FAILS,
+) -> str:
+    """Leave a dead letter in the folder, and the application that it is of, which fails so; its id."""
+    (folder / "site_of_dead.py").write_text(SITE.replace(FAILS, fails))
     app = GearmanMiddleware(lambda environ, start: [], secret_keys=["a key that has its length"], servers="127.0.0.1:1")
     with capture(app) as tasks:
-        app.gearman.task("mail.welcome", {"to": 'Ada "x"'}, headers={"Cookie": "secret-cookie=1"}, max_attempts=1)
+        app.gearman.task("mail.welcome", {"to": 'Ada "x"'}, headers={"Cookie": "secret-cookie=1"}, timeout=2)
     job = Grabbed(b"H:1", b"job", b"u", tasks[0].payload)
     settings = GearmanMiddleware(app.app, state_dir=folder / "state").settings
     task = open_payload(job, settings, 0, trusted=True) if trusted else None
-    return DeadLetters(settings).put(job, task, 'ConnectionRefusedError: no """ server', Outcome("exception"))
+    return DeadLetters(settings).put(job, task, 'ConnectionRefusedError: no """ server', Outcome(kind))
 
 
 def run(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
@@ -84,6 +94,65 @@ def test_what_was_never_verified_is_not_run(tmp_path: Path, command: str) -> Non
     assert run(tmp_path, command, "no-such-id").returncode == 3
 
 
+def run_written(folder: Path, said: str) -> str:
+    """Run the test that was written by the command that was shown; its output."""
+    command = said.partition("run it with: ")[2].strip().replace("python ", f"{sys.executable} ", 1)
+    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "gearwsgi.pytest_plugin"}
+    done = subprocess.run(
+        f"{command} -q -p no:cacheprovider",
+        shell=True,
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "fails", "reason"),
+    [
+        ("timeout", "__import__('time').sleep(100)", "timed out after 2 s"),
+        ("lost", "os._exit(7)", "exited with code 7"),
+    ],
+)
+def test_one_that_ran_over_its_time_or_ended_its_process_fails_so_in_a_worker_of_the_tests(
+    tmp_path: Path, kind: Literal["timeout", "lost"], fails: str, reason: str
+) -> None:
+    letter = dead_letter(tmp_path, kind=kind, fails=fails)
+    done = run(tmp_path, "test", letter)
+    assert done.returncode == 0, done.stderr
+    failed = run_written(tmp_path, done.stdout)
+    assert "1 failed" in failed and f"AssertionError: {reason}" in failed, failed
+    (tmp_path / "mended").touch()
+    assert "1 passed" in (passed := run_written(tmp_path, done.stdout)), passed
+
+
+def test_the_test_that_is_written_takes_the_projects_own_application(tmp_path: Path) -> None:
+    done = run(tmp_path, "test", dead_letter(tmp_path))
+    (tmp_path / "conftest.py").write_text(
+        "import pytest\nfrom gearwsgi import GearmanMiddleware\n\n"
+        "@pytest.fixture\ndef gearman_app():\n"
+        "    def app(environ, start):\n        start('200 OK', [])\n        return []\n"
+        "    return GearmanMiddleware(app)\n"
+    )
+    assert "1 passed" in (passed := run_written(tmp_path, done.stdout)), passed
+
+
+def test_curl_of_a_path_that_is_only_for_tasks_says_that_it_is_a_404_and_what_runs_it(tmp_path: Path) -> None:
+    letter = dead_letter(tmp_path)
+    done = run(tmp_path, "curl", letter)
+    assert done.returncode == 0 and "404" not in done.stderr, done.stderr
+    site = tmp_path / "site_of_dead.py"
+    site.write_text(site.read_text().replace("state_dir=", 'tasks_only=["/mail/*"], state_dir='))
+    done = run(tmp_path, "curl", letter)
+    assert done.stdout.startswith("curl ") and "404" in done.stderr, done.stderr
+    (command,) = re.findall("`gearwsgi dead (replay [^`]*)`", done.stderr)
+    assert run(tmp_path, *command.removesuffix(" --app site_of_dead:app").split()).returncode == 1
+    assert "ConnectionRefusedError" in run(tmp_path, "replay", letter).stderr
+
+
 def test_the_test_that_is_written_fails_as_the_task_did_and_passes_when_that_is_mended(tmp_path: Path) -> None:
     letter = dead_letter(tmp_path)
     done = run(tmp_path, "test", letter)
@@ -92,30 +161,9 @@ def test_the_test_that_is_written_fails_as_the_task_did_and_passes_when_that_is_
     assert path.name in done.stdout
     text = path.read_text()
     assert "secret-cookie" not in text and "[redacted]" in text and "X-Gearman-Signature" not in text
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path.name]
-    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(tmp_path)}
-    failed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert "ConnectionRefusedError: no mail server" in failed.stdout and "1 failed" in failed.stdout
+    assert "ConnectionRefusedError: no mail server" in (failed := run_written(tmp_path, done.stdout)), failed
+    assert "1 failed" in failed
     (tmp_path / "mended").touch()
-    passed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert "1 passed" in passed.stdout, passed.stdout
+    assert "1 passed" in (passed := run_written(tmp_path, done.stdout)), passed
     assert run(tmp_path, "test", letter).returncode == 3, "a file that is there is not overwritten"
     assert "secret-cookie" in run(tmp_path, "test", letter, "--secrets", "-o", "-").stdout
-
-
-def test_the_test_kit_takes_messages_of_other_programs() -> None:
-    seen = []
-
-    def app(environ, start_response):  # type: ignore[no-untyped-def]
-        seen.append((environ["PATH_INFO"], environ["gearwsgi.job"].data))
-        start_response("200 OK", [])
-        return []
-
-    wrapped = GearmanMiddleware(app, servers="127.0.0.1:1", secret_keys=["a key that has its length"])
-    with capture(wrapped) as tasks:
-        tasks.put(b"PUT /a HTTP/1.1\r\nContent-Length: 1\r\n\r\nx")
-        tasks.put(b"PUT /b HTTP/1.1\r\n\r\n", queue="mail")
-        with pytest.raises(BadMessage):
-            tasks.put(b"neither this nor that")
-        assert [run.fate for run in tasks.run()] == ["done", "done"]
-    assert seen == [("/a", b"x"), ("/b", None)]

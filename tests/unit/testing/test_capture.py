@@ -11,7 +11,7 @@ from flask import Flask, request
 from webtest import TestApp
 
 from gearwsgi import GearmanMiddleware, Retry
-from gearwsgi.errors import ConfigError, InvalidTask
+from gearwsgi.errors import BadMessage, ConfigError, InvalidTask
 from gearwsgi.testing import Run, TaskFailed, capture
 
 KEY = "a secret key of the tests"
@@ -366,3 +366,21 @@ def test_runs_are_values_that_show_what_matters() -> None:
         app.gearman.task("/one")
         (run,) = tasks.run()
     assert isinstance(run, Run) and "fate='done'" in repr(run) and "/one" in repr(run)
+
+
+def test_the_test_kit_takes_messages_of_other_programs() -> None:
+    seen = []
+
+    def app(environ, start_response):  # type: ignore[no-untyped-def]
+        seen.append((environ["PATH_INFO"], environ["gearwsgi.job"].data))
+        start_response("200 OK", [])
+        return []
+
+    wrapped = GearmanMiddleware(app, servers="127.0.0.1:1", secret_keys=["a key that has its length"])
+    with capture(wrapped) as tasks:
+        tasks.put(b"PUT /a HTTP/1.1\r\nContent-Length: 1\r\n\r\nx")
+        tasks.put(b"PUT /b HTTP/1.1\r\n\r\n", queue="mail")
+        with pytest.raises(BadMessage):
+            tasks.put(b"neither this nor that")
+        assert [run.fate for run in tasks.run()] == ["done", "done"]
+    assert seen == [("/a", b"x"), ("/b", None)]
