@@ -8,7 +8,8 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .app.hooks import on_worker_exit, on_worker_start
     from .app.replay import Job, Retry
-    from .errors import GearwsgiError, UnknownService
+    from .errors import GearwsgiError, ResultNotKept, ResultPending, TaskDead, UnknownService, UnknownTask
+    from .state.records.model import Record
     from .submit.client import Status
     from .submit.middleware import GearmanMiddleware
     from .submit.tasks import Gearman, Task
@@ -18,10 +19,15 @@ __all__ = [
     "GearmanMiddleware",
     "GearwsgiError",
     "Job",
+    "Record",
+    "ResultNotKept",
+    "ResultPending",
     "Retry",
     "Status",
     "Task",
+    "TaskDead",
     "UnknownService",
+    "UnknownTask",
     "__version__",
     "on_worker_exit",
     "on_worker_start",
@@ -32,10 +38,15 @@ _HOMES = {
     "GearmanMiddleware": "submit.middleware",
     "GearwsgiError": "errors",
     "Job": "app.replay",
+    "Record": "state.records.model",
+    "ResultNotKept": "errors",
+    "ResultPending": "errors",
     "Retry": "app.replay",
     "Status": "submit.client",
     "Task": "submit.tasks",
+    "TaskDead": "errors",
     "UnknownService": "errors",
+    "UnknownTask": "errors",
     "on_worker_exit": "app.hooks",
     "on_worker_start": "app.hooks",
 }

@@ -11,11 +11,17 @@ __all__ = [
     "InvalidTask",
     "JobTimeout",
     "ProtocolError",
+    "RecordsError",
+    "RecordsUnavailable",
+    "ResultNotKept",
+    "ResultPending",
     "ServerError",
     "ServerUnavailable",
     "SpoolError",
     "StartError",
+    "TaskDead",
     "UnknownService",
+    "UnknownTask",
 ]
 
 EXIT_PROBLEM = 1
@@ -96,6 +102,38 @@ class CallFailed(GearwsgiError):
 
 class SpoolError(GearwsgiError):
     """The state directory can't be used, or holds no file of that name."""
+
+
+class RecordsError(GearwsgiError):
+    """What was asked of the records can't be had: one of those below."""
+
+
+class RecordsUnavailable(RecordsError):
+    """The records are off, or their database is away or not usable; tasks run all the same."""
+
+
+class UnknownTask(RecordsError, LookupError):
+    """Nobody knows a task with this id, or the shortened id is the beginning of several."""
+
+
+class ResultPending(RecordsError):
+    """The task has not ended yet."""
+
+
+class TaskDead(RecordsError):
+    """The task did not succeed and is not tried again: it is a dead letter, was cancelled or discarded.
+
+    Attributes:
+        reason: why.
+    """
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class ResultNotKept(RecordsError):
+    """The task is done, and its response is not kept: never asked for, too large, or for longer than asked for."""
 
 
 class JobTimeout(GearwsgiError):

@@ -24,11 +24,13 @@ class Kind(NamedTuple):
             `ConfigError` where it can't work.
         dump: from a value, which is not None, to JSON's types.
         load: back from these.
+        may_be_off: whether None, given by keyword, and an empty variable mean "off", which `read` gets as "".
     """
 
     read: Callable[[str, Any], Any]
     dump: Callable[[Any], Any] = _same
     load: Callable[[Any], Any] = _same
+    may_be_off: bool = False
 
 
 def check_queue(queue: Any, error: type[Exception]) -> None:
@@ -143,6 +145,30 @@ def _read_folder(name: str, value: Any) -> Path:
     return Path(value)
 
 
+def _read_records(name: str, value: Any) -> str:
+    if value in ("", "sqlite"):
+        return str(value)
+    if not isinstance(value, str) or not value.startswith(("postgresql://", "postgres://")):
+        shown = value.partition(":")[0] + ":…" if isinstance(value, str) else repr(value)  # it may hold a password
+        raise ConfigError(f"{name} is {shown}: give 'sqlite', a postgresql:// URL, or None for off")
+    try:
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError as error:
+        raise ConfigError(
+            f"{name} is a postgresql:// URL, and its driver is missing ({error}): `pip install 'gearwsgi[postgres]'`"
+        ) from error
+    try:
+        ports = str(conninfo_to_dict(value).get("port") or "0").split(",")
+    except ProgrammingError as error:
+        # What comes after the colon is a piece of the URL: it may be the password.
+        said = str(error).partition(":")[0].strip()
+        raise ConfigError(f"{name} is a URL that PostgreSQL can't read: {said}") from None
+    if not all(port.isdecimal() for port in ports):
+        raise ConfigError(f"{name} is a URL that PostgreSQL can't read: its port is no number")
+    return value
+
+
 SERVERS = Kind(_read_servers, load=_load_servers)
 """Job servers. What is read is their addresses, and whether they are the embedded server's."""
 TASKS = Kind(
@@ -161,3 +187,5 @@ KEYS = Kind(
     _read_keys, dump=lambda keys: [key.hex() for key in keys], load=lambda keys: tuple(map(bytes.fromhex, keys))
 )
 FOLDER = Kind(_read_folder, dump=lambda path: str(path.absolute()), load=Path)
+RECORDS = Kind(_read_records, may_be_off=True)
+"""Where the records are: `sqlite`, a PostgreSQL URL, or empty: off."""

@@ -106,6 +106,19 @@ class Settings:
     max_tasks_per_request: int = _setting(kinds.number(1, int), 1000, "how many tasks one request may queue.")
     dead_max_age: float | None = _setting(kinds.number(1), None, "seconds after which dead letters are removed.")
     dead_max_count: int | None = _setting(kinds.number(0, int), None, "how many dead letters are kept.")
+    records: str = _setting(
+        kinds.RECORDS,
+        "sqlite",
+        "where it is written what became of every task: `sqlite` (`records.sqlite3` in `state_dir`), a "
+        "`postgresql://` URL, or None: nowhere.",
+        variable="GEARWSGI_RECORDS",
+        is_secret=True,
+    )
+    records_max_age: float = _setting(kinds.number(1), 604800.0, "seconds after which a finished task's record goes.")
+    records_max_count: int = _setting(
+        kinds.number(1, int), 100_000, "how many records are kept; the oldest finished go first."
+    )
+    keep_result: float = _setting(kinds.number(0), 0.0, "seconds that a task's response is kept; 0: it is not.")
     redact: tuple[str, ...] = _setting(kinds.HEADERS, (), "further headers whose values are never shown.")
     short_key: bool = _setting(
         kinds.SWITCH, True, 'whether `environ["gearman"]` is set beside `environ["gearwsgi.gearman"]`.'
@@ -141,7 +154,10 @@ def _first(*values: float | None) -> float:
 
 
 class Keywords(TypedDict, total=False):
-    """The settings as `GearmanMiddleware` takes them by keyword, beside `servers` and `tasks`; None: not given."""
+    """The settings as `GearmanMiddleware` takes them by keyword, beside `servers` and `tasks`.
+
+    None is as if one were not given; of `records` it means off.
+    """
 
     queue: str | None
     max_attempts: int | None
@@ -162,6 +178,10 @@ class Keywords(TypedDict, total=False):
     max_tasks_per_request: int | None
     dead_max_age: float | None
     dead_max_count: int | None
+    records: str | None
+    records_max_age: float | None
+    records_max_count: int | None
+    keep_result: float | None
     redact: Sequence[str] | None
     short_key: bool | None
 
@@ -186,7 +206,9 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
     values: dict[str, Any] = {}
     for name, (kind, default, _, variable) in SETTINGS.items():
         value = given.get(name)
-        if value is None and variable:
+        if kind.may_be_off and value is None:
+            value = "" if name in given else environ.get(variable)
+        elif value is None and variable:
             value = environ.get(variable) or None
         if value is None:
             value = default

@@ -63,6 +63,9 @@ class Message:
         remote_addr: the original client's address.
         remote_user: who the user was, where inherited.
         failures: one line for each failed attempt, oldest first.
+        queued: when the task was queued, in Unix time; 0 where a foreign message does not say.
+        due: when this attempt is due, in Unix time; 0: at once.
+        keep_result: seconds that its response is kept; None: what the worker's settings say.
     """
 
     method: str
@@ -84,6 +87,9 @@ class Message:
     remote_addr: str = ""
     remote_user: str | None = None
     failures: tuple[str, ...] = ()
+    queued: float = 0.0
+    due: float = 0.0
+    keep_result: float | None = None
     plain: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
@@ -151,6 +157,12 @@ def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
     own(f"X-Gearman-Attempt: {message.attempt}")
     if message.max_attempts is not None:
         own(f"X-Gearman-Max-Attempts: {message.max_attempts}")
+    if message.queued:
+        own(f"X-Gearman-Queued: {message.queued:.3f}")
+    if message.due:
+        own(f"X-Gearman-Due: {message.due:.3f}")
+    if message.keep_result is not None:
+        own(f"X-Gearman-Keep-Result: {_decimal(message.keep_result)}")
     if message.script_name:
         own(f"X-Gearman-Script-Name: {message.script_name}")
     if message.remote_addr:

@@ -38,6 +38,7 @@ _USUAL_HEAD = re.compile(
     r"X-Gearman-Service: ([!-~]++)\r\n"
     r"X-Gearman-Attempt: 1\r\n"
     r"X-Gearman-Max-Attempts: ([1-9]\d{0,8}+)\r\n"
+    r"(?:X-Gearman-Queued: (\d{1,10}+\.\d{3})\r\n)?"
     r"(?:X-Gearman-Remote-Addr: ([!-~]++)\r\n)?"
     r"(?:X-Gearman-Signature: [ -~]++\r\n)?"
 )
@@ -101,7 +102,7 @@ def _read_usual(text: str, body: bytes) -> Message | None:
     found = _USUAL_HEAD.fullmatch(text)
     if found is None:
         return None
-    method, scheme, host, path, ordinary, length, task_id, service, max_attempts, address = found.groups()
+    method, scheme, host, path, ordinary, length, task_id, service, max_attempts, queued, address = found.groups()
     if length != str(len(body)) if length is not None else body:
         return None
     if " \r\n" in ordinary or ":  " in ordinary:
@@ -115,6 +116,8 @@ def _read_usual(text: str, body: bytes) -> Message | None:
         return None
     message = Message(method, scheme, host, "", path, headers, body, length is not None, task_id, service)
     message.max_attempts = int(max_attempts)
+    if queued is not None:
+        message.queued = float(queued)
     message.remote_addr = address or ""
     return message
 
@@ -234,6 +237,10 @@ def _read_own(message: Message, own: Mapping[str, str]) -> None:
         message.priority = own["x-gearman-priority"]
         if message.priority not in PRIORITIES:
             raise BadMessage(f"X-Gearman-Priority {message.priority[:40]!r} is none of {', '.join(PRIORITIES)}")
+    for name, field in (("Queued", "queued"), ("Due", "due"), ("Keep-Result", "keep_result")):
+        key = f"x-gearman-{name.lower()}"
+        if key in own:
+            setattr(message, field, _read_time(own[key], name))
     if "x-gearman-reply" in own:
         if own["x-gearman-reply"] != "message":
             raise BadMessage(f"X-Gearman-Reply {own['x-gearman-reply'][:40]!r} is not known; 'message' is")
@@ -244,6 +251,12 @@ def _read_number(value: str, name: str) -> int:
     if not _NUMBER.fullmatch(value) or int(value) < 1:
         raise BadMessage(f"X-Gearman-{name} {value[:40]!r} is no number from 1 on")
     return int(value)
+
+
+def _read_time(value: str, name: str) -> float:
+    if not _SECONDS.fullmatch(value):
+        raise BadMessage(f"X-Gearman-{name} {value[:40]!r} is no number of seconds")
+    return float(value)
 
 
 def _read_seconds(value: str, name: str, count: int) -> tuple[float, ...]:

@@ -58,3 +58,9 @@ def _positive(value: float, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**9:
         raise InvalidTask(f"{name} is {value!r}: give seconds, more than 0")
     return float(value)
+
+
+def _seconds(value: float, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**9:
+        raise InvalidTask(f"{name} is {value!r}: give seconds, 0 or more")
+    return float(value)

@@ -18,7 +18,7 @@ from ..message.response import response_class
 from ..settings import Settings
 from ..wire.payload import Submission, make_unique, seal
 from . import request as inhand
-from .checks import _attempts, _check_priority, _checked_queue, _due, _positive, _unique
+from .checks import _attempts, _check_priority, _checked_queue, _due, _positive, _seconds, _unique
 from .client import Client, Receipt, Status
 from .request import _FORWARDED, _header_safe
 
@@ -118,6 +118,7 @@ class Gearman:
         backoff_min: float | None = None,
         backoff_max: float | None = None,
         timeout: float | None = None,
+        keep_result: float | None = None,
         after_response: bool = False,
         after: After | None = None,
         plain: bool | None = None,
@@ -144,6 +145,7 @@ class Gearman:
             backoff_min: as the setting, for this task.
             backoff_max: as the setting, for this task.
             timeout: seconds that one attempt may take.
+            keep_result: seconds that its response is kept for `result()`; as the setting where it is not given.
             after_response: submit when this request's response was sent, with a status under 400.
             after: called at once with a function that submits, to be called later: `transaction.on_commit`, say.
             plain: send the plain JSON call that PhalApi's workers run.
@@ -177,6 +179,8 @@ class Gearman:
             )
             if backoff_min is not None or backoff_max is not None:
                 message.backoff = self._backoff(service, backoff_min, backoff_max)
+            if keep_result is not None:
+                message.keep_result = _seconds(keep_result, "keep_result")
             task, payload = self._seal(message, queue, priority, unique, max_attempts, due)
         submission = Submission(queue, task.unique, payload, priority, due, task_id)
         self._submit(task, submission, after_response, after)
@@ -224,7 +228,8 @@ class Gearman:
             task_id, service, data, form, files, body, content_type, params, headers, method, timeout
         )
         message.priority, message.wants_reply, message.max_attempts = priority, True, 1
-        payload = seal(message, queue, self._settings, time.time())
+        message.queued = time.time()
+        payload = seal(message, queue, self._settings, message.queued)
         submission = Submission(queue, _unique(unique, task_id), payload, priority, id=task_id)
         status, pairs, content = self._client.call(submission, seconds)
         return response_class()(status=status, headerlist=pairs, app_iter=[content])
@@ -240,6 +245,7 @@ class Gearman:
         at: datetime | None = None,
         max_attempts: int | None = None,
         timeout: float | None = None,
+        keep_result: float | None = None,
         after_response: bool = False,
         after: After | None = None,
     ) -> Task:
@@ -273,6 +279,8 @@ class Gearman:
             task_id, path or "/", targets.Target(self._method, path), check_headers(inhand.headers(environ)), content,
             environ.get("CONTENT_TYPE") or None, bool(content or environ.get("CONTENT_LENGTH")), timeout,
         )  # fmt: skip
+        if keep_result is not None:
+            message.keep_result = _seconds(keep_result, "keep_result")
         task, payload = self._seal(message, queue, priority, unique, max_attempts, due)
         submission = Submission(queue, task.unique, payload, priority, due, task_id)
         self._submit(task, submission, after_response, after)
@@ -380,8 +388,9 @@ class Gearman:
         settings = self._settings
         message.priority = priority
         message.max_attempts = _attempts(max_attempts) or settings.retry_limits(message).max_attempts
+        message.queued, message.due = time.time(), due
         task = Task(message.id, message.service, queue, _unique(unique, message.id), message.max_attempts)
-        return task, seal(message, queue, settings, due or time.time())
+        return task, seal(message, queue, settings, due or message.queued)
 
     def _surroundings(self) -> list[tuple[str, str]]:
         """The headers of the request in hand that travel: what correlates, and what `inherit=` names."""

@@ -99,7 +99,9 @@ def next_attempt(
     """The attempt that follows one of `task` that failed for `reason` at `now`, and its bytes; it is due `at`."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     failure = model.one_line(f"attempt {task.attempt} at {stamp}: {reason}")
-    following = replace(task, attempt=task.attempt + 1, max_attempts=max_attempts, failures=(*task.failures, failure))
+    following = replace(
+        task, attempt=task.attempt + 1, max_attempts=max_attempts, failures=(*task.failures, failure), due=at
+    )
     return following, seal(following, queue, settings, at)
 
 

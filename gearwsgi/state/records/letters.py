@@ -1,0 +1,150 @@
+"""Dead letters in the records: the file on the machine where a task died is the truth, this is how others see it."""
+
+import logging
+import os
+import secrets
+import time
+from datetime import datetime
+from pathlib import Path
+
+from ...errors import BadMessage, SpoolError
+from ...settings import Settings
+from ..spool import Letter, Spool, make_private_folder, open_private
+from . import model
+from .database import Transaction
+from .facts import read_facts
+from .rows import ENDED, MAX_PATH, MAX_REASON, Row, clean, clean_id, place
+from .store import Store
+
+_log = logging.getLogger("gearwsgi")
+
+TITLE = "dead letter"
+BITE = 100
+"""Letters that one look writes at most."""
+
+
+class Letters:
+    """The dead letters of one state directory, and what the records have of them.
+
+    Args:
+        store: the records.
+        settings: the middleware's.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._spool = Spool(settings.state_dir / "dead", TITLE)
+        self._state_dir = settings.state_dir
+        self._id = ""
+
+    @property
+    def id(self) -> str:
+        """What the records call this state directory."""
+        if not self._id:
+            self._id = spool_id(self._state_dir)
+        return self._id
+
+    def keep(self, transaction: Transaction, name: str, task_id: str) -> None:
+        """Keep the letter of that name; one that is gone already, is."""
+        try:
+            letter = self._spool.get(name)
+        except SpoolError:
+            return
+        self._store.keep_letter(transaction, self.id, name, task_id, letter.to_bytes(TITLE))
+
+    def compare(self) -> None:
+        """Have the records say what is true here: a letter that they lack is added, one that is gone, is discarded.
+
+        Raises:
+            RecordsUnavailable, SpoolError: it can't be done now.
+        """
+        here = set(self._spool.names())
+        with self._store.database.transaction(write=False) as transaction:
+            known = {row[0] for row in transaction.all("SELECT name FROM gearwsgi_letter WHERE spool = ?", (self.id,))}
+        missing = sorted(here - known)[:BITE]
+        gone = sorted(known - here)[:BITE]
+        if not (missing or gone):
+            return
+        rows = {}
+        for name in missing:
+            try:
+                row = letter_row(self._spool.get(name), name)
+            except SpoolError as error:
+                _log.warning("records: %s", error)
+                continue
+            rows[name] = row
+        now = self._store.database.now()
+        with self._store.database.transaction(write=True) as transaction:
+            self._store.put(transaction, list({row.id: row for row in rows.values()}.values()))
+            for name, row in rows.items():
+                self.keep(transaction, name, row.id)
+            for name in gone:
+                lose(transaction, self.id, name, now)
+
+
+def lose(transaction: Transaction, spool: str, name: str, now: float) -> None:
+    """A letter is gone from its place. A task that is still dead, and has no other, was discarded."""
+    found = transaction.all("SELECT task FROM gearwsgi_letter WHERE spool = ? AND name = ?", (spool, name))
+    transaction.run("DELETE FROM gearwsgi_letter WHERE spool = ? AND name = ?", (spool, name))
+    for (task_id,) in found:
+        transaction.run(
+            "UPDATE gearwsgi_task SET state = ?, ended = ?, changed = ? WHERE id = ? AND state = ?"
+            " AND NOT EXISTS (SELECT 1 FROM gearwsgi_letter WHERE task = ?)",
+            (model.DISCARDED, now, now, task_id, model.DEAD, task_id),
+        )
+
+
+def letter_row(letter: Letter, name: str) -> Row:
+    """The row of a task, from its dead letter: its attempts are what the letter says."""
+    fields = letter.fields
+    died = _unix(fields.get("died", ""))
+    number = fields.get("attempts", "0")
+    attempts = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
+    row = Row(
+        id=clean_id(fields.get("id") or name), service=clean(fields.get("service", "-")), method="-", path="-",
+        queue=clean(fields.get("queue", "")), priority="normal", state=model.DEAD, queued=died, due=None, started=None,
+        ended=died, attempts=attempts, max_attempts=None, done=None, total=None, status=None,
+        reason=clean(fields.get("reason", ""), MAX_REASON), host=None, pid=None, request_id=None, traceparent=None,
+        owner=None, place=place(max(1, attempts), ENDED), changed=died, began=None, history="",
+    )  # fmt: skip
+    if fields.get("trusted") != "yes":
+        return row
+    try:
+        facts = read_facts(letter.message, row.id)
+    except BadMessage:
+        return row
+    row.method, row.path, row.priority = facts.method, clean(facts.path, MAX_PATH), facts.priority
+    row.queued, row.max_attempts = facts.queued or died, facts.max_attempts
+    row.request_id, row.traceparent = facts.request_id, facts.traceparent
+    return row
+
+
+def _unix(stamp: str) -> float:
+    try:
+        return datetime.fromisoformat(stamp).timestamp()
+    except ValueError:
+        return time.time()
+
+
+def spool_id(state_dir: Path) -> str:
+    """A state directory's name among all that share the records: made once, kept in its file `id`.
+
+    Raises:
+        SpoolError: the file can't be read or made.
+    """
+    path = state_dir / "id"
+    try:
+        if not path.exists():
+            make_private_folder(state_dir)
+            new = state_dir / f".id-{secrets.token_hex(4)}"
+            with open(open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="ascii") as file:
+                file.write(secrets.token_hex(16) + "\n")
+            try:
+                os.link(new, path)  # whoever comes first
+            except FileExistsError:
+                pass
+            finally:
+                new.unlink()
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise SpoolError(f"can't use {path}: {error}") from error

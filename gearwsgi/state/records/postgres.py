@@ -1,0 +1,145 @@
+"""The records in PostgreSQL, for many machines: psycopg 3, which is imported here only."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import psycopg
+
+from ...errors import RecordsUnavailable
+from . import schema
+from .database import Refused, check_version, migrate
+
+CONNECT_TIMEOUT = 5
+"""Seconds."""
+WORDS = {"key": 'TEXT COLLATE "C"', "real": "DOUBLE PRECISION", "blob": "BYTEA"}
+_LOCK = 0x67777263
+"""The advisory lock of who makes or changes the tables."""
+_BEGIN = "BEGIN; SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '5s'"
+# A host that is gone without a word is noticed in seconds, not after the system's two hours.
+_ALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3}
+if sys.platform == "linux":
+    _ALIVE["tcp_user_timeout"] = 15000
+
+
+class Postgres:
+    """See `Database`.
+
+    Args:
+        url: `postgresql://…`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.name = describe(url)
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    @contextlib.contextmanager
+    def transaction(self, *, write: bool) -> Iterator["_Transaction"]:
+        try:
+            cursor = self._connected().cursor()
+            with self._begun(cursor):
+                yield _Transaction(cursor)
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            raise Refused(f"{self.name}: {one_line(error)}") from error
+        except psycopg.Error as error:
+            self.close()
+            raise RecordsUnavailable(f"{self.name}: {one_line(error)}") from error
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _begun(cursor: "psycopg.Cursor[tuple[Any, ...]]") -> Iterator[None]:
+        cursor.execute(_BEGIN, prepare=False)
+        try:
+            yield
+            cursor.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(psycopg.Error):  # the first error is the one to know
+                cursor.execute("ROLLBACK")
+            raise
+
+    def now(self) -> float:
+        try:
+            row = self._connected().execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+        except psycopg.Error as error:
+            self.close()
+            raise RecordsUnavailable(f"{self.name}: {one_line(error)}") from error
+        return float(row[0]) if row else 0.0
+
+    def tidy(self) -> None:
+        """Autovacuum does it."""
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> "psycopg.Connection[tuple[Any, ...]]":
+        if self._connection is None or self._connection.closed:
+            connection = psycopg.connect(
+                self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT, application_name="gearwsgi",
+                **_ALIVE,
+            )  # fmt: skip
+            try:
+                self._check(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _check(self, connection: "psycopg.Connection[tuple[Any, ...]]") -> None:
+        """That the tables are there, and of our version: made and changed by one process at a time."""
+        version = _version(connection)
+        if version < schema.VERSION:
+            cursor = connection.cursor()
+            with self._begun(cursor):
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+                version = _version(connection)
+                if version < schema.VERSION:
+                    migrate(_Transaction(cursor), version, WORDS)
+                    version = schema.VERSION
+        check_version(version, self.name)
+
+
+class _Transaction:
+    """See `Transaction`."""
+
+    def __init__(self, cursor: "psycopg.Cursor[tuple[Any, ...]]") -> None:
+        self._cursor = cursor
+
+    def all(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._cursor.execute(sql.replace("?", "%s"), values).fetchall()
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> int:
+        return self._cursor.execute(sql.replace("?", "%s"), values).rowcount
+
+    def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._cursor.executemany(sql.replace("?", "%s"), rows)
+
+
+def _version(connection: "psycopg.Connection[tuple[Any, ...]]") -> int:
+    # A look into the table itself: what is cached of the catalog may be older than the lock that we have waited for.
+    found = connection.execute(
+        "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'gearwsgi_meta' AND pg_catalog.pg_table_is_visible(oid)"
+    ).fetchone()
+    if found is None:
+        return 0
+    row = connection.execute("SELECT value FROM gearwsgi_meta WHERE name = 'version'").fetchone()
+    return int(row[0]) if row else 0
+
+
+def describe(url: str) -> str:
+    """The URL for people, without its password."""
+    try:
+        values = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        return "the records' database"
+    host, port, name = (values.get(key) for key in ("host", "port", "dbname"))
+    return f"postgresql://{host or 'localhost'}{f':{port}' if port else ''}/{name or ''}"
+
+
+def one_line(error: Exception) -> str:
+    """What the driver says, its first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,101 @@
+"""A task's row as the supervisor writes it: what is safe to store, and how two rows of one task become one. Pure."""
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Any
+
+MAX_ID = 200
+MAX_NAME = 500
+MAX_PATH = 4000
+MAX_REASON = 2000
+MAX_TRACEBACK = 16 * 1024
+"""Characters that are kept of each."""
+_TOP = (1 << 63) - 1
+
+QUEUED, RUNNING, ENDED = 0, 1, 2
+"""How far an attempt is: the last part of a row's place."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One task. `changed` is when this happened; `began` when the attempt did, `started` when the first one did.
+
+    `queued` and `place` say which of two rows is the later one: `place` grows with the attempt, and in it from queued
+    to running to ended. A task that is queued anew from a dead letter has a later `queued`, and begins again.
+    """
+
+    id: str
+    service: str
+    method: str
+    path: str
+    queue: str
+    priority: str
+    state: str
+    queued: float
+    due: float | None
+    started: float | None
+    ended: float | None
+    attempts: int
+    max_attempts: int | None
+    done: int | None
+    total: int | None
+    status: int | None
+    reason: str | None
+    host: str | None
+    pid: int | None
+    request_id: str | None
+    traceparent: str | None
+    owner: str | None
+    place: int
+    changed: float
+    began: float | None
+    history: str
+
+    def values(self) -> tuple[Any, ...]:
+        """In the order of `COLUMNS`."""
+        return tuple([getattr(self, name) for name in COLUMNS])
+
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return 800 + len(self.history) + len(self.path) + len(self.reason or "")
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def place(attempt: int, phase: int) -> int:
+    """The place of a row in its task's life."""
+    return min(attempt, 10**9) * 4 + phase
+
+
+def merge(old: Row | None, new: Row) -> Row:
+    """What is left of two rows of one task that wait to be written."""
+    if old is None:
+        return new
+    early, late = (old, new) if (new.queued, new.place) >= (old.queued, old.place) else (new, old)
+    late.history = old.history + new.history
+    if early.queued == late.queued and early.started is not None:
+        late.started = early.started if late.started is None else min(early.started, late.started)
+    return late
+
+
+def clean(text: str, limit: int = MAX_NAME) -> str:
+    """Text that any database takes: no NUL, no half of a surrogate pair, and not too long."""
+    if not text.isprintable() and "\0" in text:
+        text = text.replace("\0", "\\x00")
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def clean_id(task_id: str) -> str:
+    """An id as it is stored: a longer one than any of ours is cut, and stays one of its own."""
+    text = clean(task_id, 1 << 20)
+    if len(text) <= MAX_ID:
+        return text
+    return text[: MAX_ID - 33] + "-" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def whole(number: int) -> int:
+    """A number that fits."""
+    return max(-_TOP, min(number, _TOP))

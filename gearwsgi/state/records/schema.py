@@ -1,0 +1,35 @@
+"""The tables of the records, in SQL that SQLite and PostgreSQL both run, and how a store of an older version gets on.
+
+Times are Unix times in seconds. What a task is called, and why it failed, is text from anywhere: it is only ever given
+as a parameter.
+"""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE gearwsgi_task (
+            id {key} PRIMARY KEY, service TEXT NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL, queue TEXT NOT NULL,
+            priority TEXT NOT NULL, state TEXT NOT NULL, queued {real} NOT NULL, due {real}, started {real},
+            ended {real}, attempts BIGINT NOT NULL, max_attempts BIGINT, done BIGINT, total BIGINT, status INTEGER,
+            reason TEXT, host TEXT, pid BIGINT, request_id TEXT, traceparent TEXT, owner TEXT, place BIGINT NOT NULL,
+            changed {real} NOT NULL, began {real}, history TEXT NOT NULL)""",
+        "CREATE INDEX gearwsgi_task_queued ON gearwsgi_task (queued)",
+        "CREATE INDEX gearwsgi_task_ended ON gearwsgi_task (ended)",
+        # A dead letter's whole file. `spool` is the state directory that it lies in, `name` its name there.
+        """CREATE TABLE gearwsgi_letter (
+            spool TEXT NOT NULL, name TEXT NOT NULL, task {key} NOT NULL, content {blob} NOT NULL,
+            PRIMARY KEY (spool, name))""",
+        "CREATE INDEX gearwsgi_letter_task ON gearwsgi_letter (task)",
+        "CREATE TABLE gearwsgi_result (task {key} PRIMARY KEY, until {real} NOT NULL, content {blob} NOT NULL)",
+        "CREATE INDEX gearwsgi_result_until ON gearwsgi_result (until)",
+        "CREATE TABLE gearwsgi_supervisor (id TEXT PRIMARY KEY, heard {real} NOT NULL, about TEXT NOT NULL)",
+        # What supervisors are asked to do: `kind` is pause (of the queue `name`), cancel (of the task `name`) or
+        # forget (of the letter `name` in the state directory `about`).
+        """CREATE TABLE gearwsgi_request (
+            kind TEXT NOT NULL, name {key} NOT NULL, made {real} NOT NULL, until {real}, about TEXT NOT NULL,
+            PRIMARY KEY (kind, name, about))""",
+    ),
+)
+"""What leads from each version to the next. What was released is never changed: append."""
+
+VERSION = len(MIGRATIONS)
+META = "CREATE TABLE gearwsgi_meta (name TEXT PRIMARY KEY, value BIGINT NOT NULL)"

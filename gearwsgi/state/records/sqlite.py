@@ -1,0 +1,201 @@
+"""The records in SQLite: one file in the state directory, in WAL mode, private."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import RecordsUnavailable, SpoolError
+from ..spool import make_private_folder, open_private
+from . import schema
+from .database import Refused, check_version, migrate
+
+_log = logging.getLogger("gearwsgi")
+
+APPLICATION_ID = 0x67777263
+"""Says whose the file is: "gwrc"."""
+BUSY = 2.0
+"""Seconds to wait for another process's transaction."""
+WORDS = {"key": "TEXT", "real": "REAL", "blob": "BLOB"}
+_WAL_LIMIT = 4 * 1024 * 1024
+_SHRINK_PAGES = 500
+_SPARE_PAGES = 256
+_SIDES = ("-wal", "-shm", "-journal")
+_BROKEN = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+
+
+class Sqlite:
+    """See `Database`.
+
+    Args:
+        path: the file; made, for its owner only, where it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+
+    @contextlib.contextmanager
+    def transaction(self, *, write: bool) -> Iterator["_Transaction"]:
+        try:
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            try:
+                yield _Transaction(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # the first error is the one to know
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                raise
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError) as error:
+            raise Refused(f"{self.name}: {error}") from error
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN:
+                self._set_aside(error)
+            raise RecordsUnavailable(f"{self.name}: {error}") from error
+
+    def now(self) -> float:
+        return time.time()
+
+    def tidy(self) -> None:
+        with self.transaction(write=False) as transaction:
+            pages, free = (transaction.all(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count"))
+        if self._connection is not None and free > _SPARE_PAGES and free > pages // 4:
+            # `executescript` takes all steps of it, `execute` would take one: one page.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> sqlite3.Connection:
+        """A connection to the file that is there: it may have been removed, or set aside, since the last time."""
+        inode = self._number()
+        if self._connection is not None:
+            if inode and self._inode == inode:
+                return self._connection
+            self.close()
+        if not inode:
+            self._make()
+            inode = self._number()
+        connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA cache_size = -512")
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
+            self._check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._inode, self._connection = inode, connection
+        return connection
+
+    def _number(self) -> int:
+        """Which file it is; 0 where there is none."""
+        try:
+            return os.stat(self._path).st_ino
+        except FileNotFoundError:
+            return 0
+
+    def _make(self) -> None:
+        """Make it, empty: what SQLite would make is as private as the umask says."""
+        with self._lock():
+            if self._number():
+                return  # another process was quicker
+            for side in _SIDES:  # another file's, which SQLite would take for this one's
+                self._beside(side).unlink(missing_ok=True)
+            os.close(open_private(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """That the file is ours and of our version; an empty one, or one of an older version, is brought to it."""
+        version = _version(connection)
+        if version is None or version < schema.VERSION:
+            with self._lock():
+                version = _version(connection)
+                if version is None:
+                    version = self._begin(connection)
+                connection.execute("BEGIN IMMEDIATE")
+                migrate(_Transaction(connection), version, WORDS)
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute("COMMIT")
+                version = max(version, schema.VERSION)
+        check_version(version, self.name)
+
+    def _begin(self, connection: sqlite3.Connection) -> int:
+        """A file that is not ours: an empty one becomes ours; its version."""
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise RecordsUnavailable(f"{self.name} is another application's file: it is left alone")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        return 0
+
+    def _set_aside(self, error: Exception) -> None:
+        """It is no database, or a broken one: keep it under another name, so that a new one can begin."""
+        with self._lock():
+            if not self._is_broken():
+                return  # another process has set it aside
+            aside = self._path.with_name(f"{self._path.name}.broken-{time.strftime('%Y%m%dT%H%M%S')}")
+            try:
+                for side in ("", *_SIDES):
+                    if os.path.lexists(self._beside(side)):
+                        self._beside(side).replace(aside.with_name(aside.name + side))
+            except OSError as problem:
+                raise RecordsUnavailable(f"{self.name}: {error}, and it can't be set aside: {problem}") from problem
+            _log.error("records: %s: %s; it is set aside as %s, and a new one begins", self.name, error, aside.name)
+
+    def _is_broken(self) -> bool:
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=BUSY)) as file:
+                return bool(file.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok")
+        except sqlite3.Error as error:
+            return error.sqlite_errorcode & 0xFF in _BROKEN
+
+    def _beside(self, side: str) -> Path:
+        return self._path.with_name(self._path.name + side)
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One process at a time makes, changes or sets aside the file."""
+        try:
+            make_private_folder(self._path.parent)
+            descriptor = open_private(self._beside(".lock"), os.O_RDWR | os.O_CREAT)
+        except (SpoolError, OSError) as error:
+            raise RecordsUnavailable(f"{self.name}: {error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+class _Transaction:
+    """See `Transaction`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def all(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, values).fetchall()
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> int:
+        return self._connection.execute(sql, values).rowcount
+
+    def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._connection.executemany(sql, rows)
+
+
+def _version(connection: sqlite3.Connection) -> int | None:
+    """The store's version; None where the file is not one of ours, or not yet."""
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        return None
+    return int(connection.execute("SELECT value FROM gearwsgi_meta WHERE name = 'version'").fetchone()[0])

@@ -1,0 +1,323 @@
+"""What the records can do, in SQL that both databases run: write rows, find tasks, results, letters, the fleet."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ...errors import RecordsUnavailable, UnknownTask
+from . import model
+from .database import Database, Transaction
+from .rows import COLUMNS, Row, clean, clean_id
+
+GONE = 60.0
+"""Seconds after which a supervisor that is not heard of is left out."""
+FRESH = 10.0
+"""Seconds after which it does not respond."""
+MAX_HISTORY = 200_000
+"""Characters of a history from which on its older half makes room."""
+MAX_LIST = 10_000
+
+_HISTORY = f"CASE WHEN length(history) > {MAX_HISTORY} THEN substr(history, {MAX_HISTORY // 2}) ELSE history END || ?"
+_KEPT = frozenset({"id", "started", "history"})
+_NEWER = (
+    "(excluded.queued > gearwsgi_task.queued"
+    " OR excluded.queued = gearwsgi_task.queued AND excluded.place >= gearwsgi_task.place)"
+)
+_SET = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in _KEPT)
+_FIRST = (
+    "CASE WHEN excluded.queued = gearwsgi_task.queued"
+    " THEN coalesce(gearwsgi_task.started, excluded.started) ELSE excluded.started END"
+)
+_UPSERT = (
+    f"INSERT INTO gearwsgi_task ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+    f" ON CONFLICT (id) DO UPDATE SET {_SET}, started = {_FIRST} WHERE {_NEWER}"
+)
+_ADD = f"UPDATE gearwsgi_task SET history = {_HISTORY} WHERE id = ?"
+_NAMES = COLUMNS[: COLUMNS.index("owner")]
+"""The columns of a record, in their order."""
+_LIST = ", ".join(_NAMES)
+_HISTORY_AT = COLUMNS.index("history")
+
+
+class Request(NamedTuple):
+    """What supervisors are asked to do: see the table."""
+
+    kind: str
+    name: str
+    made: float
+    until: float | None
+    about: str
+
+
+class Supervisor(NamedTuple):
+    """What a supervisor says of itself, and how many seconds ago it did."""
+
+    id: str
+    silent: float
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record in a list, and whether the supervisor that has the task is heard of; None where it runs nowhere."""
+
+    record: model.Record
+    is_fresh: bool | None
+
+
+class Store:
+    """The records of one database. One thread's at a time. All methods raise `RecordsUnavailable`.
+
+    Args:
+        database: where they are.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def put(transaction: Transaction, rows: Sequence[Row]) -> None:
+        """Write rows, each of another task. What is stored already and later stays; history is added to."""
+        values = [row.values() for row in rows]
+        histories = [(row.history, row.id) for row in rows if row.history]
+        if histories:
+            values = [(*each[:_HISTORY_AT], "", *each[_HISTORY_AT + 1 :]) for each in values]
+        transaction.run_many(_UPSERT, values)
+        if histories:
+            transaction.run_many(_ADD, histories)
+
+    @staticmethod
+    def keep_result(transaction: Transaction, task_id: str, until: float, content: bytes) -> None:
+        """Keep a response until a time."""
+        transaction.run(
+            "INSERT INTO gearwsgi_result (task, until, content) VALUES (?, ?, ?)"
+            " ON CONFLICT (task) DO UPDATE SET until = excluded.until, content = excluded.content",
+            (clean_id(task_id), until, content),
+        )
+
+    @staticmethod
+    def keep_letter(transaction: Transaction, spool: str, name: str, task_id: str, content: bytes) -> None:
+        """Keep a dead letter's file, so that any machine can retry it."""
+        transaction.run(
+            "INSERT INTO gearwsgi_letter (spool, name, task, content) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (spool, name) DO UPDATE SET task = excluded.task, content = excluded.content",
+            (spool, name, clean_id(task_id), content),
+        )
+
+    # -- tasks -------------------------------------------------------------------------------------------------------
+
+    def find(self, task_id: str) -> model.Record:
+        """The record with this id, which may be shortened, with its history.
+
+        Raises:
+            UnknownTask: there is none, or several begin so.
+        """
+        with self.database.transaction(write=False) as transaction:
+            full = whole_id(transaction, task_id)
+            rows = transaction.all(f"SELECT {_LIST}, began, history FROM gearwsgi_task WHERE id = ?", (full,))
+        if not rows:
+            raise UnknownTask(f"no task {task_id!r} is known")
+        *values, began, history = rows[0]
+        return _record(values, _with_last(values, began, model.read_history(history)))
+
+    def tasks(
+        self,
+        *,
+        state: str | None = None,
+        service: str | None = None,
+        queue: str | None = None,
+        since: float | None = None,
+        limit: int = 100,
+    ) -> list[Found]:
+        """Records, newest first: those that were queued last.
+
+        Args:
+            state: only those in this state.
+            service: only those of this service.
+            queue: only those of this queue.
+            since: only those to which something has happened since this Unix time.
+            limit: at most so many.
+        """
+        parts, values = ["1 = 1"], list[Any]()
+        for name, wanted in (("state", state), ("service", service), ("queue", queue)):
+            if wanted is not None:
+                parts.append(f"{name} = ?")
+                values.append(clean(wanted))
+        if since is not None:
+            parts.append("changed >= ?")
+            values.append(since)
+        values.append(max(0, min(limit, MAX_LIST)))
+        fresh = self.database.now() - FRESH
+        with self.database.transaction(write=False) as transaction:
+            rows = transaction.all(
+                f"SELECT {_LIST}, owner FROM gearwsgi_task WHERE {' AND '.join(parts)}"
+                " ORDER BY queued DESC, id LIMIT ?",
+                values,
+            )
+            alive = {row[0] for row in transaction.all("SELECT id FROM gearwsgi_supervisor WHERE heard >= ?", (fresh,))}
+        found = []
+        for *row, owner in rows:
+            record = _record(row)
+            found.append(Found(record, owner in alive if record.state == model.RUNNING else None))
+        return found
+
+    def counts(self, since: float) -> list[tuple[str, str, int]]:
+        """(queue, state, how many) of what has changed since a Unix time."""
+        with self.database.transaction(write=False) as transaction:
+            rows = transaction.all(
+                "SELECT queue, state, count(*) FROM gearwsgi_task WHERE changed >= ? GROUP BY queue, state", (since,)
+            )
+        return [(queue, state, number) for queue, state, number in rows]
+
+    def result(self, task_id: str) -> bytes | None:
+        """The response that is kept of a task, as a message; None where there is none any more."""
+        now = self.database.now()
+        with self.database.transaction(write=False) as transaction:
+            rows = transaction.all(
+                "SELECT content FROM gearwsgi_result WHERE task = ? AND until > ?", (clean_id(task_id), now)
+            )
+        return bytes(rows[0][0]) if rows else None
+
+    # -- the fleet ---------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def hear(transaction: Transaction, supervisor: str, now: float, about: dict[str, Any]) -> None:
+        """A supervisor's sign of life, and what it says of itself."""
+        transaction.run(
+            "INSERT INTO gearwsgi_supervisor (id, heard, about) VALUES (?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET heard = excluded.heard, about = excluded.about",
+            (supervisor, now, json.dumps(about)),
+        )
+
+    @staticmethod
+    def leave(transaction: Transaction, supervisor: str) -> None:
+        """A supervisor has ended."""
+        transaction.run("DELETE FROM gearwsgi_supervisor WHERE id = ?", (supervisor,))
+
+    def fleet(self) -> list[Supervisor]:
+        """The supervisors that were heard of within a minute."""
+        now = self.database.now()
+        with self.database.transaction(write=False) as transaction:
+            rows = transaction.all(
+                "SELECT id, heard, about FROM gearwsgi_supervisor WHERE heard >= ? ORDER BY id", (now - GONE,)
+            )
+        return [Supervisor(key, max(0.0, now - heard), json.loads(about)) for key, heard, about in rows]
+
+    # -- steering ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def requests(transaction: Transaction, now: float) -> list[Request]:
+        """All that is asked for just now."""
+        rows = transaction.all(
+            "SELECT kind, name, made, until, about FROM gearwsgi_request WHERE until IS NULL OR until > ?", (now,)
+        )
+        return [Request(*row) for row in rows]
+
+    def pauses(self) -> dict[str, float | None]:
+        """The paused queues, each with the Unix time when that ends, or None."""
+        now = self.database.now()
+        with self.database.transaction(write=False) as transaction:
+            return {each.name: each.until for each in self.requests(transaction, now) if each.kind == "pause"}
+
+    def pause(self, queue: str, seconds: float | None = None) -> None:
+        """Have no supervisor take jobs of `queue`, for so long or until it is resumed."""
+        now = self.database.now()
+        with self.database.transaction(write=True) as transaction:
+            _ask(transaction, "pause", clean(queue), now, None if seconds is None else now + seconds)
+
+    def resume(self, queue: str) -> bool:
+        """Have jobs of `queue` taken again; whether it was paused."""
+        with self.database.transaction(write=True) as transaction:
+            return _withdraw(transaction, "pause", clean(queue)) > 0
+
+    def cancel(self, task_id: str, keep: float) -> str:
+        """Cancel a task that is known by its full id, or that nobody knows yet; the state that it had.
+
+        One that waits is `cancelled` from now on; one that runs, when its supervisor has ended it. What has ended
+        stays as it is.
+
+        Args:
+            task_id: the id.
+            keep: seconds that supervisors remember it, where the task is not seen before.
+        """
+        now = self.database.now()
+        key = clean_id(task_id)
+        with self.database.transaction(write=True) as transaction:
+            rows = transaction.all("SELECT state, due FROM gearwsgi_task WHERE id = ?", (key,))
+            state, due = rows[0] if rows else (model.UNKNOWN, None)
+            if state in model.ENDED:
+                return str(state)
+            _ask(transaction, "cancel", key, now, max(now, due or now) + keep)
+            if state != model.RUNNING:
+                transaction.run(
+                    "UPDATE gearwsgi_task SET state = ?, ended = ?, changed = ? WHERE id = ?",
+                    (model.CANCELLED, now, now, key),
+                )
+        return str(state)
+
+    @staticmethod
+    def forget(transaction: Transaction, spool: str, name: str, now: float, keep: float) -> None:
+        """Have the supervisors of a state directory remove a letter that was retried or discarded elsewhere."""
+        _ask(transaction, "forget", name, now, now + keep, spool)
+
+    @staticmethod
+    def withdraw(transaction: Transaction, request: Request) -> None:
+        """It is done."""
+        _withdraw(transaction, request.kind, request.name, request.about)
+
+
+def _ask(transaction: Transaction, kind: str, name: str, made: float, until: float | None, about: str = "") -> None:
+    transaction.run(
+        "INSERT INTO gearwsgi_request (kind, name, made, until, about) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (kind, name, about) DO UPDATE SET made = excluded.made, until = excluded.until",
+        (kind, name, made, until, about),
+    )
+
+
+def _withdraw(transaction: Transaction, kind: str, name: str, about: str = "") -> int:
+    return transaction.run(
+        "DELETE FROM gearwsgi_request WHERE kind = ? AND name = ? AND about = ?", (kind, name, about)
+    )
+
+
+def whole_id(transaction: Transaction, task_id: str) -> str:
+    """The full id of what may be a shortened one; as it is where no record begins so.
+
+    Raises:
+        UnknownTask: several begin so.
+    """
+    key = clean_id(task_id)
+    rows = transaction.all(
+        "SELECT id FROM gearwsgi_task WHERE id >= ? AND id < ? ORDER BY id LIMIT 2", (key, key + "\U0010ffff")
+    )
+    if not rows or rows[0][0] == key:
+        return key
+    if len(rows) > 1:
+        raise UnknownTask(f"{task_id!r} is not the beginning of one task's id, but of several: give more of it")
+    return str(rows[0][0])
+
+
+def _record(values: Sequence[Any], history: tuple[model.Attempt, ...] = ()) -> model.Record:
+    row = dict(zip(_NAMES, values, strict=True))
+    done, total = row.pop("done"), row.pop("total")
+    for name in ("queued", "due", "started", "ended"):
+        row[name] = model.moment(row[name])
+    return model.Record(**row, progress=None if done is None else (done, total), history=history)
+
+
+def _with_last(values: Sequence[Any], began: float | None, history: tuple[model.Attempt, ...]) -> tuple[Any, ...]:
+    """A task that was done at its first attempt is one row and has no history: this is it."""
+    row = dict(zip(_NAMES, values, strict=True))
+    if row["state"] != model.DONE or history or began is None:
+        return history
+    seconds = round(max(0.0, row["ended"] - began), 6)
+    started = model.moment(began)
+    return (model.Attempt(row["attempts"], started, seconds, row["host"], row["pid"], "done", row["status"]),)
+
+
+def unavailable() -> RecordsUnavailable:
+    """Records are off."""
+    return RecordsUnavailable("records are off: set records='sqlite', or a postgresql:// URL")

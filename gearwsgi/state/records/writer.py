@@ -1,0 +1,318 @@
+"""The thread that writes records: what happens is gathered, and written a few times a second in one transaction.
+
+Nothing here is in a job's way. While the database is slow, locked, full or away, rows wait; what the buffer can't hold
+is dropped, counted and said once.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ...errors import GearwsgiError
+from ...settings import Settings
+from .database import Refused, open_database
+from .letters import Letters
+from .retention import Retention
+from .rows import Row, merge
+from .store import Request, Store
+
+_log = logging.getLogger("gearwsgi")
+
+INTERVAL = 0.25
+"""Seconds between two transactions."""
+SOON = 500
+"""Events from which on the next one does not wait."""
+AGAIN = 1.0
+"""Seconds until the next try after one that failed."""
+BEAT = 2.0
+"""Seconds between two signs of life."""
+LOOK = 0.75
+"""Seconds between two looks at what is asked for."""
+ROUND = 25.0
+"""Seconds between two rounds of retention."""
+BITE = 0.1
+"""Seconds of retention between two transactions of rows."""
+MAX_EVENTS = 10_000
+MAX_ROWS = 10_000
+MAX_BYTES = 16 * 1024 * 1024
+"""What is held at most while the database is away."""
+
+
+class Change(NamedTuple):
+    """What is to be written of a task.
+
+    Attributes:
+        row: its row.
+        result: seconds that a response is kept, and the response as a message.
+        letter: its dead letter's name in the spool.
+    """
+
+    row: Row
+    result: tuple[float, bytes] | None = None
+    letter: str = ""
+
+
+class Writer:
+    """See the module.
+
+    Args:
+        settings: the middleware's; records are on.
+        name: this supervisor's, among all that share the records.
+    """
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._events: deque[tuple[int, Callable[[], Change | None]]] = deque()
+        self._event_bytes = 0
+        self._refused = self._lost = 0
+        self._about: dict[str, Any] | None = None
+        self._withdrawn: list[Request] = []
+        self._is_stopping = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="gearwsgi records")
+        self.requests: tuple[Request, ...] = ()
+        """What is asked of the supervisors, as of the last look; replaced as a whole."""
+        self.has_looked = threading.Event()
+        """Set when `requests` was read once."""
+
+    # -- the supervisor's side ---------------------------------------------------------------------------------------
+
+    @property
+    def dropped(self) -> int:
+        """Records that were not written and never will be."""
+        return self._refused + self._lost
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def put(self, change: Callable[[], Change | None], size: int) -> None:
+        """Something has happened: `change` is called in the thread and says what is to be written.
+
+        Args:
+            change: answers it, or None: nothing.
+            size: about how many bytes it holds on to.
+        """
+        if len(self._events) >= MAX_EVENTS or self._event_bytes + size > MAX_BYTES:
+            self._refused += 1
+            return
+        self._event_bytes += size
+        self._events.append((size, change))
+        if len(self._events) == SOON:
+            self._wake.set()
+
+    def beat(self, about: dict[str, Any]) -> None:
+        """What the supervisor says of itself from now on."""
+        self._about = about
+
+    def withdraw(self, request: Request) -> None:
+        """What was asked for is done."""
+        self._withdrawn.append(request)
+
+    def stop(self, patience: float = 3.0) -> None:
+        """Write what is left, unless that takes too long, and end."""
+        self._is_stopping = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(patience)
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            database = open_database(self._settings)
+        except ImportError as error:
+            _log.error("records: none are written: %s: `pip install 'gearwsgi[postgres]'`", error)
+            return
+        assert database is not None
+        work = _Work(Store(database), self._settings, self._name)
+        trouble = False
+        said = 0
+        stopping = False
+        while not stopping:
+            self._wake.wait(AGAIN if trouble else INTERVAL)
+            self._wake.clear()
+            stopping = self._is_stopping
+            self._lost += self._fold(work.pending)
+            if self.dropped and not said:
+                _log.warning("records: more wait than can be held: from now on the oldest are dropped")
+            said = self.dropped
+            try:
+                self._turn(work, stopping)
+            except GearwsgiError as error:
+                if not trouble:
+                    _log.warning("records: %s; jobs go on, and records wait", error)
+                trouble = True
+                continue
+            if trouble:
+                _log.warning("records: written again, %d were dropped until now", self.dropped)
+            trouble = False
+        database.close()
+        if work.pending:
+            _log.warning("records: %d could not be written", len(work.pending.rows))
+
+    def _fold(self, pending: "_Pending") -> int:
+        """From events to rows, one a task; how many were too much, and dropped."""
+        lost = 0
+        for _ in range(len(self._events)):
+            size, change = self._events.popleft()
+            self._event_bytes -= size
+            try:
+                found = change()
+            except Exception as error:
+                # None is known. Should one be found, it costs that record, and not all that come after it.
+                _log.error("records: one can't be made: %s: %s", type(error).__name__, error)
+                lost += 1
+                continue
+            if found is not None:
+                pending.add(found)
+        return lost + pending.shrink()
+
+    def _turn(self, work: "_Work", stopping: bool) -> None:
+        withdrawn = self._withdrawn[:]
+        try:
+            requests = work.write(withdrawn, self._about, stopping)
+        finally:
+            self._lost += work.take_refused()
+        del self._withdrawn[: len(withdrawn)]
+        if requests is not None:
+            self.requests = tuple(requests)
+            self.has_looked.set()
+        if not stopping:
+            work.tidy()
+
+
+class _Pending:
+    """What waits to be written: a row a task, the oldest first."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self.results: dict[str, tuple[float, bytes]] = {}
+        self.letters: dict[str, list[str]] = {}
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def add(self, change: Change) -> None:
+        """Add what has happened to what waits."""
+        key = change.row.id
+        old = self.rows.get(key)
+        if old is not None:
+            self._bytes -= old.size()
+        row = self.rows[key] = merge(old, change.row)
+        self._bytes += row.size()
+        if change.result is not None:
+            self._bytes += len(change.result[1]) - len(self.results.get(key, (0.0, b""))[1])
+            self.results[key] = change.result
+        if change.letter:
+            self.letters.setdefault(key, []).append(change.letter)
+
+    def remove(self, key: str) -> None:
+        """It is written, or given up."""
+        self._bytes -= self.rows.pop(key).size() + len(self.results.pop(key, (0.0, b""))[1])
+        self.letters.pop(key, None)
+
+    def shrink(self) -> int:
+        """Give up the oldest, until it is no more than may be held; how many."""
+        dropped = 0
+        while len(self.rows) > MAX_ROWS or (self._bytes > MAX_BYTES and self.rows):
+            self.remove(next(iter(self.rows)))
+            dropped += 1
+        return dropped
+
+
+class _Work:
+    """What the thread does with the database, and when it does what next."""
+
+    def __init__(self, store: Store, settings: Settings, name: str) -> None:
+        self.pending = _Pending()
+        self._store = store
+        self._name = name
+        self._retention = Retention(store, settings)
+        self._letters = Letters(store, settings)
+        self._beat_at = self._look_at = 0.0
+        self._round_at = 0.0
+        self._refused = 0
+
+    def write(self, withdrawn: list[Request], about: dict[str, Any] | None, stopping: bool) -> list[Request] | None:
+        """All that is due; what is asked for, where it was time to look.
+
+        Raises:
+            RecordsUnavailable: the database can't take it now.
+        """
+        now = time.monotonic()
+        beats = stopping or (about is not None and now >= self._beat_at)
+        looks = now >= self._look_at
+        if not (self.pending or withdrawn or beats or looks):
+            return None
+        database = self._store.database
+        clock = database.now()
+        requests = None
+        if withdrawn or beats or looks:
+            with database.transaction(write=bool(withdrawn or beats)) as transaction:
+                for request in withdrawn:
+                    self._store.withdraw(transaction, request)
+                if stopping:
+                    self._store.leave(transaction, self._name)
+                elif beats and about is not None:
+                    self._store.hear(transaction, self._name, clock, about)
+                if looks:
+                    requests = self._store.requests(transaction, clock)
+            self._beat_at = now + BEAT if beats else self._beat_at
+            self._look_at = now + LOOK if looks else self._look_at
+        self._write_rows(clock)
+        return requests
+
+    def take_refused(self) -> int:
+        """How many rows the database would not have, since the last time."""
+        number, self._refused = self._refused, 0
+        return number
+
+    def tidy(self) -> None:
+        """A bite of retention; where it is time, a look at the dead letters here, and a new round.
+
+        Raises:
+            RecordsUnavailable, SpoolError: it can't be done now.
+        """
+        now = time.monotonic()
+        if now >= self._round_at:
+            self._round_at = now + ROUND
+            self._retention.begin()
+            self._letters.compare()
+        self._retention.work(BITE)
+
+    def _write_rows(self, clock: float) -> None:
+        pending = self.pending
+        if not pending:
+            return
+        keys = list(pending.rows)
+        try:
+            self._put(keys, clock)
+        except Refused:
+            # One of them can't be stored: the others can.
+            for key in keys:
+                try:
+                    self._put([key], clock)
+                except Refused as error:
+                    self._refused += 1
+                    _log.warning("records: id %s can't be written: %s", key, error)
+                pending.remove(key)
+            return
+        for key in keys:
+            pending.remove(key)
+
+    def _put(self, keys: list[str], clock: float) -> None:
+        pending = self.pending
+        with self._store.database.transaction(write=True) as transaction:
+            self._store.put(transaction, [pending.rows[key] for key in keys])
+            for key in pending.results.keys() & keys:
+                seconds, content = pending.results[key]
+                self._store.keep_result(transaction, key, clock + seconds, content)
+            for key in pending.letters.keys() & keys:
+                for name in pending.letters[key]:
+                    self._letters.keep(transaction, name, key)
