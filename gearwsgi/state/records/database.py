@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from ...errors import RecordsUnavailable
-from ...settings import Settings
 from . import schema
 
 
@@ -57,19 +56,6 @@ class Database(Protocol):
     def close(self) -> None:
         """Let go of the connection."""
         ...
-
-
-def open_database(settings: Settings) -> Database | None:
-    """The database of the records; None where they are off. It is not connected yet."""
-    if not settings.records:
-        return None
-    if settings.records == "sqlite":
-        from .sqlite import Sqlite
-
-        return Sqlite(settings.state_dir / "records.sqlite3")
-    from .postgres import Postgres
-
-    return Postgres(settings.records)
 
 
 def migrate(transaction: Transaction, version: int, words: dict[str, str]) -> None:

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ...errors import GearwsgiError
+from ...errors import GearwsgiError, RecordsUnavailable
 from ...settings import Settings
-from .database import Refused, open_database
+from .database import Refused
 from .letters import Letters
+from .opening import open_database
 from .retention import Retention
 from .rows import Row, merge
 from .store import Request, Store
@@ -125,8 +126,8 @@ class Writer:
     def _run(self) -> None:
         try:
             database = open_database(self._settings)
-        except ImportError as error:
-            _log.error("records: none are written: %s: `pip install 'gearwsgi[postgres]'`", error)
+        except RecordsUnavailable as error:
+            _log.error("records: none are written: %s", error)
             return
         assert database is not None
         work = _Work(Store(database), self._settings, self._name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gearwsgi.settings import Settings, read_settings
-from gearwsgi.state.records.database import open_database
+from gearwsgi.state.records.opening import open_database
 from gearwsgi.state.records.store import Store
 from tests import postgres
 

@@ -12,8 +12,9 @@ import pytest
 from gearwsgi.errors import RecordsUnavailable, UnknownTask
 from gearwsgi.settings import Settings
 from gearwsgi.state.records import model, schema
-from gearwsgi.state.records.database import Refused, open_database
+from gearwsgi.state.records.database import Refused
 from gearwsgi.state.records.model import write_attempt
+from gearwsgi.state.records.opening import open_database
 from gearwsgi.state.records.rows import COLUMNS, ENDED, QUEUED, RUNNING, Row, place
 from gearwsgi.state.records.store import Store
 
@@ -201,7 +202,7 @@ _OPEN = """
 import sys
 from pathlib import Path
 from gearwsgi.settings import read_settings
-from gearwsgi.state.records.database import open_database
+from gearwsgi.state.records.opening import open_database
 print("ready", flush=True)
 sys.stdin.readline()
 database = open_database(read_settings({"state_dir": sys.argv[1], "records": sys.argv[2]}, {}))
