@@ -13,6 +13,7 @@ from .queues import Queue
 __all__ = ["serve"]
 
 UNIQUE_LIMIT = 64  # bytes
+FUNCTIONS_LIMIT = 10_000  # that one connection serves
 SHORTEST_LIMIT = 1.0  # seconds that a worker's own time limit for a job has at least
 
 NO_JOB = answer(packets.NO_JOB)
@@ -22,6 +23,7 @@ TOO_FEW = error("INVALID_PACKET", "Arguments are missing")
 BAD_MAGIC = error("INVALID_MAGIC", "Request magic expected")
 UNIQUE_TOO_LARGE = error("ARGUMENT_TOO_LARGE", "Unique value too large")
 NAME_TOO_LARGE = error("ARGUMENT_TOO_LARGE", "Function name too large")
+TOO_MANY = error("ARGUMENT_TOO_LARGE", f"A connection serves {FUNCTIONS_LIMIT} functions at most")
 QUEUE_FULL = error("QUEUE_ERROR", "Job queue is full")
 UNKNOWN_OPTION = error("UNKNOWN_OPTION", "Server does not recognize given option")
 
@@ -131,17 +133,26 @@ def _state(job: Job | None) -> Arguments:
 
 
 def _can_do(host: Host, connection: Connection, kind: int, args: Arguments, now: float) -> None:
-    host.queue.can_do(connection.peer, _text(args[0]), inf, now)
+    _serve_function(host, connection, args[0], inf, now)
 
 
 def _can_do_timeout(host: Host, connection: Connection, kind: int, args: Arguments, now: float) -> None:
     milliseconds = number(args[1])
     limit = max(milliseconds / 1000, SHORTEST_LIMIT) if milliseconds > 0 else inf
-    host.queue.can_do(connection.peer, args[0], limit, now)
+    _serve_function(host, connection, args[0], limit, now)
+
+
+def _serve_function(host: Host, connection: Connection, name: bytes, limit: float, now: float) -> None:
+    functions = connection.peer.functions
+    if len(functions) >= FUNCTIONS_LIMIT and name not in functions:
+        connection.complain(f"it wants to serve more than {FUNCTIONS_LIMIT} functions")
+        connection.send(TOO_MANY)
+    else:
+        host.queue.can_do(connection.peer, name, limit, now)
 
 
 def _cant_do(host: Host, connection: Connection, kind: int, args: Arguments, now: float) -> None:
-    host.queue.cant_do(connection.peer, _text(args[0]), now)
+    host.queue.cant_do(connection.peer, args[0], now)
 
 
 def _reset(host: Host, connection: Connection, kind: int, args: Arguments, now: float) -> None:

@@ -87,7 +87,9 @@ class Store:
         if fresh:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         elif db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise StartError(f"can't use {self.path}: it is not a job server's file")
+            raise StartError(
+                f"can't use {self.path}: it is not a job server's file, or its log (-wal) is damaged or gone"
+            )
         # Nobody else can hold the server up with a lock, and a commit is a third cheaper for it.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
@@ -126,6 +128,7 @@ class Store:
         while moved:
             yield heappop(moved)[1]
         self.missing = max(0, self._ledger.least - self._count)
+        self._ledger.expect(self._count, self._count)
 
     def write(self, insert: Iterable[Job], update: Iterable[Job], delete: Collection[int]) -> None:
         """Write it all or nothing; after that it survives what `durability` says.
@@ -149,7 +152,7 @@ class Store:
         self._count = after
         for job in jobs:
             job.stored = True
-        self._ledger.clear()
+        self._ledger.settle(after)
 
     def _commit(self, steps: list[tuple[str, tuple[object, ...]]]) -> None:
         db = self._db

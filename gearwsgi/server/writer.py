@@ -53,6 +53,8 @@ class Writer:
         self._turn: asyncio.Handle | None = None
         self._behind: asyncio.TimerHandle | None = None
         self._shrink: asyncio.TimerHandle | None = None
+        self._failing = False  # since the last commit
+        self._noted = 0  # how many of the rows to delete are noted as done
 
     def created(self, connection: Created, place: int, job: Job) -> None:
         """The JOB_CREATED at this place of a connection's answers must not leave before the job is on disk."""
@@ -61,6 +63,8 @@ class Writer:
     def look(self) -> None:
         """Something may have changed: write it now or later, and send what has to wait for nothing."""
         changes = self._changes
+        if self._failing:
+            self._note_done()
         if changes.insert or changes.update or self._created:
             if self._turn is None:
                 self._turn = self._loop.call_soon(self._end_turn)
@@ -102,28 +106,37 @@ class Writer:
         if changes.delete and self._shrink is None:
             self._shrink = self._loop.call_later(SHRINK, self._give_back)
         changes.delete.clear()
+        self._failing, self._noted = False, 0
         self._answer()
 
     def _on_failure(self, problem: Exception) -> None:
         if self._behind is None:  # what is done must go from disk: try again
             self._behind = self._loop.call_later(AGAIN, self._write_behind)
         self._changes.insert.clear()
+        self._failing = True
         self._answer()
+        self._note_done()
         self._log.warn(f"can't write {self._store.path}: {problem or type(problem).__name__}")
+
+    def _note_done(self) -> None:
+        new, self._noted = self._changes.delete[self._noted :], len(self._changes.delete)
         try:
-            if not self._store.note_done(self._changes.delete):
-                self._log.warn("jobs that are done can't be noted as done any more: a crash now would run them again")
+            if not new or self._store.note_done(new):
+                return
+            why = "too many"
         except OSError as error:
-            self._log.warn(f"jobs that are done can't be noted as done ({error}): a crash now would run them again")
+            why = str(error)
+        self._log.warn(f"{len(new)} jobs are done and can't be noted as done ({why}): a crash now would run them again")
 
     def _answer(self) -> None:
         """Let the JOB_CREATEDs of what is on disk go, and make errors of the others."""
-        while self._created:
-            connection, place, job = self._created[-1]
-            if not job.stored and job.state != GONE:
+        for connection, place, job in self._created:
+            if not (job.stored or job.state == GONE):
                 connection.replace(place, NOT_STORED)
+        for _, _, job in self._created:
+            if not (job.stored or job.state == GONE):
                 self._queue.unstore(job)
-            self._created.pop()
+        self._created.clear()
 
     def _give_back(self) -> None:
         self._shrink = None

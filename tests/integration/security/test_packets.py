@@ -55,6 +55,18 @@ def test_any_bytes_are_packets_or_an_error_of_ours(data: bytes) -> None:
             continue
 
 
+def test_only_packets_with_data_may_announce_much() -> None:
+    for kind in (*range(1, 43), 9999):
+        header = struct.pack("!4sII", b"\0RES", kind, packets.SMALL + 1)
+        if kind in packets.LARGE:
+            assert feed(PacketReader(), header) == []
+        else:
+            with pytest.raises(ProtocolError):
+                feed(PacketReader(), header)
+    with pytest.raises(ProtocolError):
+        feed(PacketReader(max_job=1_000_000), struct.pack("!4sII", b"\0RES", packets.WORK_COMPLETE, 1_000_001))
+
+
 @pytest.mark.parametrize(
     "data",
     [packet(packets.JOB_ASSIGN_UNIQ, b"H:1", b"job"), packet(packets.JOB_ASSIGN_UNIQ),

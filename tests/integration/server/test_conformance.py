@@ -422,6 +422,22 @@ def test_a_delay_that_is_over_or_unreadable_is_none(server: Server, epoch: bytes
     assert (server.worker(b"f").grab() or [])[0] == handle
 
 
+@pytest.mark.parametrize("how", [b"%d.5", b" %d", b"\t\n%d", b"+%d", b"%d\n", b"%dx", b"0%d", b"\v\f\r %d"])
+def test_a_delay_is_the_number_at_its_beginning(server: Server, how: bytes) -> None:
+    client = server.connect()
+    client.send(SUBMIT_JOB_EPOCH, b"f", b"u", how % int(time.time() + 1000), b"d")
+    client.expect(JOB_CREATED)
+    assert server.worker(b"f").grab() is None
+
+
+@pytest.mark.parametrize("how", [b"-%d", b"++%d", b"+ %d", b"\xa0%d", b"0x%d", b"x%d"])
+def test_a_delay_that_begins_with_no_number_is_none(server: Server, how: bytes) -> None:
+    client = server.connect()
+    client.send(SUBMIT_JOB_EPOCH, b"f", b"u", how % int(time.time() + 1000), b"d")
+    client.expect(JOB_CREATED)
+    assert server.worker(b"f").grab() is not None
+
+
 def test_a_delayed_job_keeps_the_place_at_which_it_was_submitted(server: Server) -> None:
     client = server.connect()
     client.submit(b"f", b"1", b"before")
@@ -491,6 +507,34 @@ def test_a_time_limit_queues_a_background_job_again_and_only_then(server: Server
     assert client.status(b"f") == (0, 0, 2)
 
 
+@pytest.mark.parametrize("milliseconds", [b"1", b"1000", b" 1200x"])
+def test_a_time_limit_is_in_milliseconds_and_a_second_at_least(server: Server, milliseconds: bytes) -> None:
+    client, worker, other = server.connect(), server.connect(), server.worker(b"f")
+    worker.send(CAN_DO_TIMEOUT, b"f", milliseconds)
+    worker.nothing_more()
+    handle = client.submit(b"f", b"u")
+    assert worker.grab() is not None
+    assert other.grab() is None
+    assert until(other.grab)[0] == handle
+
+
+@pytest.mark.parametrize("milliseconds", [b"100000", b"0", b"", b"-1", b"x1"])
+def test_a_long_time_limit_and_none_leave_a_job_where_it_is(server: Server, milliseconds: bytes) -> None:
+    client, worker, other = server.connect(), server.connect(), server.worker(b"f")
+    worker.send(CAN_DO_TIMEOUT, b"f", milliseconds)
+    worker.nothing_more()
+    client.submit(b"f", b"u")
+    assert worker.grab() is not None
+    probe = server.connect()
+    probe.send(CAN_DO_TIMEOUT, b"g", b"1500")
+    probe.nothing_more()
+    client.submit(b"g", b"u")
+    assert probe.grab() is not None
+    watcher = server.worker(b"g")
+    assert until(watcher.grab)  # its limit, which is longer than the shortest there is, is over
+    assert other.grab() is None
+
+
 def test_a_client_is_told_that_its_job_ran_over_its_time_limit(server: Server) -> None:
     server.differs("tells its client nothing")
     client, worker = server.connect(), server.connect()
@@ -523,6 +567,49 @@ def test_get_status_follows_a_job_from_queued_to_gone(server: Server) -> None:
     worker.complete(handle)
     worker.nothing_more()
     assert state() == [b"0", b"0", b"0", b"0"]
+
+
+@pytest.mark.parametrize("rest", [b"\0", b"\0\0x", b"\0junk"])
+def test_a_handle_a_unique_and_an_option_end_at_the_first_nul(server: Server, rest: bytes) -> None:
+    client, worker = server.connect(), server.worker(b"f")
+    worker.send(SET_CLIENT_ID, b"me" + rest)
+    worker.nothing_more()
+    handle = client.submit(b"f", b"u", b"d", SUBMIT_JOB)
+    assert any(b" me : f" in row[0] for row in client.table(b"workers"))
+    client.send(GET_STATUS, handle + rest)
+    assert client.expect(STATUS_RES) == [handle, b"1", b"0", b"0", b"0"]
+    client.send(GET_STATUS_UNIQUE, b"u" + rest)
+    assert client.expect(STATUS_RES_UNIQUE) == [b"u", b"1", b"0", b"0", b"0", b"1"]
+    client.send(OPTION_REQ, b"Exceptions" + rest)
+    assert client.expect(OPTION_RES) == (b"Exceptions" + rest).split(b"\0")
+    assert worker.grab() is not None
+    worker.send(WORK_FAIL, handle + rest)
+    assert client.expect(WORK_FAIL)[0] == handle
+    worker.nothing_more()
+
+
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "shown"),
+    [
+        (b"5x", b" 10", [b"5", b"10"]),
+        (b"-1", b"2", [b"4294967295", b"2"]),
+        (b"4294967296", b"4294967295", [b"0", b"4294967295"]),
+        (b"99999999999999999999", b"007", [b"4294967295", b"7"]),
+        (b"", b"x", [b"0", b"0"]),
+        (b"+3", b"1.9", [b"3", b"1"]),
+        (b"1", b"2\0x", [b"1", b"2"]),
+    ],
+)
+def test_progress_is_answered_in_numbers_and_forwarded_as_it_came(
+    server: Server, numerator: bytes, denominator: bytes, shown: list[bytes]
+) -> None:
+    client, worker = server.connect(), server.worker(b"f")
+    handle = client.submit(b"f", b"u", b"d", SUBMIT_JOB)
+    assert worker.grab() is not None
+    worker.send(WORK_STATUS, handle, numerator, denominator)
+    assert client.expect(WORK_STATUS) == [handle, numerator, *denominator.split(b"\0")]
+    client.send(GET_STATUS, handle)
+    assert client.expect(STATUS_RES) == [handle, b"1", b"1", *shown]
 
 
 def test_get_status_unique_counts_the_clients_that_wait(server: Server) -> None:

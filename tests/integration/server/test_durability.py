@@ -227,3 +227,53 @@ def test_a_full_disk_refuses_jobs_and_loses_none(embedded: Start) -> None:
     sleeper.send(PRE_SLEEP)
     server.crash()
     assert [data[:3] for data in server.worker(b"f").drain()] == [*created, b"yes"]
+
+
+def test_jobs_that_are_missing_are_counted_in_the_log(embedded: Start) -> None:
+    server = embedded()
+    fill(server.connect(), 500, 1000)
+    server.server.stop(30)
+    server.start()
+    fill(server.connect(), 1500, 1000)  # 500 of them are there already
+    server.server.kill()
+    log = server.state_dir / "jobs.sqlite3-wal"
+    with log.open("r+b") as file:
+        file.truncate(log.stat().st_size // 2)
+    server.start()
+    left = (server.connect().status(b"f") or (0,))[0]
+    assert 0 < left < 1500
+    assert f"{1500 - left} jobs are missing in {server.state_dir}/jobs.sqlite3, which held 1500" in server.server.log()
+    server.restart()
+    assert "missing" not in server.server.log()
+
+
+def test_no_job_is_missing_after_crashes_and_full_disks(embedded: Start) -> None:
+    server = embedded()
+    for _ in range(3):
+        client, worker = server.connect(), server.worker(b"f")
+        fill(client, 50)
+        for _ in range(20):
+            job = worker.grab()
+            assert job is not None
+            worker.complete(job[0])
+        worker.nothing_more()
+        server.crash()
+        assert "missing" not in server.server.log()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="prlimit is Linux's")
+def test_jobs_that_were_done_on_a_full_disk_do_not_run_again_after_a_crash(embedded: Start) -> None:
+    server = embedded()
+    fill(server.connect(), 300, 1000)
+    worker = server.worker(b"f")
+    wal = server.state_dir / "jobs.sqlite3-wal"
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (wal.stat().st_size, resource.RLIM_INFINITY))
+    assert len(worker.drain()) == 300
+    worker.nothing_more()
+    until(lambda: "can't write" in server.server.log())
+    server.server.kill()
+    assert rows(server) > 0, "the disk was not full after all"
+    server.start()
+    assert server.connect().status(b"f") in (None, (0, 0, 0))
+    until(lambda: rows(server) == 0)
+    assert "missing" not in server.server.log()

@@ -14,6 +14,7 @@ from tests.integration.server.conftest import Embedded
 from tests.integration.server.wire import (
     CAN_DO,
     ECHO_REQ,
+    GET_STATUS_UNIQUE,
     GRAB_JOB,
     GRAB_JOB_UNIQ,
     HEADER,
@@ -281,3 +282,40 @@ def test_a_burst_that_is_answered_in_parts_is_answered_whole(embedded: Start) ->
     for _ in range(40):
         wire.read()
     until(lambda: wire.buffer.endswith(b"\n") or wire._more())
+
+
+@linux
+def test_a_crowd_of_functions_costs_no_memory_for_ever_and_no_silence(embedded: Start) -> None:
+    server = embedded()
+    other = server.connect()
+    other.nothing_more()
+    before = memory(server)
+    for round in range(10):
+        wire = server.connect()
+        wire.raw(b"".join(packet(CAN_DO, b"%d of %d" % (n, round)) for n in range(10_000)))
+        wire.nothing_more()
+        wire.send(CAN_DO, b"one more")
+        assert wire.error() == b"ARGUMENT_TOO_LARGE"
+        wire.close()
+    until(lambda: len(other.table(b"status")) <= 1000)
+    assert memory(server) - before < 40_000_000
+    other.raw(packet(GET_STATUS_UNIQUE, b"nobody") * 2000)
+    for _ in range(2000):
+        other.read()
+
+
+@linux
+def test_connections_notice_that_the_other_host_has_vanished(embedded: Start) -> None:
+    server = embedded()
+    wire = server.connect()
+    wire.nothing_more()
+    mine = wire.socket.getsockname()[1]
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        local, remote = (int(words[place].partition(":")[2], 16) for place in (1, 2))
+        if (local, remote) == (server.address[1], mine):
+            timer, _, when = words[5].partition(":")
+            assert timer == "02", "the keepalive timer of this connection runs"
+            assert int(when, 16) <= 60 * os.sysconf("SC_CLK_TCK")
+            return
+    raise AssertionError("no such connection")

@@ -18,7 +18,9 @@ from gearwsgi.server.protocol import (
     TooLarge,
     answer,
     error,
+    number,
 )
+from gearwsgi.wire.packets import LARGE, SMALL
 from tests.integration.server.wire import ECHO_REQ, HEADER, SUBMIT_JOB_BG, packet
 
 LIMIT = 1000
@@ -126,3 +128,44 @@ def test_a_nul_that_begins_no_packet_is_told_as_soon_as_it_is_seen(data: bytes) 
 def test_an_answer_is_written_as_the_protocol_says() -> None:
     assert answer(8, b"H:host:1") == b"\0RES\0\0\0\x08\0\0\0\x08H:host:1"
     assert error("QUEUE_ERROR", "full") == b"\0RES\0\0\0\x13\0\0\0\x10QUEUE_ERROR\0full"
+
+
+def test_only_packets_with_data_may_be_large() -> None:
+    reader = Reader(1_000_000)
+    for kind in sorted(ARGUMENTS):
+        reader.feed(HEADER.pack(b"\0REQ", kind, SMALL + 1))
+        found = reader.next()
+        if kind in LARGE:
+            assert found is None
+            reader.feed(bytes(SMALL + 1))
+            assert isinstance(reader.next(), Packet)
+        else:
+            assert found == TooLarge(SMALL + 1, SMALL)
+            reader.feed(bytes(SMALL + 1))
+            assert reader.pending == 0
+    reader.feed(HEADER.pack(b"\0REQ", 9999, SMALL + 1))
+    assert isinstance(reader.next(), TooLarge)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (b"12", 12),
+        (b"12.5", 12),
+        (b" \t\n\v\f\r12", 12),
+        (b"+12x", 12),
+        (b"-12", -12),
+        (b"007\n", 7),
+        (b"0x10", 0),
+        (b"", 0),
+        (b"x", 0),
+        (b"++1", 0),
+        (b"+ 1", 0),
+        (b"\xa01", 0),
+        (b"\xd9\xa3", 0),
+        (b"9" * 100_000, 2**63 - 1),
+        (b"-" + b"9" * 30, -(2**63)),
+    ],
+)
+def test_a_number_is_read_as_far_as_it_is_one(text: bytes, value: int) -> None:
+    assert number(text) == value
