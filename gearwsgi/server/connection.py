@@ -14,7 +14,7 @@ import time
 from enum import Enum, auto
 from typing import Protocol, cast
 
-from ..wire.keepalive import notice_vanished_host
+from ..wire.connection import keep_alive
 from .jobs import Peer
 from .protocol import BadBytes, Reader, Request
 
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         raw = transport.get_extra_info("socket")
-        notice_vanished_host(raw)
+        keep_alive(raw)
         self.fd = raw.fileno()
         self.address = str((transport.get_extra_info("peername") or ["-"])[0])
         self._transport.set_write_buffer_limits(high=OUT_LIMIT)
