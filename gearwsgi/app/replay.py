@@ -383,10 +383,9 @@ def _reply(response: _Response, error: BaseException | None) -> tuple[Outcome, b
     if error is not None:
         name = type(error).__name__
         data = error_reply(500, f"{name}: the worker's log has the traceback")
-        return Outcome("response", f"500 after {name}", status=200), data
-    return Outcome("response", response.status, status=200), write_response(
-        response.status, response.headers, response.body
-    )
+        return Outcome("response", f"500 after {name}", status=500), data
+    whole = write_response(response.status, response.headers, response.body)
+    return Outcome("response", response.status, status=response.code), whole
 
 
 def error_reply(status: int, text: str) -> bytes:

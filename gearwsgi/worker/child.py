@@ -16,7 +16,7 @@ from ..app.replay import Job, Result, describe, error_reply, notice_exceptions, 
 from ..environ import WSGIApplication
 from ..errors import BadMessage, JobTimeout, ProtocolError
 from ..message.model import Message
-from ..policy import Outcome
+from ..policy import Outcome, succeeded
 from ..settings import Settings
 from ..wire.payload import Grabbed, open_payload
 from . import channel
@@ -129,7 +129,8 @@ class Child:
         self._stream.end_line()
         self._stream.handle = "app"
         outcome = result.outcome
-        if outcome.kind == "response" and 200 <= outcome.status < 300:
+        # Who waits for an answer gets it as it is, and decides what it means.
+        if succeeded(outcome) or (task.wants_reply and outcome.kind == "response"):
             if self._verbose:
                 log.write(handle, f"result {describe(task, result)}, id {task.id}")
             return channel.frame(channel.DONE, sequence, result.data)
@@ -151,7 +152,7 @@ class Child:
         # Even where the handler caught it and answered: what it answered was not the work asked for.
         reason = f"timed out after {limit:g} s"
         if task.wants_reply:
-            return Result(Outcome("response", reason, status=200), error_reply(504, reason), result.seconds)
+            return Result(Outcome("response", reason, status=504), error_reply(504, reason), result.seconds)
         return Result(Outcome("timeout", reason), b"", result.seconds)
 
     def _on_alarm(self, signum: int, stack: FrameType | None) -> None:
