@@ -181,6 +181,7 @@ class Relay:
         self.has_passed = False
         """Whether it has been through the outbox once: what is left then waits for a job server, or for its time."""
         self._thread: threading.Thread | None = None
+        self._has_no_thread = False
         self._starting = threading.Lock()
 
     def start(self) -> None:
@@ -192,9 +193,11 @@ class Relay:
                 try:
                     thread.start()
                 except RuntimeError as error:
-                    _log.warning("outbox: what is in it waits: %s", error)
+                    if not self._has_no_thread:
+                        _log.warning("outbox: what is in it waits: %s", error)
+                    self._has_no_thread = True
                 else:
-                    self._thread = thread
+                    self._thread, self._has_no_thread = thread, False
 
     def stop(self) -> None:
         """Let it end, and wait until it has."""

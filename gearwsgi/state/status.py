@@ -26,18 +26,23 @@ class StatusFile:
         self._path = state_dir / "run" / f"{os.getpid()}.json"
 
     def write(self, values: dict[str, Any]) -> None:
-        """Replace what it says; a full disk leaves the old text, and its age tells."""
+        """Replace what it says.
+
+        Raises:
+            OSError: it can't be written; the old text stays, and its age tells.
+        """
         temporary = self._path.with_suffix(".new")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump({**values, "at": time.time()}, file)
-            temporary.replace(self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump({**values, "at": time.time()}, file)
+        temporary.replace(self._path)
 
     def remove(self) -> None:
-        """Remove it: the supervisor ends."""
+        """Remove it: the supervisor ends.
+
+        Raises:
+            OSError: it can't be removed; whoever reads it sees that nobody has this pid.
+        """
         self._path.unlink(missing_ok=True)
 
 

@@ -30,6 +30,7 @@ class Backlog:
     Attributes:
         jobs: what lies in the pipe, in its order: the first one runs, or is the next to.
         fenced_at: when the fence was put up, of `time.monotonic`; 0.0 where there is none.
+        why_fenced: in words.
         skipped: what the process did not start because of the fence, and what came while it stood.
     """
 
@@ -40,6 +41,7 @@ class Backlog:
         self._given = 0
         self._answered = 0
         self.fenced_at = 0.0
+        self.why_fenced = ""
 
     def add(self, held: Held) -> bool:
         """One more; whether it belongs into the pipe now."""
@@ -78,9 +80,10 @@ class Backlog:
             jobs[0].started = now
         return held
 
-    def fence(self) -> None:
+    def fence(self, why: str) -> None:
         """Have the process start nothing after the job that runs."""
         if self.jobs and not self.fenced_at:
+            self.why_fenced = why
             self.fenced_at = time.monotonic()
             self._claim.fence(self.jobs[0].sequence)
 

@@ -12,9 +12,10 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 
+from ..app.replay import KEPT_BODY
 from ..errors import ProtocolError
 from ..policy import Outcome
 from ..wire.payload import Grabbed
@@ -45,7 +46,13 @@ _HEADER_SIZE = _HEADER.size
 _KINDS = range(JOB, RETIRING + 1)
 _JOB = struct.Struct("!HHH")
 _PROGRESS = struct.Struct("!QQ")
-MAX_FRAME = 1 << 30
+MAX_DATA = KEPT_BODY
+"""Bytes of a job's result where nobody waits for the whole response."""
+_MAX_FRAME = 1 << 30
+_MAX_OUTCOME = 1 << 20
+_MAX_TEXT = 8 * 1024
+_MAX_RESPONSE = 64 * 1024
+"""Of an outcome's texts and its response: with every character escaped, the JSON is shorter than `_MAX_OUTCOME`."""
 
 
 def frame(kind: int, sequence: int, payload: bytes = b"") -> bytes:
@@ -85,10 +92,29 @@ def read_progress(payload: bytes) -> tuple[int, int]:
     return done, total
 
 
-class FrameReader:
-    """Bytes in, frames out; keeps what is not yet whole. No I/O."""
+def from_worker(max_job: int, may_answer_at_length: Callable[[], bool]) -> "FrameReader":
+    """A reader of what a worker process sends, which is believed only as far as it may be true.
 
-    def __init__(self) -> None:
+    Args:
+        max_job: bytes that a message may have.
+        may_answer_at_length: whether the job that runs may be one that is answered with a whole response.
+    """
+    limits = dict.fromkeys((READY, SKIPPED, RETIRING), 0)
+    limits |= {PROGRESS: _PROGRESS.size, FAILED: _MAX_OUTCOME, TRANSLATED: max_job, DONE: MAX_DATA}
+    return FrameReader(limits, may_answer_at_length)
+
+
+class FrameReader:
+    """Bytes in, frames out; keeps what is not yet whole. No I/O.
+
+    Args:
+        limits: bytes that a frame's payload may have, by kind; other kinds are not read. None: any kind, some gigabyte.
+        may_be_long: asked for a DONE over its limit: whether it may be so long.
+    """
+
+    def __init__(self, limits: dict[int, int] | None = None, may_be_long: Callable[[], bool] = lambda: False) -> None:
+        self._limits = dict.fromkeys(_KINDS, _MAX_FRAME) if limits is None else limits
+        self._may_be_long = may_be_long
         self._buffer = bytearray()
         self._in_foreign = False
 
@@ -101,7 +127,7 @@ class FrameReader:
         start, size = 0, len(buffer)
         while size - start >= _HEADER_SIZE:
             magic, kind, sequence, length = _HEADER.unpack_from(buffer, start)
-            if magic != _MAGIC or kind not in _KINDS or length > MAX_FRAME:
+            if magic != _MAGIC or (length > self._limits.get(kind, -1) and not self._is_long(kind, length)):
                 start = buffer.find(_MAGIC, start + 1)
                 if start < 0:
                     start = size - len(_MAGIC) + 1  # where its first bytes may be
@@ -120,6 +146,9 @@ class FrameReader:
             del self._buffer[:start]
         elif start < size:
             self._buffer += buffer[start:]
+
+    def _is_long(self, kind: int, length: int) -> bool:
+        return kind == DONE and length <= _MAX_FRAME and self._may_be_long()
 
 
 class Claim:
@@ -176,11 +205,16 @@ _FIELDS = get_type_hints(Outcome)
 
 
 def failed_frame(sequence: int, outcome: Outcome) -> bytes:
-    """The frame that answers any outcome but 2xx: the fields of `Outcome` as JSON, bytes as text in Latin-1."""
+    """The frame that answers any outcome but 2xx: the fields of `Outcome` as JSON, bytes as text in Latin-1.
+
+    What is too long for a dead letter is cut.
+    """
     values = {name: getattr(outcome, name) for name in _FIELDS}
     for name, hint in _FIELDS.items():
         if hint is bytes:
-            values[name] = values[name].decode("latin-1")
+            values[name] = values[name][:_MAX_RESPONSE].decode("latin-1")
+        elif hint is str:
+            values[name] = values[name][:_MAX_TEXT]
     return frame(FAILED, sequence, json.dumps(values).encode())
 
 

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from .. import log
+from ..errors import ProtocolError
 from . import forkserver
 from .forks import Forked, NoForkServer
 from .loop import Loop, Stream
@@ -108,6 +109,9 @@ class ForkServerProcess:
             self._process.wait()
 
 
+_MAX_LINE = 1 << 24
+
+
 class State(Enum):
     """Of a generation: see there."""
 
@@ -174,6 +178,8 @@ class Generation:
             os.kill(pid, number)
         except ProcessLookupError:
             return
+        except OSError as error:
+            log.note(f"worker process {pid} gets no {signal.Signals(number).name}: {error}")
 
     def tick(self, now: float) -> None:
         """What time brings to its slots."""
@@ -186,6 +192,12 @@ class Generation:
     def open_slots(self) -> "list[Slot]":
         """Its slots that have not ended."""
         return [slot for slot in self.slots if not slot.closed]
+
+    def on_pause(self, seconds: float) -> None:
+        """The supervisor did nothing for so long."""
+        self.server.started += seconds
+        for slot in self.slots:
+            slot.on_pause(seconds)
 
     @property
     def is_done(self) -> bool:
@@ -207,7 +219,16 @@ class Generation:
     def _on_data(self, data: bytes) -> None:
         *lines, self._lines = (self._lines + data).split(b"\n")
         for line in lines:
-            self._on_message(json.loads(line))
+            try:
+                message = json.loads(line)
+            except ValueError:
+                message = None
+            if not isinstance(message, dict):
+                log.note("the application has written to the fork server's socket")
+                raise ProtocolError("a line that is none of the fork server's")
+            self._on_message(message)
+        if len(self._lines) > _MAX_LINE:
+            raise ProtocolError("a line without an end")
 
     def _on_message(self, message: dict[str, Any]) -> None:
         if "loaded" in message:
@@ -227,5 +248,6 @@ class Generation:
                 ended.on_exit(message["status"])
 
     def _on_close(self, reason: str) -> None:
+        self.server.kill()  # where it lives, it is not understood any more
         self.gone = True
         self._listener.on_gone(self)

@@ -15,6 +15,7 @@ Only the session that grabbed a job may answer for it. What a lost session held 
 what may be lost with it are answers on their way (those jobs run again), and the news whether a submit was queued.
 """
 
+import contextlib
 import queue
 import random
 import socket
@@ -36,7 +37,7 @@ SLEEP_AGAIN = 1.0
 ECHO_AFTER = 10.0
 """Seconds of silence after which ECHO_REQ asks whether the job server lives."""
 DEAD_AFTER = 25.0
-"""Seconds of silence after which it does not."""
+"""Seconds of silence after which it does not: those after the question, that is, for none is judged unasked."""
 RECONNECT_MAX = 2.0
 """Seconds between two tries to connect, at most."""
 
@@ -93,22 +94,37 @@ class Connector:
 
     def connect(self, address: Address, then: Callable[[socket.socket | None, str], None]) -> None:
         """Call `then` in the loop with a connected socket, or with None and the reason."""
-        threading.Thread(target=self._connect, args=(address, then), daemon=True, name=f"connect {address}").start()
+        thread = threading.Thread(target=self._connect, args=(address, then), daemon=True, name=f"connect {address}")
+        try:
+            thread.start()
+        except RuntimeError as error:
+            text = f"no thread to connect in: {error}"
+            self._tell(lambda: then(None, text))
 
     def _connect(self, address: Address, then: Callable[[socket.socket | None, str], None]) -> None:
         try:
-            sock, reason = connection.open_socket(address, self._timeout), ""
-            self._done.put(lambda: then(sock, reason))
+            sock = connection.open_socket(address, self._timeout)
         except ServerUnavailable as error:
             text = str(error)
-            self._done.put(lambda: then(None, text))
+            self._tell(lambda: then(None, text))
+        except Exception as error:
+            # None is known. Should one be found, the link tries again, as after any other.
+            text = f"{type(error).__name__}: {error}"
+            self._tell(lambda: then(None, text))
+        else:
+            self._tell(lambda: then(sock, ""))
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        """Have the loop do it."""
+        self._done.put(what)
         try:
             self._write.send(b"!")
         except BlockingIOError:
             return  # the loop has been woken often enough
 
     def _ready(self) -> None:
-        self._read.recv(4096)
+        with contextlib.suppress(BlockingIOError):
+            self._read.recv(4096)
         while not self._done.empty():
             self._done.get()()
 
@@ -192,8 +208,13 @@ class Link:
         elif sock is None:
             self._wait(reason)
         else:
+            try:
+                self.session = Session(sock, self, self._profile, self._loop)
+            except OSError as error:
+                sock.close()
+                self._wait(f"the connection can't be watched: {error}")
+                return
             self._state = LinkState.UP
-            self.session = Session(sock, self, self._profile, self._loop)
             self.owner.on_connected(self)
 
     def lost(self, reason: str) -> None:
@@ -233,7 +254,7 @@ class Session:
         self._created: deque[Callable[[str, ServerError | None], None]] = deque()
         self._slept_at = 0.0
         self._heard_at = time.monotonic()
-        self._echoed = False
+        self._asked_at = 0.0
         self.is_open = True
         self.is_asleep = False
         self.has_work = True
@@ -279,19 +300,28 @@ class Session:
     def tick(self, now: float) -> None:
         """What time brings: PRE_SLEEP again, a look whether the job server lives."""
         silent = now - self._heard_at
-        if silent > DEAD_AFTER:
-            self._lost(f"no answer for {silent:.0f} s")
-            return
-        if silent > ECHO_AFTER and not self._echoed:
-            self._echoed = True
-            self._stream.send(_ECHO)
+        if self._asked_at:
+            if now - self._asked_at > DEAD_AFTER - ECHO_AFTER:
+                self._lost(f"no answer for {silent:.0f} s")
+                return
+        elif silent > ECHO_AFTER:
+            self._ask(now)
         if self.is_asleep and now - self._slept_at >= SLEEP_AGAIN:
             self.sleep(now)
+
+    def on_pause(self) -> None:
+        """Nobody listened for a while: ask anew, and wait for that answer."""
+        if self._asked_at:
+            self._ask(time.monotonic())
+
+    def _ask(self, now: float) -> None:
+        self._asked_at = now
+        self._stream.send(_ECHO)
 
     def _on_data(self, data: bytes) -> None:
         self._heard_at = time.monotonic()
         self._link.backoff.failures = 0
-        self._echoed = False
+        self._asked_at = 0.0
         for kind, parameters in self._packets.feed(data):
             self._on_packet(kind, parameters)
             if not self.is_open:

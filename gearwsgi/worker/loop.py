@@ -14,6 +14,9 @@ PAUSE = 0.001
 READ_SIZE = 64 * 1024
 """Bytes of one read: from 128 KB on, the allocator maps and unmaps memory for each."""
 
+MOST_READS = 4
+"""Reads of one stream in a turn of the loop: whoever sends without end gets its turns as others do."""
+
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -61,6 +64,9 @@ class Stream:
         loop: the loop.
         on_data: called with what came.
         on_close: called once when the other side is gone, with the reason in words.
+
+    Raises:
+        OSError: the system can't watch one more.
     """
 
     def __init__(
@@ -75,7 +81,7 @@ class Stream:
         self._mask = 0
         self._is_paused = False
         self.closed = False
-        self._attend()
+        self._attend(is_new=True)
 
     def send(self, data: bytes) -> None:
         """Write; it goes out with all else that the same event makes us write."""
@@ -107,8 +113,10 @@ class Stream:
             self._attend()
 
     def receive(self) -> None:
-        """Take what is there, without waiting."""
-        while not self.closed:
+        """Take what is there, without waiting; of much, a part in this turn of the loop."""
+        for _ in range(MOST_READS):
+            if self.closed:
+                return
             try:
                 data = self._socket.recv(READ_SIZE)
             except _NOT_NOW:
@@ -128,6 +136,8 @@ class Stream:
                 self._loop.flush()
             if len(data) < READ_SIZE and not isinstance(self._socket, ssl.SSLSocket):
                 return
+        if isinstance(self._socket, ssl.SSLSocket):
+            self.pause()  # what TLS has read already wakes no selector
 
     def pause(self) -> None:
         """Let nothing that comes wake the loop; look what has come when the pause is over."""
@@ -150,21 +160,27 @@ class Stream:
             self._attend()
             self._socket.close()
 
-    def _attend(self) -> None:
+    def _attend(self, *, is_new: bool = False) -> None:
         """Have the selector wait for what we wait for."""
         mask = 0
         if not self.closed:
             mask = (0 if self._is_paused else selectors.EVENT_READ) | (selectors.EVENT_WRITE if self._waiting else 0)
         if mask == self._mask:
             return
-        selector = self._loop._selector
-        if not mask:
-            selector.unregister(self._socket)
-        elif not self._mask:
-            selector.register(self._socket, mask, self._ready)
-        else:
-            selector.modify(self._socket, mask, self._ready)
-        self._mask = mask
+        selector, before, self._mask = self._loop._selector, self._mask, mask
+        try:
+            if not mask:
+                selector.unregister(self._socket)
+            elif not before:
+                selector.register(self._socket, mask, self._ready)
+            else:
+                selector.modify(self._socket, mask, self._ready)
+        except OSError as error:
+            # The system has no room for it: nothing would ever come from there.
+            self._mask = 0
+            if is_new:
+                raise
+            self._fail(str(error))
 
     def _ready(self, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:

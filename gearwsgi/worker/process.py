@@ -16,6 +16,7 @@ the process ends after it; what it answers until then counts.
 """
 
 import contextlib
+import math
 import random
 import signal
 import socket
@@ -27,6 +28,7 @@ from .. import log
 from ..errors import ProtocolError
 from ..policy import Outcome
 from ..wire import packets
+from ..wire.payload import can_be_handed_back
 from . import channel
 from .backlog import Backlog
 from .forks import Forks
@@ -36,11 +38,13 @@ from .settle import Held
 AHEAD_MAX = 0.5
 """Seconds that a job may wait ahead, which is far more than it should."""
 GRACE = 5.0
-"""Seconds from a job's time limit, when it gets an exception, to SIGKILL."""
+"""Seconds from a job's first SIGALRM, at its time limit, which is an exception there, to SIGKILL."""
 LATER = 0.01
 """Seconds that a process may begin its job later than we think."""
 ALARM_AGAIN = 1.0
 """Seconds until the next SIGALRM, where a process did not take the one before for its own."""
+PROGRESS_EVERY = 0.1
+"""Seconds between two reports of a job's progress that are passed on; of those between, the last one is."""
 EXIT_REPORT = 7.0
 """Seconds to wait for the fork server's word on how a process ended: more than its exit functions have."""
 
@@ -64,13 +68,41 @@ _OVER = (State.ENDING, State.ENDED)
 class Owner(Protocol):
     """What a process tells its slot."""
 
+    @property
+    def max_job(self) -> int: ...
     def on_ready(self) -> None: ...
+    def on_grown(self, process: "Process") -> None: ...
     def on_answer(self, held: Held, outcome: Outcome | None, data: bytes, seconds: float) -> None: ...
     def on_answers(self) -> None: ...
     def on_not_started(self, jobs: list[Held]) -> None: ...
     def on_end(self, process: "Process", reason: str, lost: Held | None, kind: str) -> None: ...
     def time_limit(self, held: Held) -> float: ...
-    def hand_back(self, held: Held) -> None: ...
+    def hand_back(self, held: Held, why: str) -> None: ...
+
+
+class Progress:
+    """What a job reports of itself, passed on to its job server a few times a second at most.
+
+    Attributes:
+        last: the newest report that was not passed on: the job's sequence, and the frame's payload.
+    """
+
+    def __init__(self) -> None:
+        self.last: tuple[int, bytes] | None = None
+        self._next_at = 0.0
+
+    def pass_on(self, running: Held | None, now: float) -> None:
+        """Pass it on if it is time, which it always is at the infinite.
+
+        A thread that a job left behind may report long after, and harms nobody.
+        """
+        if self.last is None or now < self._next_at:
+            return
+        (sequence, payload), self.last = self.last, None
+        if running is not None and running.sequence == sequence and running.session.is_open:
+            self._next_at = time.monotonic() + PROGRESS_EVERY
+            numbers = [b"%d" % number for number in channel.read_progress(payload)]
+            running.session.send(packets.pack(packets.WORK_STATUS, running.job.handle, *numbers))
 
 
 class Process:
@@ -100,12 +132,14 @@ class Process:
             ours, theirs = socket.socketpair()
             for_us.callback(ours.close)
             for_process.callback(theirs.close)
+            self._stream = Stream(ours, loop, self._on_pipe, self._on_pipe_closed)
+            for_us.callback(self._stream.close)
             forks.fork(self, theirs, memory)
             for_us.pop_all()
         self._owner = owner
         self._forks = forks
-        self._stream = Stream(ours, loop, self._on_pipe, self._on_pipe_closed)
-        self._frames = channel.FrameReader()
+        self._frames = channel.from_worker(owner.max_job, self._may_answer_at_length)
+        self._progress = Progress()
         self._jobs_left = None if max_jobs is None else max(1, max_jobs - random.randint(0, max_jobs // 10))
         self._ending_since = 0.0
         self._trouble = ""
@@ -153,10 +187,13 @@ class Process:
         """Look for its answers when a while is over, rather than be woken by each."""
         self._stream.pause()
 
-    def fence(self) -> None:
-        """Have it start nothing after the job that runs; whether that was in time shows at a later tick."""
+    def fence(self, why: str) -> None:
+        """Have it start nothing after the job that runs; whether that was in time shows at a later tick.
+
+        `why` is what the log says of jobs that are handed back for it.
+        """
         if self.state in _WORKS and (len(self.backlog.jobs) > 1 or self._spoiler is not None):
-            self.backlog.fence()
+            self.backlog.fence(why)
 
     def retire(self) -> None:
         """Let it end: it has nothing left to do, and reads the end of its pipe."""
@@ -180,8 +217,15 @@ class Process:
             self.kill()
             self.on_exit(None)
         elif self.state in _WORKS and self.backlog.jobs:
+            self._progress.pass_on(self.running, now)
             self._watch_running(self.backlog.jobs[0], now)
             self._watch_ahead(self.backlog.jobs[0], now)
+
+    def on_pause(self, seconds: float) -> None:
+        """Nobody looked for so long: what it was to be given time for, it still has."""
+        self._ending_since += seconds
+        if self.running is not None and self.running.told_at:
+            self.running.told_at += seconds
 
     # -- what the fork server says -----------------------------------------------------------------------------------
 
@@ -235,6 +279,8 @@ class Process:
                 if kind in _ANSWERS:
                     self._on_answer(kind, sequence, payload)
                     answered = True
+                elif kind == channel.PROGRESS:
+                    self._progress.last = (sequence, payload)
                 else:
                     self._on_word(kind, sequence, payload)
             except ProtocolError as error:
@@ -242,6 +288,8 @@ class Process:
                 answered = True
             if self.state in _OVER:
                 return
+        if self._progress.last is not None:
+            self._progress.pass_on(self.running, time.monotonic())
         if answered:
             self._owner.on_answers()
 
@@ -253,6 +301,8 @@ class Process:
             except ProtocolError as error:
                 self._on_foreign(error)
         now = time.monotonic()
+        if self._progress.last is not None:
+            self._progress.pass_on(self.running, math.inf)
         held = self.backlog.answered(sequence, now)
         if held is self._spoiler:
             outcome = Outcome("lost", self._why(None, held))
@@ -273,22 +323,18 @@ class Process:
             self.state = State.READY
             self.came_up = True
             self._owner.on_ready()
-        elif kind == channel.PROGRESS:
-            self._on_progress(sequence, payload)
         elif kind == channel.TRANSLATED:
             held = self.backlog.expect(sequence)
             held.job, held.trusted = held.job._replace(payload=payload), True
-        elif kind == channel.RETIRING:
+        elif kind == channel.RETIRING and self.state is not State.STARTING:
+            if self.state is State.READY:
+                self._owner.on_grown(self)
             self._retire_soon()
         else:
             raise ProtocolError("bytes that are no frame")
 
-    def _on_progress(self, sequence: int, payload: bytes) -> None:
-        """Pass it on; a thread that a job left behind may report long after, and harms nobody."""
-        numbers = [b"%d" % number for number in channel.read_progress(payload)]
-        held = self.running
-        if held is not None and held.sequence == sequence and held.session.is_open:
-            held.session.send(packets.pack(packets.WORK_STATUS, held.job.handle, *numbers))
+    def _may_answer_at_length(self) -> bool:
+        return self.running is not None and not can_be_handed_back(self.running.job.payload)
 
     def _on_foreign(self, error: ProtocolError) -> None:
         """The application wrote to the pipe: what runs is lost, and its process ends. What that did since counts."""
@@ -297,7 +343,7 @@ class Process:
         if self.state is State.STARTING or self.backlog.is_damaged():
             self.kill()
         else:
-            self.fence()
+            self.fence("it lay behind a job that wrote to file descriptors that are not its own")
         self._retire_soon()
 
     def _on_pipe_closed(self, reason: str) -> None:
@@ -323,11 +369,12 @@ class Process:
         if held.limit is None:
             held.limit = self._owner.time_limit(held)
             held.alarm_at = held.started + held.limit + LATER
-        if now > held.started + held.limit + GRACE:
+        if held.told_at and now > held.told_at + GRACE:
             self._timed_out = True
             self.kill()
         elif now > held.alarm_at and self.pid:
             # Once more after a while: by its own clock, which began when it did, it may have had time left.
+            held.told_at = held.told_at or now
             held.alarm_at = now + ALARM_AGAIN
             self._forks.kill(self.pid, signal.SIGALRM)
 
@@ -336,10 +383,10 @@ class Process:
         backlog = self.backlog
         if not backlog.fenced_at:
             if len(backlog.jobs) > 1 and now - backlog.jobs[1].since > AHEAD_MAX:
-                self.fence()
+                self.fence("it waited behind a long job")
         elif backlog.holds_behind(now):
             if running is self._spoiler:
                 self.kill()
                 return
             for held in backlog.behind():
-                self._owner.hand_back(held)
+                self._owner.hand_back(held, backlog.why_fenced)

@@ -35,7 +35,8 @@ class Held:
         since: when it was given to its process, of `time.monotonic`, as are the next.
         started: when it began to run, 0.0 while it lies ahead.
         limit: seconds that it may run, where it was looked up.
-        alarm_at: when its process is told that its time is over.
+        alarm_at: when its process is told, or told again, that its time is over.
+        told_at: when it was first told, 0.0 before.
         returned: whether it was queued again, or its connection is gone: it must not run here.
         trusted: whether a worker process has verified it.
     """
@@ -49,6 +50,7 @@ class Held:
     returned: bool = False
     limit: float | None = None
     alarm_at: float = 0.0
+    told_at: float = 0.0
     trusted: bool = False
 
     @property
@@ -90,7 +92,7 @@ class Settler:
             # Its signature was young enough when it came: it does not grow old while the job runs.
             task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
         except BadMessage as error:
-            self._bury(held, None, str(error), outcome)
+            self._make_dead_letter(held, None, str(error), outcome)
             return
         if task.wants_reply:
             status = 504 if outcome.kind == "timeout" else 502
@@ -102,11 +104,11 @@ class Settler:
         if isinstance(fate, Done):
             held.complete(b"")
         elif isinstance(fate, Dead):
-            self._bury(held, task, fate.reason, outcome)
+            self._make_dead_letter(held, task, fate.reason, outcome)
         else:
             self._retry(held, task, fate.at, fate.reason, limits.max_attempts)
 
-    def hand_back(self, held: Held) -> bool:
+    def hand_back(self, held: Held, why: str) -> bool:
         """Queue a job again that was never started, and answer the old one; whether it can be."""
         try:
             task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
@@ -114,7 +116,7 @@ class Settler:
             return False
         unique = make_unique(task.id, task.attempt, "~" + secrets.token_hex(3))
         again = Submission(held.job.queue_name, unique, held.job.payload, task.priority, id=task.id)
-        self._replace(held, again, f"handed back: it waited behind a long job, id {task.id}")
+        self._replace(held, again, f"handed back: {why}, id {task.id}")
         return True
 
     def tick(self) -> None:
@@ -160,7 +162,7 @@ class Settler:
         )
         held.session.submit(packet, answer)
 
-    def _bury(self, held: Held, task: Message | None, reason: str, outcome: Outcome) -> None:
+    def _make_dead_letter(self, held: Held, task: Message | None, reason: str, outcome: Outcome) -> None:
         def keep() -> None:
             letter = self._dead.put(held.job, task, reason, outcome)
             log.write(held.handle, f"dead {reason}, id {letter}")

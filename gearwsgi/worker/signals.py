@@ -7,7 +7,11 @@ from types import FrameType
 
 from .loop import Loop
 
-_HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+_HEARD = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
+)  # fmt: skip
+"""What asks for something; in the second line, what would end the supervisor and its jobs without a word."""
 
 
 class Signals:

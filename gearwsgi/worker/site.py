@@ -7,18 +7,21 @@ from typing import Any
 
 from .. import log
 from ..address import Address
-from ..errors import ConfigError, SpoolError
+from ..errors import ConfigError, SpoolError, StartError
 from ..settings import Settings
 from ..state.outbox import Outbox, Relay
 from ..state.spool import make_private_folder
 from ..state.status import StatusFile
 from ..submit.client import Client
 from ..wire.launch import EmbeddedProcess
-from .link import Connector
+from .link import Backoff, Connector
 from .loop import Loop
 
 STATUS_INTERVAL = 1.0
 """Seconds between two writes of the status file."""
+RESTART_MAX = 10.0
+"""Seconds between two starts of an embedded job server that does not start, at most."""
+NO_SERVER = "the embedded job server does not start"
 
 
 class JobServers:
@@ -39,9 +42,84 @@ class JobServers:
             self._down.remove(address)
             log.note(f"job server {address} is back")
 
+    def is_down(self, address: Address) -> bool:
+        """Whether nobody is connected to it."""
+        return address in self._down
+
     def down(self) -> list[str]:
         """Those that are not there."""
         return sorted(map(str, self._down))
+
+
+class Troubles:
+    """What fails just now and is tried again and again: said once when it begins, and once when it is over."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def has(self, what: str, reason: str) -> None:
+        """It failed."""
+        if self._said.get(what) != reason:
+            self._said[what] = reason
+            log.note(f"{what}, trying again: {reason}")
+
+    def is_over(self, what: str) -> None:
+        """It worked."""
+        if self._said.pop(what, None) is not None:
+            log.note(f"{what}: that is over")
+
+
+class Embedded:
+    """The embedded job server, started again where it ends. Nobody waits for it: with a large queue it takes a while.
+
+    Args:
+        settings: where it listens, and where its queue is.
+        troubles: where it is said that it does not start.
+
+    Raises:
+        StartError: it can't start at all.
+    """
+
+    def __init__(self, settings: Settings, troubles: Troubles) -> None:
+        self._address = settings.servers[0]
+        self._process = EmbeddedProcess(self._address, settings.state_dir)
+        self._troubles = troubles
+        self._again = Backoff(0.25, RESTART_MAX)
+        self._is_starting = False
+        if self._process.ensure():
+            log.note(f"embedded job server started on {self._address}, pid {self._process.pid}")
+
+    def tend(self, now: float, is_served: bool) -> None:
+        """Start it again where it has ended, unless others serve there now."""
+        code = self._process.exit_code()
+        if self._is_starting and self._process.is_ready():
+            self._is_starting = False
+            self._again.failures = 0
+            self._troubles.is_over(NO_SERVER)
+            log.note(f"embedded job server started on {self._address}, pid {self._process.pid}")
+        elif self._is_starting and code is not None:
+            self._fail(f"it ended with exit code {code}")
+        elif not self._is_starting and not is_served and now >= self._again.due_at:
+            if code is not None and not self._again.failures:
+                log.note(f"the embedded job server ended with exit code {code}; starting it again")
+            if code is not None or self._again.failures:
+                self._start()
+
+    def _start(self) -> None:
+        try:
+            self._process.start()
+            self._is_starting = True
+        except StartError as error:
+            self._fail(str(error))
+
+    def _fail(self, reason: str) -> None:
+        self._is_starting = False
+        self._again.fail()
+        self._troubles.has(NO_SERVER, reason)
+
+    def stop(self) -> None:
+        """End it cleanly, and wait until it has."""
+        self._process.stop()
 
 
 class Site:
@@ -54,27 +132,26 @@ class Site:
     Raises:
         ConfigError: the state directory is not usable.
         StartError: the embedded job server can't start.
+        OSError: no room, or too many open files.
     """
 
     def __init__(self, settings: Settings, loop: Loop) -> None:
         try:
             make_private_folder(settings.state_dir)
+            self._file = StatusFile(settings.state_dir)
         except SpoolError as error:
             raise ConfigError(str(error)) from error
         self.servers = JobServers()
         self.connector = Connector(loop, settings.connect_timeout)
-        self._embedded: EmbeddedProcess | None = None
-        if settings.embedded:
-            self._embedded = EmbeddedProcess(settings.servers[0], settings.state_dir)
-            if self._embedded.ensure():
-                log.note(f"embedded job server started on {settings.servers[0]}, pid {self._embedded.pid}")
+        self._troubles = Troubles()
+        self._address = settings.servers[0]
+        self._embedded = Embedded(settings, self._troubles) if settings.embedded else None
         if not settings.secret_keys and not all(address.is_loopback for address in settings.servers):
             log.note(
                 "WARNING: no secret_keys, and a job server that others can reach: whoever does can run any request"
             )
         self._relay = Relay(Outbox(settings), Client(settings).submit_now, forever=True)
         self._relay.start()
-        self._file = StatusFile(settings.state_dir)
         self._write_at = 0.0
 
     @property
@@ -82,11 +159,11 @@ class Site:
         """Whether what is left in the outbox waits for a job server, or for its time."""
         return self._relay.has_passed
 
-    def tend(self) -> None:
-        """Start an embedded job server again that has ended."""
-        if self._embedded is not None and self._embedded.exit_code() is not None:
-            log.note(f"the embedded job server ended with exit code {self._embedded.exit_code()}; starting it again")
-            self._embedded.ensure()
+    def tend(self, now: float) -> None:
+        """Have run what is to run."""
+        self._relay.start()
+        if self._embedded is not None:
+            self._embedded.tend(now, not self.servers.is_down(self._address))
 
     def is_due(self, now: float) -> bool:
         """Whether the status file is to be written."""
@@ -97,11 +174,19 @@ class Site:
 
     def write(self, values: dict[str, Any]) -> None:
         """Write the status file."""
-        self._file.write({**values, "down": self.servers.down()})
+        what = "what `gearwsgi status` shows of this worker can't be written"
+        try:
+            self._file.write({**values, "down": self.servers.down()})
+            self._troubles.is_over(what)
+        except OSError as error:
+            self._troubles.has(what, str(error))
 
     def close(self) -> None:
         """End what there is."""
         self._relay.stop()
         if self._embedded is not None:
             self._embedded.stop()
-        self._file.remove()
+        try:
+            self._file.remove()
+        except OSError as error:
+            log.note(f"what `gearwsgi status` shows of this worker can't be removed: {error}")

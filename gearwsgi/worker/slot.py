@@ -44,6 +44,7 @@ UNREAD = 4
 """Jobs ahead from which on the process's answers are looked for at intervals, and do not each wake the supervisor."""
 RESPAWN_MAX = 10.0
 """Seconds between two starts of a process that dies while it starts, at most."""
+_ENDS = "this worker ends"
 ASK_AGAIN = 0.5
 """Seconds until a fork server is asked again, where there was none."""
 
@@ -102,9 +103,7 @@ class Slot:
         self.process: Process | None = None
         self.jobs_done = 0
         self._around = around
-        # A little more than a message may have, so that its reader says what is wrong with it.
-        max_job = around.settings.max_body + MAX_HEAD + MAX_OWN + 4096
-        profile = Profile(f"{around.name}:{number}", self.queues, max_job)
+        profile = Profile(f"{around.name}:{number}", self.queues, self.max_job)
         self.links = [
             Link(address, profile, around.loop, around.connector, self) for address in around.settings.servers
         ]
@@ -112,6 +111,11 @@ class Slot:
         self._turn = 0
         self._waiting: list[Held] = []
         self._start_again = Backoff(0.25, RESPAWN_MAX)
+
+    @property
+    def max_job(self) -> int:
+        """Bytes of a job: a little more than a message may have, so that its reader says what is wrong with it."""
+        return self._around.settings.max_body + MAX_HEAD + MAX_OWN + 4096
 
     # -- the worker process ------------------------------------------------------------------------------------------
 
@@ -140,6 +144,14 @@ class Slot:
         self._start_again.failures = 0
         self._give_waiting()
         self._pump()
+
+    def on_grown(self, process: Process) -> None:
+        """The process has grown over --max-rss, and ends after this job."""
+        limit = self._around.options.max_rss
+        most = f"over --max-rss {limit:g}" if limit is not None else "too large"
+        log.note(
+            f"slot {self.number}: worker process {process.pid} has {resident(process.pid)}, {most}, and is replaced"
+        )
 
     def on_answer(self, held: Held, outcome: Outcome | None, data: bytes, seconds: float) -> None:
         """The process has answered a job: what it answered, or WORK_COMPLETE's data where there is no outcome."""
@@ -188,10 +200,10 @@ class Slot:
         except BadMessage:
             return settings.job_timeout
 
-    def hand_back(self, held: Held) -> None:
-        """A job that was not started waits behind a long one."""
+    def hand_back(self, held: Held, why: str) -> None:
+        """A job is not started, for this reason; others may have it."""
         if not held.returned and can_be_handed_back(held.job.payload):
-            held.returned = not held.session.is_open or self._around.settler.hand_back(held)
+            held.returned = not held.session.is_open or self._around.settler.hand_back(held, why)
 
     def _give(self, held: Held) -> None:
         if self.process is None or not self.process.give(held):
@@ -215,7 +227,7 @@ class Slot:
         """A link is gone; what it held is in the job server's queue again, if there still is a job server."""
         self._around.servers.went(link.address, reason)
         if self.process is not None and not all(held.session.is_open for held in self.process.backlog.behind()):
-            self.process.fence()
+            self.process.fence("it lay behind one whose connection was lost")
         self._pump()
 
     def on_work(self) -> None:
@@ -237,7 +249,7 @@ class Slot:
         elif self.state is SlotState.SERVING:
             self._give(held)
         elif can_be_handed_back(job.payload):
-            self._around.settler.hand_back(held)
+            self._around.settler.hand_back(held, _ENDS)
         # Otherwise it goes back when the link is closed, which comes with the end of what runs.
         self._pump()
 
@@ -324,7 +336,7 @@ class Slot:
         if self.state is SlotState.SERVING:
             self.state = SlotState.DRAINING
         if self.process is not None:
-            self.process.fence()
+            self.process.fence(_ENDS)
         self._pump()
 
     def _end_if_done(self) -> None:
@@ -348,6 +360,14 @@ class Slot:
         """SIGKILL to its process."""
         if self.process is not None:
             self.process.kill()
+
+    def on_pause(self, seconds: float) -> None:
+        """The supervisor did nothing for so long: nobody is to be judged by that."""
+        for link in self.links:
+            if link.session is not None:
+                link.session.on_pause()
+        if self.process is not None:
+            self.process.on_pause(seconds)
 
     def tick(self, now: float) -> None:
         """What time brings, a few times a second."""

@@ -34,6 +34,8 @@ from .slot import Slot, SlotState, Surroundings
 
 TICK = 0.2
 """Seconds between two looks at what time brings."""
+PAUSE = 2.0
+"""Seconds that the loop stands still, from which on no time-out of others counts them."""
 LOAD_TIMEOUT = 300.0
 """Seconds that an application may take to load."""
 LOAD_AGAIN = 5.0
@@ -94,6 +96,8 @@ class Supervisor:
                     self._on_signal(number)
                 now = time.monotonic()
                 if now >= self._next_tick:
+                    if self._next_tick and now - self._next_tick > PAUSE:
+                        self._on_pause(now - self._next_tick)
                     self._next_tick = now + TICK
                     self._tick(now)
         finally:
@@ -112,9 +116,16 @@ class Supervisor:
         if self._site is not None:
             self._tend_site(self._site, now)
 
+    def _on_pause(self, seconds: float) -> None:
+        """This process, or its machine, was stopped for so long: that time is nobody's who was to answer."""
+        log.note(f"nothing was done here for {seconds:.0f} s: was this process, or its machine, stopped?")
+        self._drain_until += seconds
+        for generation in self._generations:
+            generation.on_pause(seconds)
+
     def _tend_site(self, site: Site, now: float) -> None:
         if self._phase is Phase.SERVING:
-            site.tend()
+            site.tend(now)
             if self._options.burst and site.has_relayed and self._is_idle():
                 log.note("the queues are empty")
                 self._stop()
@@ -152,6 +163,10 @@ class Supervisor:
             return
         elif number == signal.SIGHUP:
             self._load()  # also amid the first load: what it has read may be the old code
+        elif number not in (signal.SIGTTIN, signal.SIGTTOU):
+            log.note("that signal asks for nothing here: ending, with an exit code that says so")
+            self._exit_code = 128 + number
+            self._stop()
         else:
             self._wanted = max(1, self._wanted + (1 if number == signal.SIGTTIN else -1))
             self._adjust()
@@ -198,10 +213,18 @@ class Supervisor:
             try:
                 server = ForkServerProcess(self._options, (self._loop.close,))
             except OSError as error:
-                log.note(f"the fork server did not start, trying again: {error}")
-                self._load_at = time.monotonic() + LOAD_AGAIN
+                self._load_later(error)
                 return
-        self._generations.append(Generation(server, self._loop, self))
+        try:
+            self._generations.append(Generation(server, self._loop, self))
+        except OSError as error:
+            server.kill()
+            server.end()
+            self._load_later(error)
+
+    def _load_later(self, error: OSError) -> None:
+        log.note(f"the fork server did not start, trying again: {error}")
+        self._load_at = time.monotonic() + LOAD_AGAIN
 
     def on_loaded(self, generation: Generation, settings: dict[str, Any]) -> None:
         """The application is loaded: this generation works from now on, the one before finishes what it has."""

@@ -284,6 +284,7 @@ def test_a_process_that_has_grown_over_max_rss_is_replaced_after_its_job(site: B
         site.app().gearman.task("/grow", {"n": n, "megabytes": 300})
         site.app().gearman.task("/pid", {"n": n})
     worker.wait_for("result 200 OK", 6)
+    worker.wait_for("over --max-rss 300, and is replaced", 2)
     pids = {line for line in site.lines() if line.startswith("pid ") and line.count(" ") == 1}
     assert len(pids) == 3
 
@@ -538,6 +539,82 @@ def test_too_few_file_descriptors_stop_nothing_that_runs(site: Bench) -> None:
     until(lambda: "good x 1" in site.lines())
     resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, before)
     worker.wait_for("ready: 2 workers")
+    assert worker.stop() == 0
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux sets another process's limits")
+def test_an_embedded_job_server_that_cant_be_started_again_is_tried_again(embedded_site: Bench) -> None:
+    site = embedded_site
+    port = free_port()
+    worker = site.worker("--workers", "1", env={"GEARMAN_SERVERS": f"embedded://127.0.0.1:{port}"})
+    started = f"embedded job server started on 127.0.0.1:{port}, pid "
+    until(lambda: started in worker.log)
+    until(worker.children)
+    _, most = before = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (4, most))
+    os.kill(int(worker.log.partition(started)[2].split()[0]), signal.SIGKILL)
+    worker.wait_for("the embedded job server does not start, trying again")
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, before)
+    worker.wait_for(started, 2)
+    site.app(servers=f"127.0.0.1:{port}").gearman.task("/good", {"n": "after"})
+    until(lambda: "good after 1" in site.lines())
+    assert worker.log.count("the embedded job server does not start, trying again") == 1, worker.log
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGQUIT])
+def test_a_signal_that_asks_for_nothing_ends_a_worker_with_a_word_and_no_success(
+    embedded_site: Bench, number: signal.Signals
+) -> None:
+    site = embedded_site
+    worker = site.worker("--workers", "1")
+    site.app().gearman.task("/until", {"n": "x", "file": str(site.folder / "go-on")})
+    until(lambda: "until x 1" in site.lines())
+    worker.signal(number)
+    worker.wait_for(f"{number.name} received")
+    worker.wait_for("draining")
+    (site.folder / "go-on").touch()
+    assert worker.process.wait(60) == 128 + number
+    assert site.lines() == ["until x 1", "until-done x"]
+
+
+FLOOD = """
+def do_flood(environ, start_response, data):
+    import gc
+    from gearwsgi.worker import channel
+    [child] = [each for each in gc.get_objects() if type(each).__name__ == "Child"]
+    sequence = child._claim.started()
+    if data["n"] == "announced":
+        child._pipe.sendall(channel.frame(channel.DONE, sequence)[:-4] + (1 << 29).to_bytes(4, "big"))
+    block = channel.progress_frame(sequence, 1, 2) * 4000
+    while not os.path.exists("enough"):
+        child._pipe.sendall(block)
+    return do_good(environ, start_response, data)
+"""
+
+
+@pytest.mark.parametrize("frames", ["progress", "announced"])
+def test_a_handler_that_floods_its_pipe_starves_nobody(embedded_site: Bench, frames: str) -> None:
+    site = embedded_site
+    kitchen = site.folder / "kitchen.py"
+    kitchen.write_text(kitchen.read_text() + FLOOD)
+    worker = site.worker("--workers", "2")
+    gearman = site.app().gearman
+    gearman.task("/flood", {"n": frames}, max_attempts=1)
+    until(lambda: f"flood {frames} 1" in site.lines())
+    for n in range(20):
+        gearman.task("/good", {"n": n})
+    until(lambda: len([line for line in site.lines() if line.startswith("good")]) == 20)
+    assert "from /flood" not in worker.log
+    status = Path(f"/proc/{worker.pid}/status")
+    if status.exists():
+        [peak] = [int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        assert peak < 150_000, "kilobytes"
+    (site.folder / "enough").touch()
+    if frames == "announced":
+        until(lambda: len(_dead(site)) == 1)
+    else:
+        worker.wait_for("result 200 OK from /flood")
     assert worker.stop() == 0
 
 

@@ -59,3 +59,28 @@ def test_an_outcome_with_a_field_of_a_wrong_type_is_none(name: str, value: objec
     [(_, _, payload)] = channel.FrameReader().feed(channel.failed_frame(1, Outcome("lost")))
     with pytest.raises(ProtocolError):
         channel.read_outcome(json.dumps({**json.loads(payload), name: value}).encode())
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [(channel.PROGRESS, 17), (channel.PROGRESS, 1 << 20), (channel.READY, 1), (channel.JOB, 8), (channel.FOREIGN, 0),
+     (channel.DONE, channel.MAX_DATA + 1), (channel.TRANSLATED, 1001), (channel.FAILED, (1 << 20) + 1)],
+)  # fmt: skip
+def test_a_frame_that_no_worker_would_send_is_not_waited_for(kind: int, size: int) -> None:
+    reader = channel.from_worker(1000, lambda: False)
+    head = channel.frame(kind, 1, bytes(size))[: 10 + min(size, 100)]
+    assert list(reader.feed(head)) == [(channel.FOREIGN, 0, b"")]
+    assert list(reader.feed(channel.frame(channel.SKIPPED, 2))) == [(channel.SKIPPED, 2, b"")]
+
+
+def test_only_who_waits_for_a_whole_response_gets_a_long_one() -> None:
+    long = channel.frame(channel.DONE, 1, bytes(channel.MAX_DATA + 1))
+    assert [kind for kind, _, _ in channel.from_worker(1000, lambda: True).feed(long)] == [channel.DONE]
+
+
+def test_a_failure_that_is_said_at_length_is_cut_to_what_is_read() -> None:
+    outcome = Outcome("response", "\U0001f600" * 100_000, 500, location="\x00" * 100_000, response=bytes(1 << 21))
+    outcome.caught = outcome.retry_after = outcome.reason
+    [(kind, _, payload)] = channel.from_worker(1000, lambda: False).feed(channel.failed_frame(1, outcome))
+    assert kind == channel.FAILED
+    assert channel.read_outcome(payload).status == 500

@@ -13,6 +13,9 @@ from gearwsgi.worker.process import State
 from gearwsgi.worker.slot import SlotState
 from tests.unit.worker.rig import Rig, message
 
+RETRIES = {packets.SUBMIT_JOB_EPOCH, packets.SUBMIT_BACKGROUND["normal"]}
+"""How a next attempt is queued: the backoff's jitter decides."""
+
 
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
@@ -69,7 +72,7 @@ def test_of_a_process_that_dies_only_what_it_had_started_is_a_failed_attempt(rig
     rig.worker.claim.start(first)
     rig.process.on_exit(-9)
     [(kind, submitted)] = rig.heard()
-    assert kind == packets.SUBMIT_JOB_EPOCH and b"X-Gearman-Attempt: 2" in submitted
+    assert kind in RETRIES and b"X-Gearman-Attempt: 2" in submitted
     rig.ready()
     assert [payload for _, payload in rig.worker.jobs()] == [message(2), message(3)]
 
@@ -170,7 +173,7 @@ def test_a_time_limit_is_an_alarm_first_and_then_the_end(tmp_path: Path) -> None
     rig.tick()
     rig.tick(later=1)
     assert rig.signals == [(101, 14)]
-    rig.tick(later=6)
+    rig.tick(later=7)
     assert rig.signals[-1] == (101, 9)
     rig.process.on_exit(-9)
     [(_, submitted)] = rig.heard()
@@ -204,7 +207,7 @@ def test_a_job_that_writes_to_its_pipe_is_lost_and_its_process_ends(rig: Rig) ->
     rig.heard()
     rig.worker.say(b"printed", channel.frame(channel.DONE, sequence, b""))
     [(kind, submitted)] = rig.heard()
-    assert kind == packets.SUBMIT_JOB_EPOCH
+    assert kind in RETRIES
     assert b"the application has written to file descriptors that are not its own" in submitted
     assert rig.process.state is State.ENDING
 
@@ -248,7 +251,7 @@ def test_a_drain_waits_for_the_word_on_a_process_that_is_dying(rig: Rig) -> None
     assert not rig.slot.closed
     dying.on_exit(-11)
     [(kind, submitted)] = rig.heard()
-    assert kind == packets.SUBMIT_JOB_EPOCH and b"killed by SIGSEGV" in submitted
+    assert kind in RETRIES and b"killed by SIGSEGV" in submitted
     rig.serve(packets.JOB_CREATED, b"H:2")
     rig.tick()
     assert rig.slot.closed
@@ -265,3 +268,86 @@ def test_a_slot_that_is_stopped_by_force_says_nothing_of_its_jobs(rig: Rig) -> N
     rig.slot.stop()
     stopped.on_exit(-9)
     assert rig.slot.closed and not list(rig.outbox.glob("*")) and not list(rig.dead.glob("*"))
+
+
+def test_a_job_server_is_judged_only_after_it_was_asked(rig: Rig) -> None:
+    rig.ready()
+    rig.heard()
+    rig.tick(later=60)
+    assert packets.ECHO_REQ in rig.kinds() and rig.slot.links[0].session is not None
+    rig.tick(later=70)
+    assert rig.slot.links[0].session is not None
+    rig.tick(later=76)
+    assert rig.slot.links[0].session is None
+
+
+def test_after_a_pause_a_job_server_is_asked_once_more(rig: Rig) -> None:
+    rig.ready()
+    rig.tick(later=11)
+    rig.heard()
+    session = rig.slot.links[0].session
+    rig.slot.on_pause(30.0)
+    assert rig.kinds() == [packets.ECHO_REQ]
+    rig.serve(packets.ECHO_RES, b"gearwsgi")
+    rig.tick(later=9)
+    assert rig.slot.links[0].session is session is not None
+
+
+def test_a_process_is_told_that_its_time_is_over_before_it_is_killed(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, job_timeout=0.5)
+    rig.slot.start()
+    rig.ready()
+    rig.assign(1)
+    rig.tick()
+    rig.tick(later=6)  # nobody looked in time
+    assert rig.signals == [(101, 14)]
+    rig.slot.on_pause(1.0)
+    rig.tick(later=11.5)
+    assert (101, 9) not in rig.signals
+    rig.tick(later=13)
+    assert rig.signals[-1] == (101, 9)
+    rig.close()
+
+
+def test_of_many_reports_of_progress_the_first_and_the_last_are_passed_on(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    rig.heard()
+    rig.worker.say(channel.progress_frame(sequence, 1, 3000))
+    rig.turn()
+    rig.worker.say(*(channel.progress_frame(sequence, number, 3000) for number in range(2, 3000)))
+    rig.turn()
+    rig.worker.say(channel.progress_frame(sequence, 3000, 3000), channel.frame(channel.DONE, sequence, b""))
+    heard = [body for kind, body in rig.heard() if kind == packets.WORK_STATUS]
+    assert heard[0] == b"H:1\x001\x003000" and heard[-1] == b"H:1\x003000\x003000"
+    assert len(heard) < 100
+
+
+def test_what_waits_ahead_at_a_drain_is_not_said_to_wait_behind_a_long_job(
+    rig: Rig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    held_ahead(rig, 2)
+    (first, _), *_ = rig.worker.jobs()
+    rig.worker.claim.start(first)
+    rig.slot.drain()
+    rig.tick(later=0.1)
+    rig.serve(packets.JOB_CREATED, b"H:9")
+    said = capfd.readouterr().err
+    assert "H:2 handed back: this worker ends" in said and "long job" not in said
+
+
+def test_a_process_that_has_grown_is_said_to_be_replaced_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rig = Rig(tmp_path, max_rss=100.0)
+    rig.slot.start()
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    grown = channel.frame(channel.RETIRING, sequence)
+    rig.worker.say(grown, grown, channel.frame(channel.DONE, sequence, b""))
+    rig.turn()
+    assert capfd.readouterr().err.count("over --max-rss 100, and is replaced") == 1
+    assert rig.process.state is State.ENDING
+    rig.close()
