@@ -38,7 +38,7 @@ def mirror(environ, start_response):
 def describe(value):
     if isinstance(value, str | bool | int | tuple):
         return value
-    return f"a {type(value).__name__}"
+    return f"the class {value.__module__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def respond(answer, start_response):
