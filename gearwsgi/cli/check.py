@@ -11,13 +11,14 @@ import click
 
 from ..address import Address
 from ..app.loading import load_application
-from ..errors import EXIT_PROBLEM, AppLoadError, GearwsgiError, InvalidTask, SpoolError
+from ..errors import EXIT_PROBLEM, AppLoadError, GearwsgiError, InvalidTask, ServerError, SpoolError
 from ..message import targets
 from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
 from ..state.spool import make_private_folder
 from ..state.status import read_all
+from ..wire import packets
 from ..wire.connection import Connection
 from .common import console, get_settings, make_table
 from .routes import find_router
@@ -99,8 +100,14 @@ def _server(address: Address, settings: Settings) -> Finding:
         try:
             version = " ".join(connection.admin("version", settings.connect_timeout)).removeprefix("OK ").strip()
             pid = " ".join(connection.admin("getpid", settings.connect_timeout)).removeprefix("OK ").strip()
+            connection.send(packets.pack(packets.GRAB_JOB_UNIQ), settings.connect_timeout)
+            connection.expect(packets.NO_JOB, settings.connect_timeout)  # it was told of nothing that we could do
         finally:
             connection.close()
+    except ServerError as error:
+        return Finding(
+            "server", what, "problem", f"hands out no jobs with GRAB_JOB_UNIQ, as workers ask for them: {error}"
+        )
     except GearwsgiError as error:
         if settings.embedded:
             return Finding("server", what, "ok", "embedded; does not run now, the worker starts it and keeps its jobs")
@@ -114,27 +121,35 @@ def _server(address: Address, settings: Settings) -> Finding:
 
 def _gearmand(address: Address, version: str, pid: str) -> Finding:
     """Whether it keeps jobs, gearmand doesn't say; on this machine its command line does."""
-    queue = _queue_type(pid) if address.is_loopback and pid.isdigit() else None
-    if queue is None:
-        text = "whether it keeps its jobs over a restart can't be seen from here"
-    elif queue == "builtin":
+    words = _command_line(pid) if address.is_loopback and pid.isdigit() else None
+    if words is None:
+        text = f"whether it keeps its jobs over a restart can't be seen from here; {_HOLDS}"
+        return Finding("server", str(address), "ok", f"gearmand {version}, {text}")
+    queue = _queue_type(words)
+    if queue == "builtin":
         text = "keeps its jobs in memory: they are lost when it ends; -q libsqlite3 keeps them"
         return Finding("server", str(address), "warning", f"gearmand {version}, {text}")
-    elif queue == "redis":
+    if queue == "redis":
         text = "-q redis cuts messages at a NUL and refuses delays; -q libsqlite3 does not"
         return Finding("server", str(address), "problem", f"gearmand {version}, {text}")
-    else:
-        text = f"keeps its jobs over a restart ({queue})"
+    text = f"keeps its jobs over a restart ({queue})" + ("" if "--keepalive" in words else f"; {_HOLDS}")
     return Finding("server", str(address), "ok", f"gearmand {version}, {text}")
 
 
-def _queue_type(pid: str) -> str | None:
+_HOLDS = "without its --keepalive options it holds the jobs of a worker whose host vanishes for two hours"
+
+
+def _command_line(pid: str) -> list[str] | None:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     except OSError:
         return None
     if "gearmand" not in os.path.basename(words[0]):
         return None  # another one's process: the server is in a container, or behind a tunnel
+    return words
+
+
+def _queue_type(words: list[str]) -> str:
     for place, word in enumerate(words):
         if word in ("-q", "--queue-type"):
             return words[place + 1].lower()

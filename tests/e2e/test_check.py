@@ -2,8 +2,11 @@
 
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +131,7 @@ def test_a_job_server_says_its_version_and_one_that_is_silent_is_a_problem(tmp_p
     assert code == 1 and found[site.server.address]["state"] == "problem"
 
 
-def test_a_gearmand_with_a_file_keeps_its_jobs(tmp_path: Path) -> None:
+def test_a_gearmand_with_a_file_keeps_its_jobs_and_says_what_a_vanished_host_costs(tmp_path: Path) -> None:
     require("gearmand")
     server = JobServer("gearmand", tmp_path / "gearmand", durable=True).start()
     try:
@@ -136,6 +139,23 @@ def test_a_gearmand_with_a_file_keeps_its_jobs(tmp_path: Path) -> None:
     finally:
         server.stop()
     assert found[server.address]["state"] == "ok" and "libsqlite3" in found[server.address]["text"]
+    assert "--keepalive" in found[server.address]["text"]
+
+
+def test_a_job_server_that_knows_no_grab_job_uniq_is_a_problem(tmp_path: Path) -> None:
+    def serve(listener: socket.socket) -> None:
+        answers = {b"version": b"OK 1.13\n", b"getpid": b"OK 1\n", b"\0REQ": error}
+        connection = listener.accept()[0]
+        with connection:
+            while data := connection.recv(1000):
+                connection.sendall(next(answer for start, answer in answers.items() if data.startswith(start)))
+
+    error = b"\0RES" + struct.pack("!II", 19, 15) + b"unknown_command"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        code, found = check(tmp_path, PLAIN, GEARMAN_SERVERS=address)
+    assert code == 1 and "GRAB_JOB_UNIQ" in found[address]["text"] and "unknown_command" in found[address]["text"]
 
 
 def test_a_job_server_that_others_can_reach_needs_keys(tmp_path: Path) -> None:
