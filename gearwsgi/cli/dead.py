@@ -26,6 +26,8 @@ since_option = click.option(
     metavar="TIME",
     help="Those that died since then: 90s, 15m, 1h, 7d, or ISO 8601.",
 )
+_SHOWN = 256 * 1024
+"""Bytes of a message that `show` prints: its head, and what somebody reads of a body."""
 _GROUPED = 100
 """Characters of a reason by which letters are told apart in groups."""
 
@@ -112,16 +114,20 @@ def _show_groups(entries: Iterator[Entry], limit: int, as_json: bool) -> None:
 def dead_show(id: str, secrets: bool, app: str | None) -> None:
     """Show one: why it died, each attempt, the last response, and its request."""
     settings = get_settings(app)
-    letter = DeadLetters(settings).find(id)
+    letters = DeadLetters(settings)
+    letter = letters.find(id)
     for name in ("id", "service", "target", "queue", "at", "attempts", "reason"):
         click.echo(f"{name}: {clean(str(getattr(letter, name)))}")
     for note in letter.notes if secrets else redact_lines(letter.notes, settings.redact):
         click.echo(f"| {clean(note)}")
     click.echo("")
-    payload = letter.payload if secrets else redact_payload(letter.payload, settings.redact)
+    payload = letter.payload[:_SHOWN]
+    payload = payload if secrets else redact_payload(payload, settings.redact)
     # What came from anywhere does not get to move a terminal's cursor.
     for line in payload.decode("utf-8", "backslashreplace").replace("\r\n", "\n").split("\n"):
         click.echo("\t".join(map(clean, line.split("\t"))))
+    if len(letter.payload) > _SHOWN:
+        click.echo(f"… and {len(letter.payload) - _SHOWN} bytes more, in {letters.spool.path(letter.name)}", err=True)
 
 
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
@@ -148,14 +154,22 @@ def dead_retry(
     settings = get_settings(app)
     letters = DeadLetters(settings)
     client = Client(settings)
+    left_alone = 0
     for chosen in _choose(letters, "Retry", id, everything, service, since, yes):
-        submission = letters.submission(chosen)
+        try:
+            submission = letters.submission(chosen)
+        except SpoolError as error:
+            click.echo(clean(f"left alone: {error}"), err=True)  # it must not hold up those behind it
+            left_alone += 1
+            continue
         letter = letters.set_apart(chosen)
         (receipt,) = client.submit([submission])
         letters.discard(letter)
         shown = clean(letter.id)
         click.echo(f"{shown} queued as {clean(receipt.handle)}" if receipt.handle else f"{shown} is in the outbox")
     client.close()
+    if left_alone:
+        raise SpoolError(f"{left_alone} could not be queued again")
 
 
 @dead.command("discard")

@@ -119,6 +119,13 @@ def test_a_message_of_any_size_is_not_read_for_a_list(letters: DeadLetters) -> N
     assert entry.reason == "404 Not Found"
 
 
+def test_of_a_large_message_the_beginning_is_shown(letters: DeadLetters) -> None:
+    put(letters, "1" * 32, message=b"Cookie: hush\r\n" * 1_000_000)
+    result = run(letters, "show", "1111")
+    assert len(result.stdout) < 1_000_000 and "hush" not in result.stdout
+    assert "bytes more" in result.stderr and "1" * 32 in result.stderr
+
+
 def test_what_is_no_letter_is_named_in_the_log_and_hides_no_other(
     letters: DeadLetters, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,6 +237,14 @@ def test_many_are_changed_only_where_someone_said_yes(letters: DeadLetters, verb
     assert letters.spool.count() == 2
     assert run(letters, verb, *which, "--yes").exit_code == 0
     assert letters.spool.count() == 0
+
+
+def test_a_letter_that_can_not_be_queued_again_holds_up_no_other(letters: DeadLetters) -> None:
+    put(letters, "1" * 32, message=b"rubbish", age=10)
+    put(letters, "2" * 32)
+    result = run(letters, "retry", "--all", "--yes")
+    assert isinstance(result.exception, SpoolError) and "1 could not be queued again" in str(result.exception)
+    assert letters.spool.names() == ["1" * 32]
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
