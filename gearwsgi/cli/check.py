@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 
 from ..address import Address
-from ..app.loading import load_application
+from ..app.unshared import load_and_look
 from ..errors import EXIT_PROBLEM, AppLoadError, GearwsgiError, InvalidTask, ServerError, SpoolError
 from ..message import targets
 from ..settings import Settings
@@ -67,7 +67,7 @@ def check(app: str | None, as_json: bool, live: bool) -> int:
 
 def _check(app: str) -> Iterator[Finding]:
     try:
-        application, middleware = load_application(app)
+        application, middleware, connections = load_and_look(app)
     except AppLoadError as error:
         yield Finding("application", app, "problem", str(error))
         return
@@ -75,6 +75,12 @@ def _check(app: str) -> Iterator[Finding]:
     router = find_router(application)
     asked = f"its router is {router[0]}'s" if router else "its router can't be asked which targets exist"
     yield Finding("application", app, "ok", f"has its GearmanMiddleware; {asked}")
+    if connections:
+        text = (
+            f"are opened while it is loaded ({', '.join(connections)}): processes must not share them, so each "
+            "worker loads it by itself, in memory of its own; open them later, such as in gearwsgi.on_worker_start"
+        )
+        yield Finding("application", "connections", "warning", text)
     yield from _tasks(settings, router[1] if router else None)
     for address in settings.servers:
         yield _server(address, settings)

@@ -113,6 +113,16 @@ def test_an_application_that_can_not_be_asked_is_no_problem(tmp_path: Path) -> N
     assert not (tmp_path / "var").exists(), "a check leaves nothing behind"
 
 
+def test_connections_that_are_opened_at_import_are_a_warning(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        opens = f"import socket\nshared = socket.create_connection(('127.0.0.1', {port}))\n"
+        code, found = check(tmp_path, opens + PLAIN)
+    assert code == 0 and found["connections"]["state"] == "warning"
+    assert f"127.0.0.1:{port}" in found["connections"]["text"] and "on_worker_start" in found["connections"]["text"]
+    assert "connections" not in check(tmp_path, PLAIN)[1]
+
+
 def test_an_application_that_does_not_load_is_a_problem(tmp_path: Path) -> None:
     code, found = check(tmp_path, "import no_such_module")
     assert code == 1 and "no_such_module" in found["site_to_check:app"]["text"]
