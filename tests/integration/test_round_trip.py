@@ -11,7 +11,7 @@ import traceback
 
 import pytest
 
-from gearwsgi.errors import CallFailed, CallTimeout, ConfigError, InvalidTask, ServerUnavailable, UnknownService
+from gearwsgi.errors import CallFailed, CallTimeout, InvalidTask, ServerUnavailable, UnknownService
 from gearwsgi.wire import connection, packets
 from gearwsgi.wire.payload import Submission
 from tests.support import Bench, free_port, until
@@ -197,14 +197,6 @@ def embedded_site_for_bad_input():
 
     with bench("embedded") as made:
         yield made
-
-
-@pytest.mark.parametrize("servers", ["", "a:b:c:d", "host:99999", ["x y"], 17, "embedded,other", "ftp://x"])
-def test_a_server_list_that_cant_be_parsed_says_what_would_be_right(servers: object) -> None:
-    from gearwsgi import GearmanMiddleware
-
-    with pytest.raises(ConfigError, match="server"):
-        GearmanMiddleware(lambda environ, start: [], servers=servers)
 
 
 @pytest.mark.parametrize(

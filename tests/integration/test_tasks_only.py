@@ -2,15 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from gearwsgi import GearmanMiddleware
-from gearwsgi.errors import ConfigError
 from tests.conftest import KINDS, require
 from tests.serving import Site, WebServer
 from tests.support import bench
+from tests.unit.submit.test_guard import guarded
 
 APP = '''
 import json, os
@@ -122,38 +120,8 @@ def test_a_replay_reaches_them_all_and_only_a_replay(site: tuple[Site, WebServer
     assert ["", "//tasks/x"] in records
 
 
-def guarded(patterns: list[str], path: str) -> int:
-    statuses: list[str] = []
-
-    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        start_response("200 OK", [])
-        return []
-
-    application = GearmanMiddleware(app, servers="127.0.0.1:1", tasks_only=patterns)
-    environ = {"REQUEST_METHOD": "GET", "wsgi.url_scheme": "http", "PATH_INFO": path}
-    list(application(environ, lambda status, headers: statuses.append(status)))
-    return int(statuses[0][:3])
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["tasks/x", "./tasks/x", "../tasks/x", "/tasks/x", "/caf\xc3\xa9/x", "/café/x", "/tasks/\n", "/tasks/\ud800"],
-)
-def test_servers_that_decode_in_another_way_are_met_as_well(path: str) -> None:
-    assert guarded(["/tasks/*", "/café/*"], path) == 404
-
-
 def test_one_star_is_the_whole_application(site: tuple[Site, WebServer]) -> None:
     assert guarded(["/*"], "/") == guarded(["/*"], "") == guarded(["/*"], "/x") == 404
-
-
-def test_what_is_no_path_is_refused_at_the_start() -> None:
-    bad: Any
-    for bad in (["tasks/*"], "/tasks/*", [""], [7], {"/tasks": 1}):
-        if bad == {"/tasks": 1}:
-            continue  # a dict's keys are names, and fine
-        with pytest.raises(ConfigError):
-            guarded(bad, "/")
 
 
 def test_the_404_is_a_plain_response(site: tuple[Site, WebServer]) -> None:

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gearwsgi import log
 
@@ -91,3 +93,28 @@ def test_what_was_printed_in_parts_is_one_line(reader: Reader) -> None:
 )
 def test_what_is_not_printable_is_shown_as_an_escape(text: str, shown: str) -> None:
     assert log.clean(text) == shown
+
+
+@given(st.text(), st.text())
+def test_an_event_is_one_line_of_printable_text_whatever_it_holds(handle: str, event: str) -> None:
+    read, write = os.pipe()
+    try:
+        log.redirect(write)
+        log.write(handle, event)
+    finally:
+        log.redirect(2)
+        os.close(write)
+    with open(read, "rb") as pipe:
+        (line,) = pipe.read().decode().split("\n")[:-1]
+    assert line.isprintable()
+
+
+def test_a_log_that_cant_be_written_costs_the_line_and_not_the_process() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        log.redirect(write)
+        log.note("nobody reads this")
+    finally:
+        log.redirect(2)
+        os.close(write)

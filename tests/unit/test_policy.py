@@ -1,5 +1,6 @@
 """The table of outcomes and fates, the backoff, Retry-After: pure, so by tables and properties."""
 
+import time
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -112,3 +113,9 @@ def test_every_outcome_has_a_fate_and_none_is_tried_more_often_than_allowed(o: O
     if isinstance(result, RetryAt):
         assert n < most and result.at >= NOW and int(result.at) > 0
     assert isinstance(result, Done) == (o.kind == "response" and 200 <= o.status < 300 and o.retry_in is None)
+
+
+@given(st.text(max_size=60) | st.from_regex(r"(Mon, )?\d{1,3} \w{3,9} \d{1,5} \d\d:\d\d(:\d\d)? ?[+-]?\w{0,6}"))
+def test_any_retry_after_is_seconds_or_nothing(value: str) -> None:
+    seconds = retry_after(value, time.time())
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER

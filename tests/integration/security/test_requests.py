@@ -13,8 +13,8 @@ from gearwsgi import GearmanMiddleware
 from gearwsgi.errors import InvalidTask
 from gearwsgi.message.reading import read
 from gearwsgi.state.outbox import Outbox
-
-Environ = dict[str, Any]
+from tests.unit.submit.test_checks import request
+from tests.unit.submit.test_guard import Environ
 
 
 @pytest.fixture
@@ -68,74 +68,6 @@ def test_no_header_makes_a_request_a_job(public: tuple[int, list[Environ]], name
     send(port, name + b": 1")
     assert "gearwsgi.job" not in seen[0]
     assert b"404" in send(port, name + b": 1", path=b"/tasks/run").partition(b"\r\n")[0]
-
-
-@pytest.mark.parametrize(
-    "path",
-    [b"/tasks/run", b"//tasks/run", b"/tasks//run", b"/./tasks/run", b"/x/../tasks/run", b"/%74asks/run",
-     b"/tasks%2frun", b"/%2ftasks/run", b"/%2e/tasks/run", b"/x/%2e%2e/tasks/run", b"/tasks/../tasks/run",
-     b"/tasks/run?x=/public", b"/tasks/./run", b"/tasks/run/", b"/tasks/%0arun", b"/tasks/"],
-)  # fmt: skip
-@pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "OPTIONS", "X"])
-def test_a_path_for_tasks_only_is_no_page_however_it_is_written(tmp_path: Any, path: bytes, method: str) -> None:
-    from urllib.parse import unquote_to_bytes
-
-    def app(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
-        raise AssertionError("reached")
-
-    wrapped = GearmanMiddleware(app, "127.0.0.1:1", tasks_only=["/tasks/*"], state_dir=tmp_path)
-    raw, _, query = path.partition(b"?")
-    environ = {
-        "REQUEST_METHOD": method,
-        "PATH_INFO": unquote_to_bytes(raw).decode("latin-1"),
-        "QUERY_STRING": query.decode(),
-        "HTTP_X_GEARMAN_TASK": "forged",
-    }
-    answered: list[str] = []
-    wrapped(environ, lambda status, headers, exc_info=None: answered.append(status))
-    assert answered == ["404 Not Found"]
-
-
-def request(tmp_path: Any, handler: Callable[[Any], None], **settings: Any) -> GearmanMiddleware:
-    """Run `handler` with the `gearman` of a public request; nothing listens, so its tasks are in the outbox."""
-
-    def app(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
-        handler(environ["gearman"])
-        return []
-
-    wrapped = GearmanMiddleware(app, "127.0.0.1:1", state_dir=tmp_path, connect_timeout=0.2, **settings)
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "wsgi.url_scheme": "http", "HTTP_HOST": "a:b:c"}
-    wrapped(environ, lambda *arguments: None)
-    wrapped.client.close()
-    return wrapped
-
-
-@pytest.mark.parametrize(
-    "given",
-    [{"body": bytes(1001)}, {"data": "x" * 1001}, {"form": {"a": "x" * 1001}}, {"files": {"a": bytes(1001)}},
-     {"data": {"a": "x" * 1001}, "plain": True}],
-    ids=["body", "data", "form", "files", "plain"],
-)  # fmt: skip
-def test_a_task_over_max_body_is_refused_where_it_is_queued(tmp_path: Any, given: dict[str, Any]) -> None:
-    def handler(gearman: Any) -> None:
-        with pytest.raises(InvalidTask, match="max_body=1000"):
-            gearman.task("/x", **given)
-
-    wrapped = request(tmp_path, handler, max_body=1000)
-    assert Outbox(wrapped.settings).spool.names() == []
-
-
-@pytest.mark.parametrize(
-    "given",
-    [{"headers": {"A": "b" * 70_000}}, {"params": {"a": "b" * 70_000}}, {"headers": [("A", "b")] * 201}],
-    ids=["a long header", "a long query", "201 headers"],
-)
-def test_a_task_that_no_worker_would_read_is_refused_where_it_is_queued(tmp_path: Any, given: dict[str, Any]) -> None:
-    def handler(gearman: Any) -> None:
-        with pytest.raises(InvalidTask, match="over"):
-            gearman.task("/x", **given)
-
-    assert Outbox(request(tmp_path, handler).settings).spool.names() == []
 
 
 def test_one_request_queues_no_more_than_max_tasks_per_request(tmp_path: Any) -> None:

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from gearwsgi.errors import ProtocolError
 from gearwsgi.policy import Outcome
 from gearwsgi.worker import channel
+from gearwsgi.worker.channel import DONE, FOREIGN, FrameReader, frame
+from tests.unit.wire.test_packets import feed
 
 frames = st.builds(
     lambda kind, sequence, payload: (kind, sequence, payload),
@@ -84,3 +86,8 @@ def test_a_failure_that_is_said_at_length_is_cut_to_what_is_read() -> None:
     [(kind, _, payload)] = channel.from_worker(1000, lambda: False).feed(channel.failed_frame(1, outcome))
     assert kind == channel.FAILED
     assert channel.read_outcome(payload).status == 500
+
+
+def test_a_frame_of_a_length_that_no_frame_has_is_rubbish_and_not_waited_for() -> None:
+    endless = frame(DONE, 1)[:-4] + b"\xff\xff\xff\xff"
+    assert feed(FrameReader(), endless + frame(DONE, 2)) == [(FOREIGN, 0, b""), (DONE, 2, b"")]
