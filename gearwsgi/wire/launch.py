@@ -100,30 +100,42 @@ class EmbeddedProcess:
         Raises:
             StartError: it is not; it is ended then.
         """
-        assert self._process is not None and self._process.stdout is not None
         deadline = time.monotonic() + timeout
         while not self.is_ready():
             left = deadline - time.monotonic()
             if left <= 0:
                 self.kill()
                 raise StartError(f"the embedded job server did not start on {self._listen} within {timeout:g} s")
-            select.select([self._process.stdout], [], [], left)
-            if self._process.poll() is not None and not self.is_ready():
-                code = self._process.returncode
-                self._release()
-                raise StartError(f"the embedded job server did not start on {self._listen} (exit code {code})")
+            self._watch(left)
 
     def ensure(self) -> bool:
-        """Start it and wait until it is ready, unless something there speaks Gearman already; whether it was started.
+        """Start it and wait until it listens, unless something there speaks Gearman already; whether it was started.
+
+        It listens long before it is ready where its queue is large; who asks it waits until then.
 
         Raises:
             StartError: something else holds the port, or it did not start.
         """
-        if isinstance(self._listen, Address) and is_gearman(self._listen):
+        assert isinstance(self._listen, Address)
+        if is_gearman(self._listen):
             return False
         self.start()
-        self.wait()
+        while not (self.is_ready() or is_gearman(self._listen)):
+            self._watch(0.05)
         return True
+
+    def _watch(self, seconds: float) -> None:
+        """Wait so long for its line.
+
+        Raises:
+            StartError: it has ended.
+        """
+        assert self._process is not None and self._process.stdout is not None
+        select.select([self._process.stdout], [], [], seconds)
+        if self._process.poll() is not None and not self.is_ready():
+            code = self._process.returncode
+            self._release()
+            raise StartError(f"the embedded job server did not start on {self._listen} (exit code {code})")
 
     @property
     def pid(self) -> int:

@@ -53,6 +53,7 @@ class Owner(Protocol):
     def on_job(self, session: "Session", job: Grabbed) -> None: ...
     def on_no_job(self) -> None: ...
     def on_work(self) -> None: ...
+    def on_refused(self, link: "Link", reason: str) -> None: ...
     def on_lost(self, link: "Link", reason: str) -> None: ...
 
 
@@ -348,9 +349,13 @@ class Session:
                 self._created.popleft()(parameters[0].decode("utf-8", "replace"), None)
         elif kind == packets.ERROR:
             error = packets.parse_error(parameters, str(self._link.address))
-            # JOB_NOT_FOUND answers what we said of a job; anything else, a submit.
+            # JOB_NOT_FOUND answers what we said of a job; anything else, a submit, or a grab that it does not know.
             if error.code != "JOB_NOT_FOUND" and self._created:
                 self._created.popleft()("", error)
+            elif error.code != "JOB_NOT_FOUND" and self.grabs:
+                self.grabs -= 1
+                self.has_work = False  # and it is not asked again, which would go on without end
+                self._owner.on_refused(self._link, str(error))
         elif kind != packets.ECHO_RES:
             raise ProtocolError(f"packet {kind} has no place here")
 

@@ -29,6 +29,7 @@ class JobServers:
 
     def __init__(self) -> None:
         self._down: set[Address] = set()
+        self._refusing: set[Address] = set()
 
     def went(self, address: Address, reason: str) -> None:
         """A link to it is lost, or was not to be had."""
@@ -45,6 +46,12 @@ class JobServers:
     def is_down(self, address: Address) -> bool:
         """Whether nobody is connected to it."""
         return address in self._down
+
+    def refused(self, address: Address, reason: str) -> None:
+        """It answers GRAB_JOB_UNIQ with an error, as a server does that is no gearmand."""
+        if address not in self._refusing:
+            self._refusing.add(address)
+            log.note(f"job server {address} hands out no jobs with GRAB_JOB_UNIQ, which workers need: {reason}")
 
     def down(self) -> list[str]:
         """Those that are not there."""

@@ -223,6 +223,10 @@ class Slot:
         self._around.servers.came(link.address)
         self._pump()
 
+    def on_refused(self, link: Link, reason: str) -> None:
+        """A job server does not know how we ask for jobs."""
+        self._around.servers.refused(link.address, reason)
+
     def on_lost(self, link: Link, reason: str) -> None:
         """A link is gone; what it held is in the job server's queue again, if there still is a job server."""
         self._around.servers.went(link.address, reason)

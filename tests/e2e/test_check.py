@@ -153,18 +153,19 @@ def test_a_gearmand_with_a_file_keeps_its_jobs_and_says_what_a_vanished_host_cos
 
 
 def test_a_job_server_that_knows_no_grab_job_uniq_is_a_problem(tmp_path: Path) -> None:
-    def serve(listener: socket.socket) -> None:
+    def serve() -> None:
         answers = {b"version": b"OK 1.13\n", b"getpid": b"OK 1\n", b"\0REQ": error}
-        connection = listener.accept()[0]
-        with connection:
+        with listener.accept()[0] as connection:
             while data := connection.recv(1000):
                 connection.sendall(next(answer for start, answer in answers.items() if data.startswith(start)))
 
     error = b"\0RES" + struct.pack("!II", 19, 15) + b"unknown_command"
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        thread = threading.Thread(target=serve)
+        thread.start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         code, found = check(tmp_path, PLAIN, GEARMAN_SERVERS=address)
+        thread.join()
     assert code == 1 and "GRAB_JOB_UNIQ" in found[address]["text"] and "unknown_command" in found[address]["text"]
 
 
