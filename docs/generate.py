@@ -62,6 +62,8 @@ def show(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, bool | int):
         return str(value)
+    if isinstance(value, tuple):
+        return ", ".join(map(show, value))
     return f"`{value}`"
 
 

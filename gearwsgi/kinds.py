@@ -1,5 +1,6 @@
 """The kinds of values that settings have: how one is read from what was given, and how it travels as JSON. Pure."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 from .address import TLS, Address, parse_servers
 from .errors import ConfigError
 from .message import targets
+from .message.model import safe_host
 
 MIN_KEY = 16
 """Bytes that a secret key has at least."""
@@ -80,6 +82,24 @@ def _read_servers(name: str, value: Any) -> tuple[tuple[Address, ...], bool]:
 
 def _load_servers(value: Any) -> tuple[Address, ...]:
     return tuple(Address(host, port, None if tls is None else TLS(*tls)) for host, port, tls in value)
+
+
+class BaseURL(NamedTuple):
+    """What the application's URLs begin with: scheme, Host, and the mount, percent-encoded without a slash last."""
+
+    scheme: str = "http"
+    host: str = "localhost"
+    script_name: str = ""
+
+
+_BASE_URL = re.compile(r"(https?)://([^/?#]+)((?:/[!$-.0-;=@-Z_a-z~]+)*)/?", re.IGNORECASE)
+
+
+def _read_base_url(name: str, value: Any) -> BaseURL:
+    found = _BASE_URL.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not safe_host(found[2]):
+        raise ConfigError(f"{name} is {value!r}: give a URL such as 'https://shop.example.com' or one with a path")
+    return BaseURL(found[1].lower(), found[2], found[3])
 
 
 def _read_tasks(name: str, value: Any) -> Any:
@@ -174,7 +194,9 @@ SERVERS = Kind(_read_servers, load=_load_servers)
 TASKS = Kind(
     _read_tasks,
     dump=lambda tasks: {name: entry._asdict() for name, entry in tasks.items()},
-    load=lambda tasks: {name: targets.Service(**entry) for name, entry in tasks.items()},
+    load=lambda tasks: {
+        name: targets.Service(**{**entry, "succeeds": tuple(entry["succeeds"])}) for name, entry in tasks.items()
+    },
 )
 QUEUE = Kind(_read_queue)
 SWITCH = Kind(_read_switch)
@@ -186,6 +208,7 @@ PATHS = Kind(_read_paths, load=tuple)
 KEYS = Kind(
     _read_keys, dump=lambda keys: [key.hex() for key in keys], load=lambda keys: tuple(map(bytes.fromhex, keys))
 )
+BASE_URL = Kind(_read_base_url, load=lambda parts: BaseURL(*parts))
 FOLDER = Kind(_read_folder, dump=lambda path: str(path.absolute()), load=Path)
 RECORDS = Kind(_read_records, may_be_off=True)
 """Where the records are: `sqlite`, a PostgreSQL URL, or empty: off."""

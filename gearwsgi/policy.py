@@ -1,7 +1,7 @@
 """A job's fate: (outcome, attempt, limits, now) to done, retry at, or dead. Pure: no I/O, no clock, no job server."""
 
 import random as _random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Literal, NamedTuple, TypeAlias
@@ -26,7 +26,8 @@ class Outcome:
             died); `refused` (the payload is no message that may be replayed).
         reason: in words: "500 Internal Server Error", "ValueError: bad", "killed by SIGKILL (out of memory?)".
         status: the response's status, 0 without one.
-        caught: the exception that a framework turned into this response, where it says so.
+        accepted: the status is none from 200 to 299, and means for this task that its work is done: see `accepted`.
+        caught: the exception that a framework turned into this response, where it says so, or what else was the cause.
         location: a redirect's Location.
         retry_after: the response's Retry-After as it came.
         retry_in: seconds to the next attempt that the handler asked for (`raise Retry(delay=…)`).
@@ -37,6 +38,7 @@ class Outcome:
     kind: Literal["response", "exception", "timeout", "lost", "refused"]
     reason: str = ""
     status: int = 0
+    accepted: bool = False
     caught: str = ""
     location: str = ""
     retry_after: str = ""
@@ -109,8 +111,24 @@ def decide(
 
 
 def succeeded(outcome: Outcome) -> bool:
-    """Whether the application answered 2xx."""
-    return outcome.kind == "response" and 200 <= outcome.status < 300 and outcome.retry_in is None
+    """Whether the application answered 2xx, or what means the same for this task."""
+    return outcome.kind == "response" and (200 <= outcome.status < 300 or outcome.accepted) and outcome.retry_in is None
+
+
+def accepted(status: int, succeeds: Collection[int], from_request: bool, leads_to_login: Callable[[], bool]) -> bool:
+    """Whether a status that is none from 200 to 299 means that the work is done.
+
+    A form's handler answers by redirect when it has done its work; one that asks for a login has done nothing.
+
+    Args:
+        status: the response's.
+        succeeds: what the task, or its alias, says.
+        from_request: whether it is a public request that was queued as it came in.
+        leads_to_login: whether the response's Location is the login page.
+    """
+    if status in succeeds:
+        return True
+    return from_request and (status == 303 or (status == 302 and not leads_to_login()))
 
 
 def may_retry(outcome: Outcome) -> bool:

@@ -58,7 +58,7 @@ class Settings:
         kinds.TASKS,
         {},
         "aliases: names to targets, or to dicts with a `target` and `max_attempts`, `backoff_min`, `backoff_max`, "
-        "`timeout` of their own.",
+        "`timeout`, `succeeds` of their own.",
     )
     queue: str = _setting(kinds.QUEUE, "job", "the queue (Gearman function) of tasks that name none.")
     max_attempts: int = _setting(kinds.number(1, int), 5, "how often a job is tried before it becomes a dead letter.")
@@ -95,6 +95,19 @@ class Settings:
         kinds.function("a callable from a service's name to a target"),
         None,
         "a callable from a dotted name to a target, for applications with a front controller.",
+    )
+    base_url: kinds.BaseURL | None = _setting(
+        kinds.BASE_URL,
+        None,
+        "the URL that the application has from outside, such as `https://shop.example.com/mount`, for what is queued "
+        "without a request; with Django the first plain entry of `ALLOWED_HOSTS`, else `http://localhost`.",
+        variable="GEARWSGI_BASE_URL",
+    )
+    login_urls: tuple[str, ...] = _setting(
+        kinds.NAMES,
+        ("*/login", "*/signin", "*/sign-in", "*/sign_in"),
+        "patterns of paths or URLs of the login page: a replayed request that a 302 sends there has not done its work. "
+        "Django's `LOGIN_URL` and Flask-Login's `login_view` are known without it.",
     )
     state_dir: Path = _setting(
         kinds.FOLDER,
@@ -144,6 +157,11 @@ class Settings:
         entry = self.tasks.get(task.service)
         return self.job_timeout if entry is None else _first(entry.timeout, self.job_timeout)
 
+    def succeeds(self, task: model.Message) -> tuple[int, ...]:
+        """Statuses beside 2xx that mean that this task's work is done: its own, or its service's."""
+        entry = self.tasks.get(task.service)
+        return task.succeeds or (entry.succeeds if entry is not None else ())
+
     def may_be_unsigned(self, queue: str) -> bool:
         """Whether an unsigned message in this queue is run."""
         return not self.secret_keys or queue in self.accept_unsigned
@@ -173,6 +191,8 @@ class Keywords(TypedDict, total=False):
     tasks_only: Sequence[str] | None
     plain_queues: Sequence[str] | None
     resolver: targets.Resolver | None
+    base_url: str | None
+    login_urls: Sequence[str] | None
     state_dir: str | Path | None
     max_body: int | None
     max_tasks_per_request: int | None

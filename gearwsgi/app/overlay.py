@@ -47,17 +47,9 @@ def __getattr__(name: str) -> Any:
     application, middleware = load_application(values["app"])
     settings = lay_over(middleware.settings, values["servers"], Path(values["state_dir"]))
     middleware.settings = settings
-    use(middleware, Client(settings))
+    middleware.use(Client(settings))
     globals()[name] = application  # once
     return application
-
-
-def use(middleware: GearmanMiddleware, client: Client) -> None:
-    """Have `middleware` queue with this client from now on."""
-    middleware.client = client
-    # The very object: a module may have taken it when it was imported.
-    middleware.gearman._client = client
-    middleware.gearman._settings = client.settings
 
 
 _lock = threading.Lock()
@@ -71,12 +63,12 @@ def swap(middleware: GearmanMiddleware, client: Client) -> Iterator[None]:
     with _lock:
         stack = _stacks.setdefault(id(middleware), [middleware.client])
         stack.append(client)
-        use(middleware, client)
+        middleware.use(client)
     try:
         yield
     finally:
         with _lock:
             stack.remove(client)
-            use(middleware, stack[-1])
+            middleware.use(stack[-1])
             if len(stack) == 1:
                 del _stacks[id(middleware)]

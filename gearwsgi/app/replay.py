@@ -20,6 +20,7 @@ from ..errors import JobTimeout
 from ..message.model import Message, one_line, path_info
 from ..message.response import write_response
 from ..policy import Outcome, succeeded
+from ..submit.frameworks import host_trouble
 
 KEPT_BODY = 1 << 20
 """Bytes of a response's body that are kept; a longer body is read to its end and dropped."""
@@ -59,7 +60,7 @@ class Job:
     _retry: "Retry | None" = field(repr=False, default=None)
     _error: BaseException | None = field(repr=False, default=None)
     _finishers: list[Callable[[bool, int], None]] | None = field(repr=False, default=None)
-    """Called by `replay` at the response's end: was it sent and closed, and with which status?"""
+    _accepts: Callable[[Message, int, str], bool] | None = field(repr=False, default=None)
 
     @classmethod
     def of(
@@ -88,6 +89,23 @@ class Job:
     def data(self) -> Any:
         """The data that the caller gave: JSON's types, form fields, a query's fields, or bytes."""
         return self._message.data()
+
+    def watch(self, finish: Callable[[bool, int], None], accepts: Callable[[Message, int, str], bool]) -> bool:
+        """For the middleware that the replay goes through; handlers have no use for it.
+
+        Args:
+            finish: called at the response's end: was it sent and closed, and with which status?
+            accepts: asked whether the work is done where the status (the second argument) is none from 200 to 299;
+                the third is the response's Location.
+
+        Returns:
+            False where the replay is over, so that neither is called.
+        """
+        if self._finishers is None:
+            return False
+        self._finishers.append(finish)
+        self._accepts = accepts
+        return True
 
     def progress(self, done: int, total: int) -> None:
         """Tell the job server that `done` of `total` are done; `status()` shows it."""
@@ -163,7 +181,7 @@ class _Response:
         """Take a part of the body."""
         if not isinstance(chunk, bytes):
             raise TypeError(f"the application's body holds {type(chunk).__name__}, not bytes")
-        if not self.status:
+        if chunk and not self.status:
             raise AssertionError("the application sent a body before it called start_response")
         if chunk:
             self.sent = True
@@ -209,10 +227,10 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
         "SCRIPT_NAME": unquote_to_bytes(task.script_name).decode("latin-1") if task.script_name else "",
         "PATH_INFO": path,
         "QUERY_STRING": query,
-        "REQUEST_URI": task.script_name + task.path,
+        "REQUEST_URI": task.script_name + task.path or "/",
         "SERVER_NAME": server,
         "SERVER_PORT": port or ("443" if task.scheme == "https" else "80"),
-        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_PROTOCOL": task.protocol,
         "REMOTE_ADDR": task.remote_addr or "127.0.0.1",
         "HTTP_HOST": task.host,
         "wsgi.version": (1, 0),
@@ -342,13 +360,18 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
         return Outcome(
             "exception", f"Retry: {retry}", status=status, retry_in=retry.delay, response=response.beginning()
         ), b""
+    location = response.header("location") if 300 <= status < 400 else ""
+    if job._accepts is not None and job._accepts(task, status, location):
+        outcome.accepted = True
+        return outcome, response.body
     caught = job._error if status >= 500 else None
+    why = host_trouble(task.host) if status == 400 else _in_words(caught) if caught is not None else ""
     return Outcome(
         "response",
         response.status,
         status=status,
-        caught=_in_words(caught) if caught is not None else "",
-        location=response.header("location") if 300 <= status < 400 else "",
+        caught=why,
+        location=location,
         retry_after=response.header("retry-after"),
         never=response.header("x-gearman-retry").strip().lower() == "never",
         response=response.beginning(),

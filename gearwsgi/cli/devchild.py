@@ -107,7 +107,7 @@ def with_static_files(application: Any) -> Any:
 def serve(fd: int) -> int:
     """Serve the application on a listening socket until SIGTERM; then finish the requests that run."""
     application, middleware = load_application(overlay.APP)
-    overlay.use(middleware, NotingClient(middleware.client.settings))
+    middleware.use(NotingClient(middleware.client.settings))
     logged = Logged(with_static_files(application))
     server: Any = waitress.create_server(logged, sockets=[socket.socket(fileno=fd)])
     asked = threading.Event()

@@ -18,10 +18,10 @@ from flask import Flask, current_app, g, has_app_context, has_request_context, r
 
 from ..environ import JOB_KEY
 from ..errors import ConfigError
+from ..kinds import BaseURL
 from ..submit import tasks
 from ..submit.client import Status
 from ..submit.middleware import KEY, GearmanMiddleware
-from .outside import OutsideGearman
 
 if TYPE_CHECKING:
     from webob import Response
@@ -69,8 +69,8 @@ class Gearman:
     def current(self) -> tasks.Gearman:
         """What the core offers for the request in hand, or outside of one.
 
-        Outside, `SERVER_NAME`, `PREFERRED_URL_SCHEME` and `APPLICATION_ROOT` say what URLs look like, as they do for
-        Flask's own `url_for`.
+        Outside, the setting `base_url`, or else `SERVER_NAME`, `PREFERRED_URL_SCHEME` and `APPLICATION_ROOT` say what
+        URLs look like, as they do for Flask's own `url_for`.
 
         Raises:
             ConfigError: there is no application in sight.
@@ -82,12 +82,13 @@ class Gearman:
         if app is None or EXTENSION not in app.extensions:
             raise ConfigError("no application: call it in a request, within app.app_context(), or make it Gearman(app)")
         root = app.config.get("APPLICATION_ROOT") or "/"
-        return OutsideGearman(
-            app.extensions[EXTENSION].client,
+        middleware: GearmanMiddleware = app.extensions[EXTENSION]
+        own = BaseURL(
             app.config.get("PREFERRED_URL_SCHEME") or "http",
             app.config.get("SERVER_NAME") or "localhost",
             root.rstrip("/"),
         )
+        return tasks.Gearman(middleware.client, None, base=middleware.settings.base_url or own)
 
     @property
     def task(self) -> Callable[..., tasks.Task]:
@@ -112,7 +113,7 @@ class Gearman:
         """
         if has_request_context() and "body" not in options:
             body = request.get_data()
-            if not request.content_length or len(body) == request.content_length:
+            if len(body) == (request.content_length or 0) or (body and request.content_length is None):
                 options["body"] = body
         return self.current.replay(queue, **options)
 

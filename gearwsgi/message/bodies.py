@@ -50,7 +50,8 @@ def encode_body(
 def _multipart(form: Any, files: Any) -> tuple[bytes, str]:
     """multipart/form-data (RFC 7578): `files` is a dict or pairs of a name and a file.
 
-    A file is bytes, an open binary file, or a tuple (file name, bytes or open file[, content type]).
+    A file is bytes, an open binary file, or a tuple (file name, bytes or open file[, content type]). Written by hand:
+    these forty lines are less than urllib3 or Werkzeug would be, which nothing else here needs.
     """
     boundary = secrets.token_hex(16)
     parts: list[bytes] = []

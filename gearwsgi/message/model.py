@@ -8,11 +8,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from ..errors import InvalidTask
-from . import targets
+from . import fields, targets
+from .values import for_json
 
 MAX_HEAD = 64 * 1024
 """Bytes that request line and headers may take together."""
@@ -21,22 +23,19 @@ MAX_OWN = 16 * 1024
 MAX_HEADERS = 200
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of a body, unless `max_body` says otherwise."""
-MAX_SECONDS = 10**9
-"""More than a timer can be set to is no time-out."""
 MAX_FAILURES = 10
 """Failed attempts that a message tells of; older ones are dropped from it, not from the log."""
 
 MAX_UNIQUE = 63
 """Bytes of a unique that Gearman compares."""
 
-PRIORITIES = ("high", "normal", "low")
+PRIORITIES = fields.PRIORITIES
 
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::\d{0,5})?")
-_LATIN1_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_OWN = "x-gearman-"
+LATIN1_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 # What holds itself ends as a RecursionError, without a look at each value beforehand.
-dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False, default=for_json).encode
 
 
 @dataclass(slots=True)
@@ -62,6 +61,9 @@ class Message:
         wants_reply: whether a `call()` waits for the whole response.
         remote_addr: the original client's address.
         remote_user: who the user was, where inherited.
+        protocol: the request's SERVER_PROTOCOL.
+        from_request: whether it is a public request, queued as it came in.
+        succeeds: statuses beside 2xx that mean that the work is done.
         failures: one line for each failed attempt, oldest first.
         queued: when the task was queued, in Unix time; 0 where a foreign message does not say.
         due: when this attempt is due, in Unix time; 0: at once.
@@ -86,6 +88,9 @@ class Message:
     wants_reply: bool = False
     remote_addr: str = ""
     remote_user: str | None = None
+    protocol: str = "HTTP/1.1"
+    from_request: bool = False
+    succeeds: tuple[int, ...] = ()
     failures: tuple[str, ...] = ()
     queued: float = 0.0
     due: float = 0.0
@@ -137,6 +142,13 @@ def _pairs(query: str) -> dict[str, Any]:
     return {key: values[0] if len(values) == 1 else values for key, values in fields.items()}
 
 
+_USUAL_LINES = "\r\n".join(field.line for field in fields.USUAL)
+_ADDRESS = fields.ADDRESS.full_name
+_NOTHING_RARE = tuple(field.unwritten for field in fields.RARE)
+_get_usual = attrgetter(*(field.attribute for field in fields.USUAL))
+_get_rare = attrgetter(*(field.attribute for field in fields.RARE))
+
+
 def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
     """The bytes of `message` with `headers`: the caller has checked them, or they were read.
 
@@ -149,52 +161,27 @@ def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
     lines.extend([f"{name}: {value}" for name, value in headers])
     if message.body or message.has_length:
         lines.append(f"Content-Length: {len(message.body)}")
-    own = lines.append
-    if message.id:
-        own(f"X-Gearman-Task: {_utf8(message.id)}")
-    if message.service:
-        own(f"X-Gearman-Service: {_utf8(message.service)}")
-    own(f"X-Gearman-Attempt: {message.attempt}")
-    if message.max_attempts is not None:
-        own(f"X-Gearman-Max-Attempts: {message.max_attempts}")
-    if message.queued:
-        own(f"X-Gearman-Queued: {message.queued:.3f}")
-    if message.due:
-        own(f"X-Gearman-Due: {message.due:.3f}")
-    if message.keep_result is not None:
-        own(f"X-Gearman-Keep-Result: {_decimal(message.keep_result)}")
-    if message.script_name:
-        own(f"X-Gearman-Script-Name: {message.script_name}")
+    usual = _get_usual(message)
+    own = _USUAL_LINES % usual if all(usual) else ""
+    if own and own.isascii():
+        lines.append(own)
+    else:
+        lines += _lines_of(fields.USUAL, usual)
     if message.remote_addr:
-        own(f"X-Gearman-Remote-Addr: {message.remote_addr}")
-    if message.remote_user is not None:
-        own(f"X-Gearman-Remote-User: {message.remote_user}")
-    if message.timeout is not None:
-        own(f"X-Gearman-Timeout: {_decimal(message.timeout)}")
-    if message.backoff is not None:
-        own(f"X-Gearman-Backoff: {_decimal(message.backoff[0])} {_decimal(message.backoff[1])}")
-    if message.priority != "normal":
-        own(f"X-Gearman-Priority: {message.priority}")
-    if message.wants_reply:
-        own("X-Gearman-Reply: message")
+        lines.append(f"{_ADDRESS}: {message.remote_addr}")
+    rare = _get_rare(message)
+    if rare != _NOTHING_RARE:
+        lines += _lines_of(fields.RARE, rare)
     for failure in message.failures[-MAX_FAILURES:]:
-        own(f"X-Gearman-Failed: {_utf8(failure)}")
-    own("\r\n")
+        lines.append(f"{fields.FAILED}: {fields.to_utf8(failure)}")
+    lines.append("\r\n")
     return "\r\n".join(lines).encode("latin-1") + message.body
 
 
-def _decimal(seconds: float) -> str:
-    """The number without an exponent."""
-    return f"{seconds:.9f}".rstrip("0").rstrip(".")
-
-
-def _utf8(text: str) -> str:
-    """The text as a header's value: UTF-8 bytes, each shown as one latin-1 character."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("latin-1")
-
-
-def _from_utf8(value: str) -> str:
-    return value if value.isascii() else value.encode("latin-1").decode("utf-8", "replace")
+def _lines_of(declared: Iterable[fields.Field], values: Iterable[Any]) -> list[str]:
+    """The lines of these fields, of which some may have nothing to say."""
+    pairs = zip(declared, values, strict=True)
+    return [field.line % field.write(value) for field, value in pairs if value != field.unwritten]
 
 
 def one_line(text: str, limit: int = 200) -> str:
@@ -218,7 +205,7 @@ def check_headers(headers: Any) -> list[tuple[str, str]]:
         folded = name.lower().replace("_", "-")
         if folded in ("content-length", "transfer-encoding"):
             raise InvalidTask(f"header {name!r} is set by the message itself; leave it out")
-        if folded.startswith(_OWN):
+        if folded.startswith(fields.OWN):
             raise InvalidTask(f"header {name!r} is reserved: X-Gearman-* are the queue's own fields")
         pairs.append((name, check_value(value, f"header {name!r}")))
     return pairs
@@ -232,7 +219,7 @@ def check_value(value: Any, what: str) -> str:
     """
     text = value if isinstance(value, str) else str(value)
     # The value itself is not shown: it may be a password.
-    if found := _LATIN1_CONTROL.search(text):
+    if found := LATIN1_CONTROL.search(text):
         raise InvalidTask(f"{what} has a control character (CR, LF or NUL): {found[0]!r} at place {found.start() + 1}")
     if not text.isascii():
         try:

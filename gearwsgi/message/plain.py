@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import BadMessage, InvalidTask
 from . import targets
 from .model import MAX_BODY, MAX_HEAD, Message, dumps, encode_json
+from .values import as_fields
 
 MAX_DEPTH = 100
 """How deep lists and objects of a plain call may be nested."""
@@ -127,6 +128,7 @@ def write_plain(name: str, data: Any) -> bytes:
     Raises:
         InvalidTask: the data is no dict, has a `service` of its own, or JSON can't hold it.
     """
+    data = as_fields(data)
     if data is not None and not isinstance(data, Mapping):
         raise InvalidTask(f"a plain call takes a dict as its data, not {type(data).__name__}")
     if data and "service" in data:

@@ -2,23 +2,19 @@
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import BadMessage
-from . import targets
+from . import fields, targets
 from .model import (
-    _LATIN1_CONTROL,
-    _OWN,
+    LATIN1_CONTROL,
     MAX_BODY,
     MAX_FAILURES,
     MAX_HEAD,
     MAX_HEADERS,
     MAX_OWN,
-    MAX_SECONDS,
-    PRIORITIES,
     Message,
-    _from_utf8,
     one_line,
     safe_host,
 )
@@ -27,6 +23,12 @@ _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.[01]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,100}")
 
+
+def _own(attribute: str, pattern: str) -> str:
+    """The line of an own field, for a pattern of heads."""
+    return f"{fields.NAMES[attribute]}: {pattern}\\r\\n"
+
+
 # The head of a first attempt as `write` makes it, in one go: nearly every message. Any other is read line by line.
 _USUAL_HEAD = re.compile(
     r"([!#$%&'*+.^_`|~0-9A-Za-z-]++) (https?)://([A-Za-z0-9._~%!$&'()*+,;=-]{1,255}+(?::\d{0,5}+)?)(/[!\"$-~]*+)"
@@ -34,26 +36,22 @@ _USUAL_HEAD = re.compile(
     r"Host: [!-~]++\r\n"
     r"((?:(?!Content-Length: |X-Gearman-)[!#$%&'*+.^_`|~0-9A-Za-z-]++: [ -~]++\r\n)*+)"
     r"(?:Content-Length: (\d++)\r\n)?"
-    r"X-Gearman-Task: ([!-~]++)\r\n"
-    r"X-Gearman-Service: ([!-~]++)\r\n"
-    r"X-Gearman-Attempt: 1\r\n"
-    r"X-Gearman-Max-Attempts: ([1-9]\d{0,8}+)\r\n"
-    r"(?:X-Gearman-Queued: (\d{1,10}+\.\d{3})\r\n)?"
-    r"(?:X-Gearman-Remote-Addr: ([!-~]++)\r\n)?"
-    r"(?:X-Gearman-Signature: [ -~]++\r\n)?"
+    + _own("id", r"([!-~]++)")
+    + _own("service", r"([!-~]++)")
+    + _own("attempt", "1")
+    + _own("max_attempts", r"([1-9]\d{0,8}+)")
+    + f"(?:{_own('queued', '([0-9]{1,10}[.][0-9]{3})')})?"
+    + f"(?:{_own('remote_addr', '([!-~]++)')})?"
+    rf"(?:{fields.SIGNATURE}: [ -~]++\r\n)?"
 )
 
 _ORDINARY = re.compile(r"([^:]++): ([^\r]++)\r\n")
 
 _NOT_ORDINARY = frozenset({"host", "content-length", "transfer-encoding"})
 
+_FAILED = fields.FAILED.lower()
+
 _ABSOLUTE = re.compile(r"(https?)://([^/?#@\\]+)(?:([/?].*))?", re.IGNORECASE)
-
-_SCRIPT_NAME = re.compile(r"(?:/[!-\"$->@-~]{0,4095})?")
-
-_NUMBER = re.compile(r"\d{1,9}")
-
-_SECONDS = re.compile(r"\d{1,10}(?:\.\d{1,9})?")
 
 
 def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
@@ -77,28 +75,26 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
     if request is None:
         # No more than its beginning: what stands where a request line should may be a header with a password.
         raise BadMessage(f"request line can't be read: it begins {first.partition(': ')[0][:100]!r}")
-    fields = _read_fields(lines.split("\r\n")[:-1], len(head))
-    _check_length(fields.length, body, max_body)
-    scheme, host, path = _read_target(request[2], fields.host or "")
-    script_name = fields.own.get("x-gearman-script-name")
-    if script_name:
-        script_name = script_name.rstrip("/")
-        if not _SCRIPT_NAME.fullmatch(script_name):
-            raise BadMessage(f"X-Gearman-Script-Name {script_name[:200]!r} is no path")
-        if path == script_name or path.startswith((script_name + "/", script_name + "?")):
-            path = path[len(script_name) :]
-    message = Message(request[1], scheme, host, script_name or "", path, fields.headers, body)
-    message.has_length = fields.length is not None
-    if fields.own:
-        _read_own(message, fields.own)
-    if fields.failures:
-        message.failures = tuple(fields.failures[-MAX_FAILURES:])
+    lines_read = _read_lines(lines.split("\r\n")[:-1], len(head))
+    _check_length(lines_read.length, body, max_body)
+    scheme, host, path = _read_target(request[2], lines_read.host or "")
+    message = Message(request[1], scheme, host, "", path, lines_read.headers, body)
+    message.has_length = lines_read.length is not None
+    for name, value in lines_read.own.items():
+        field = fields.BY_NAME.get(name)
+        if field is not None:
+            setattr(message, field.attribute, field.read(value))
+    mount = message.script_name
+    if mount and (path == mount or path.startswith((mount + "/", mount + "?"))):
+        message.path = path[len(mount) :]
+    if lines_read.failures:
+        message.failures = tuple(lines_read.failures[-MAX_FAILURES:])
     message.service = message.service or message.target.strip()
     return message
 
 
 def _read_usual(text: str, body: bytes) -> Message | None:
-    """Reads a message, strictly (RFC 9112 without its leniences), for anybody may have written its bytes. Pure."""
+    """The message with this head, exactly as reading it line by line would have it; None where it is not the usual."""
     found = _USUAL_HEAD.fullmatch(text)
     if found is None:
         return None
@@ -110,20 +106,18 @@ def _read_usual(text: str, body: bytes) -> Message | None:
     headers = tuple(_ORDINARY.findall(ordinary))
     for name, _ in headers:
         folded = _fold(name)
-        if folded in _NOT_ORDINARY or folded[:10] == _OWN:
+        if folded in _NOT_ORDINARY or folded[:10] == fields.OWN:
             return None
     if len(headers) > MAX_HEADERS:
         return None
     message = Message(method, scheme, host, "", path, headers, body, length is not None, task_id, service)
-    message.max_attempts = int(max_attempts)
-    if queued is not None:
-        message.queued = float(queued)
+    message.max_attempts, message.queued = int(max_attempts), float(queued or 0.0)
     message.remote_addr = address or ""
     return message
 
 
-class _Fields(NamedTuple):
-    """Reads a message, strictly (RFC 9112 without its leniences), for anybody may have written its bytes. Pure."""
+class _Lines(NamedTuple):
+    """A head's lines, sorted by whose they are."""
 
     headers: tuple[tuple[str, str], ...]
     own: dict[str, str]
@@ -132,23 +126,23 @@ class _Fields(NamedTuple):
     host: str | None
 
 
-def _read_fields(lines: list[str], size: int) -> _Fields:
+def _read_lines(lines: list[str], size: int) -> _Lines:
     headers: list[tuple[str, str]] = []
     own: dict[str, str] = {}
     failures: list[str] = []
     length = host = None
     every = "".join(lines)
-    if not every.isprintable() and _LATIN1_CONTROL.search(every):
-        raise BadMessage(f"header line can't be read: it begins {_beginning(filter(_LATIN1_CONTROL.search, lines))!r}")
+    if not every.isprintable() and LATIN1_CONTROL.search(every):
+        raise BadMessage(f"header line can't be read: it begins {_beginning(filter(LATIN1_CONTROL.search, lines))!r}")
     for line in lines:
         name, colon, value = line.partition(":")
         folded = _fold(name)
         if not (folded and colon):
             raise BadMessage(f"header line can't be read: it begins {_beginning([line])!r}")
         value = value.strip(" \t")
-        if folded[:10] == _OWN:
-            if folded == "x-gearman-failed":
-                failures.append(one_line(_from_utf8(value)))
+        if folded[:10] == fields.OWN:
+            if folded == _FAILED:
+                failures.append(one_line(fields.from_utf8(value)))
             elif folded in own:
                 raise BadMessage(f"{name} given twice")
             else:
@@ -168,20 +162,20 @@ def _read_fields(lines: list[str], size: int) -> _Fields:
     if len(headers) > MAX_HEADERS:
         raise BadMessage(f"{len(headers)} headers are over the limit of {MAX_HEADERS}")
     if size > MAX_OWN:
-        own_size = sum(len(line) + 2 for line in lines if line[:10].lower().replace("_", "-") == _OWN)
+        own_size = sum(len(line) + 2 for line in lines if line[:10].lower().replace("_", "-") == fields.OWN)
         if size - own_size > MAX_HEAD or own_size > MAX_OWN:
             raise BadMessage(f"head of {size} bytes is over the limit of {MAX_HEAD}")
-    return _Fields(tuple(headers), own, failures, length, host)
+    return _Lines(tuple(headers), own, failures, length, host)
 
 
 @functools.lru_cache(maxsize=64)
 def _fold(name: str) -> str:
-    """Reads a message, strictly (RFC 9112 without its leniences), for anybody may have written its bytes. Pure."""
+    """A header's name as it is compared; empty where it is no token."""
     return name.lower().replace("_", "-") if targets.TOKEN.fullmatch(name) else ""
 
 
 def _beginning(lines: Iterable[str]) -> str:
-    """Reads a message, strictly (RFC 9112 without its leniences), for anybody may have written its bytes. Pure."""
+    """The name at most of the first of these: its value may be a password."""
     shown = _NAME.match(next(iter(lines)))
     return shown[0] if shown else ""
 
@@ -197,7 +191,7 @@ def _check_length(length: str | None, body: bytes, max_body: int) -> None:
 
 
 def _read_target(target: str, host: str) -> tuple[str, str, str]:
-    """Reads a message, strictly (RFC 9112 without its leniences), for anybody may have written its bytes. Pure."""
+    """Scheme, host and path of a request line's target, in absolute form or in origin form."""
     scheme = "http"
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is not None:
@@ -211,56 +205,3 @@ def _read_target(target: str, host: str) -> tuple[str, str, str]:
     if not safe_host(host):
         raise BadMessage(f"host {host[:200]!r} can't be one")
     return scheme, host, target
-
-
-def _read_own(message: Message, own: Mapping[str, str]) -> None:
-    get = own.get
-    message.id = get("x-gearman-task", "")
-    message.service = get("x-gearman-service", "")
-    if not (message.id.isascii() and message.service.isascii()):
-        message.id, message.service = _from_utf8(message.id), _from_utf8(message.service)
-    message.remote_addr = get("x-gearman-remote-addr", "")
-    message.remote_user = get("x-gearman-remote-user")
-    attempt = get("x-gearman-attempt", "1")
-    if attempt != "1":
-        message.attempt = _read_number(attempt, "Attempt")
-    if "x-gearman-max-attempts" in own:
-        message.max_attempts = _read_number(own["x-gearman-max-attempts"], "Max-Attempts")
-    if "x-gearman-timeout" in own:
-        (message.timeout,) = _read_seconds(own["x-gearman-timeout"], "Timeout", 1)
-        if not message.timeout:
-            raise BadMessage("X-Gearman-Timeout is 0: no time to run at all")
-    if "x-gearman-backoff" in own:
-        low, high = _read_seconds(own["x-gearman-backoff"], "Backoff", 2)
-        message.backoff = low, high
-    if "x-gearman-priority" in own:
-        message.priority = own["x-gearman-priority"]
-        if message.priority not in PRIORITIES:
-            raise BadMessage(f"X-Gearman-Priority {message.priority[:40]!r} is none of {', '.join(PRIORITIES)}")
-    for name, field in (("Queued", "queued"), ("Due", "due"), ("Keep-Result", "keep_result")):
-        key = f"x-gearman-{name.lower()}"
-        if key in own:
-            setattr(message, field, _read_time(own[key], name))
-    if "x-gearman-reply" in own:
-        if own["x-gearman-reply"] != "message":
-            raise BadMessage(f"X-Gearman-Reply {own['x-gearman-reply'][:40]!r} is not known; 'message' is")
-        message.wants_reply = True
-
-
-def _read_number(value: str, name: str) -> int:
-    if not _NUMBER.fullmatch(value) or int(value) < 1:
-        raise BadMessage(f"X-Gearman-{name} {value[:40]!r} is no number from 1 on")
-    return int(value)
-
-
-def _read_time(value: str, name: str) -> float:
-    if not _SECONDS.fullmatch(value):
-        raise BadMessage(f"X-Gearman-{name} {value[:40]!r} is no number of seconds")
-    return float(value)
-
-
-def _read_seconds(value: str, name: str, count: int) -> tuple[float, ...]:
-    parts = value.split(" ")
-    if len(parts) != count or not all(_SECONDS.fullmatch(part) and float(part) <= MAX_SECONDS for part in parts):
-        raise BadMessage(f"X-Gearman-{name} {value[:40]!r} is not {count} number{'s' * (count > 1)} of seconds")
-    return tuple(float(part) for part in parts)

@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 
-_SECRET = ("authorization", "proxy-authorization", "cookie", "set-cookie", "x-gearman-signature")
+from . import fields
+
+_SECRET = ("authorization", "proxy-authorization", "cookie", "set-cookie", fields.SIGNATURE.lower())
 _SECRET_PREFIXES = ("x-csrf", "x-xsrf", "x-api-key")
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")

@@ -9,10 +9,11 @@ import re
 from collections.abc import Sequence
 
 from ..errors import BadSignature
+from .fields import SIGNATURE, find_line
 from .model import MAX_HEAD, MAX_OWN
 
-_NAME = b"X-Gearman-Signature"
-_LINE = re.compile(rb"\r\nX[-_]Gearman[-_]Signature[ \t]*:([^\r\n]*)", re.IGNORECASE)
+_NAME = SIGNATURE.encode()
+_LINE = find_line(SIGNATURE)
 _VALUE = re.compile(rb" ?t=(\d{1,12}); v1=([0-9a-f]{64})")
 
 DEFAULT_MAX_AGE = 7 * 24 * 3600.0

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote, urlencode
 
 from ..errors import ConfigError, InvalidTask, UnknownService
+from .values import as_fields, as_text
 
 Resolver: TypeAlias = Callable[[str], str | None]
 
@@ -44,6 +45,19 @@ class Service(NamedTuple):
     backoff_min: float | None = None
     backoff_max: float | None = None
     timeout: float | None = None
+    succeeds: tuple[int, ...] = ()
+
+
+def read_statuses(value: Any) -> tuple[int, ...]:
+    """Statuses that mean that the work is done: `(302, 303)`.
+
+    Raises:
+        ValueError: they can't be these.
+    """
+    found = tuple(value) if isinstance(value, list | tuple | set | frozenset) else ()
+    if not 0 < len(found) <= 10 or not all(type(each) is int and 300 <= each <= 599 for each in found):
+        raise ValueError("give up to ten statuses from 300 to 599, such as (302, 303)")
+    return found
 
 
 def read_tasks(tasks: Mapping[str, Any]) -> dict[str, Service]:
@@ -66,7 +80,12 @@ def _read_entry(name: str, value: Any) -> Service:
             f"tasks[{name!r}] has an unknown key {unknown[0]!r}{nearest(unknown[0], Service._fields)}; "
             f"known are {', '.join(Service._fields)}"
         )
-    for field in Service._fields[1:]:
+    if "succeeds" in value:
+        try:
+            value = {**value, "succeeds": read_statuses(value["succeeds"])}
+        except ValueError as error:
+            raise ConfigError(f"tasks[{name!r}]['succeeds'] is {value['succeeds']!r}: {error}") from None
+    for field in ("max_attempts", "backoff_min", "backoff_max", "timeout"):
         number = value.get(field)
         if number is not None and not _fits(field, number):
             raise ConfigError(f"tasks[{name!r}][{field!r}] is {number!r}: give a number that it can be")
@@ -182,6 +201,7 @@ def add_query(path: str, params: Any) -> str:
 
 def encode_form(fields: Any, what: str) -> str:
     """`fields` (a dict or pairs) as application/x-www-form-urlencoded; a list repeats its key."""
+    fields = as_fields(fields)
     if isinstance(fields, Mapping):
         fields = fields.items()
     elif isinstance(fields, str | bytes) or not hasattr(fields, "__iter__"):
@@ -208,4 +228,4 @@ def _scalar(value: Any, what: str, key: Any) -> str | bytes:
         return "true" if value else "false"
     if isinstance(value, dict | list | tuple | set):
         raise InvalidTask(f"{what}[{key!r}] is nested ({type(value).__name__}), which a form or query can't hold")
-    return str(value)
+    return as_text(value) or str(value)

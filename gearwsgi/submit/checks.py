@@ -1,15 +1,18 @@
 """Checks what a caller gave to `task()`, before anything is queued."""
 
 import time
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from ..errors import InvalidTask
 from ..kinds import check_queue
+from ..message import targets
 from ..message.model import MAX_UNIQUE, PRIORITIES
 from ..policy import MAX_DELAY
 
 
-def _unique(unique: str | None, task_id: str) -> str:
+def unique(unique: str | None, task_id: str) -> str:
+    """Gearman's coalescing key of a task: the caller's, or one of its own."""
     if unique is None:
         return f"{task_id}:1"  # as make_unique has it
     if not isinstance(unique, str) or not unique or not unique.isprintable():
@@ -21,23 +24,27 @@ def _unique(unique: str | None, task_id: str) -> str:
     return unique
 
 
-def _checked_queue(queue: str) -> str:
+def checked_queue(queue: str) -> str:
+    """The queue, where it can be one."""
     check_queue(queue, InvalidTask)
     return queue
 
 
-def _check_priority(priority: str) -> None:
+def check_priority(priority: str) -> None:
+    """Raise unless it is one."""
     if priority not in PRIORITIES:
         raise InvalidTask(f"priority {priority!r} is none of {', '.join(PRIORITIES)}")
 
 
-def _due(delay: float | None, at: datetime | None) -> float:
+def due(delay: float | timedelta | None, at: datetime | None) -> float:
     """Unix time when the task is due; 0: now."""
     if delay is not None and at is not None:
         raise InvalidTask("delay and at are given together: give one")
+    if isinstance(delay, timedelta):
+        delay = delay.total_seconds()
     if delay is not None:
         if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY:
-            raise InvalidTask(f"delay is {delay!r}: give seconds, from 0 to ten years")
+            raise InvalidTask(f"delay is {delay!r}: give seconds or a timedelta, from 0 to ten years")
         return time.time() + delay if delay else 0.0
     if at is None:
         return 0.0
@@ -48,19 +55,30 @@ def _due(delay: float | None, at: datetime | None) -> float:
     return max(at.timestamp(), 0.0)
 
 
-def _attempts(value: int | None) -> int | None:
+def attempts(value: int | None) -> int | None:
+    """A caller's `max_attempts`."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 10**6):
         raise InvalidTask(f"max_attempts is {value!r}: give a whole number from 1 on")
     return value
 
 
-def _positive(value: float, name: str) -> float:
+def statuses(value: Iterable[int]) -> tuple[int, ...]:
+    """A caller's `succeeds`."""
+    try:
+        return targets.read_statuses(value)
+    except ValueError as error:
+        raise InvalidTask(f"succeeds is {value!r}: {error}") from None
+
+
+def positive(value: float, name: str) -> float:
+    """A number of seconds over 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**9:
         raise InvalidTask(f"{name} is {value!r}: give seconds, more than 0")
     return float(value)
 
 
-def _seconds(value: float, name: str) -> float:
+def seconds(value: float, name: str) -> float:
+    """A number of seconds, which may be 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**9:
         raise InvalidTask(f"{name} is {value!r}: give seconds, 0 or more")
     return float(value)

@@ -9,8 +9,11 @@ from typing import Any, ClassVar, Unpack
 
 from ..environ import JOB_KEY, KEYS, WSGIApplication
 from ..errors import ConfigError
+from ..message.model import Message
+from ..policy import accepted
 from ..settings import SETTINGS, Keywords, read_settings
 from .client import Client
+from .frameworks import known_login_urls, leads_to
 from .tasks import Gearman
 from .walk import walk
 
@@ -72,6 +75,27 @@ class GearmanMiddleware:
             settings["tasks"] = settings.pop("task")
         return cls(app, **settings)
 
+    def accepts(self, task: Message, status: int, location: str) -> bool:
+        """Whether the work of a replayed task is done although its response's status is none from 200 to 299.
+
+        Args:
+            task: the message.
+            status: the response's.
+            location: the response's Location; empty where there is none.
+        """
+
+        def leads_to_login() -> bool:
+            known = {*self.settings.login_urls, *known_login_urls(self.app)}
+            return leads_to(location, task, known)
+
+        return accepted(status, self.settings.succeeds(task), task.from_request, leads_to_login)
+
+    def use(self, client: Client) -> None:
+        """Queue with this client from now on, `gearman` too: the test kit's, say."""
+        self.client = client
+        # The very object: a module may have taken it when it was imported.
+        self.gearman.use(client)
+
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         job = environ.get(JOB_KEY)
         if job is None:
@@ -81,15 +105,13 @@ class GearmanMiddleware:
                     del environ[key]
             if self._guard is not None and self._guard.forbids(environ.get("PATH_INFO", "")):
                 return _not_found(environ, start_response)
-        gearman = environ[KEY] = Gearman(self.client, environ)
+        gearman = environ[KEY] = Gearman(self.client, environ, sees_response=True)
         if self.settings.short_key:
             environ[SHORT_KEY] = gearman
-        gearman.deferred = []
         if job is not None:
-            finishers = getattr(job, "_finishers", None)
-            if finishers is not None:  # a replay sees to its response's end itself
-                finishers.append(gearman.finish)
-                return self.app(environ, start_response)
+            watch = getattr(job, "watch", None)
+            if watch is not None and watch(gearman.finish, self.accepts):
+                return self.app(environ, start_response)  # a replay sees to its response's end itself
         status = ""
 
         def start(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -102,8 +124,7 @@ class GearmanMiddleware:
         except BaseException:
             gearman.finish(False, _code(status))
             raise
-        if not gearman.deferred and type(body) in _FINISHED:
-            gearman.deferred = None  # the application has done what it does: nothing can come after
+        if type(body) in _FINISHED and gearman.is_idle():
             return body
         return _Body(body, gearman, lambda: _code(status))
 
@@ -170,8 +191,8 @@ class _Body:
 class Guard:
     """The paths that only a replay may reach.
 
-    A path is looked at as it came, with slashes collapsed, and with dot segments resolved: whichever of them the
-    application goes by, a public request does not get through.
+    A path is looked at as it came, with slashes collapsed, with dot segments resolved, and with a slash at its end:
+    whichever of them the application goes by, a public request does not get through.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:
@@ -184,7 +205,7 @@ class Guard:
         rooted = "/" + path
         collapsed = re.sub("/+", "/", rooted)
         resolved = posixpath.normpath(collapsed)
-        directory = resolved.rstrip("/") + "/" if collapsed.endswith(("/", "/.", "/..")) else resolved
+        directory = resolved.rstrip("/") + "/"
         return any(map(self._matches, (path, collapsed, resolved, directory)))
 
 

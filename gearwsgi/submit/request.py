@@ -1,13 +1,20 @@
-"""The request in hand, as what a replay of it needs: its target as the client wrote it, its headers, its body."""
+"""The request in hand, as what its tasks and a replay of it need: its surroundings, its target, headers and body."""
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
+from .._version import __version__
+from ..environ import JOB_KEY
 from ..errors import InvalidTask
+from ..kinds import BaseURL
+from ..message.fields import PROTOCOL
+from ..message.model import Message, check_headers, check_value, safe_host
+from ..message.targets import TOKEN
 
+USER_AGENT = f"gearwsgi/{__version__}"
 PATH_SAFE = "/!$&'()*+,:;=@~"
 _QUERY_SAFE = "!$%&'()*+,/:;=?@[]^_`{|}~\"<>\\-."
 _RAW_TARGET = re.compile(r"(?:https?://[^/?#]*)?(/[!-~]*)", re.IGNORECASE)
@@ -19,42 +26,155 @@ _NOT_REPLAYED = frozenset(
     }
 )  # fmt: skip
 """What belongs to a connection, or is said by inherit= only."""
+_FORWARDED = (
+    ("HTTP_TRACEPARENT", "traceparent"),
+    ("HTTP_TRACESTATE", "tracestate"),
+    ("HTTP_X_REQUEST_ID", "X-Request-ID"),
+    ("HTTP_ACCEPT_LANGUAGE", "Accept-Language"),
+    # What a proxy said: who reads it behind us (ProxyFix, Django) reads it in the replay as it did here.
+    ("HTTP_FORWARDED", "Forwarded"),
+    ("HTTP_X_FORWARDED_FOR", "X-Forwarded-For"),
+    ("HTTP_X_FORWARDED_HOST", "X-Forwarded-Host"),
+    ("HTTP_X_FORWARDED_PORT", "X-Forwarded-Port"),
+    ("HTTP_X_FORWARDED_PREFIX", "X-Forwarded-Prefix"),
+    ("HTTP_X_FORWARDED_PROTO", "X-Forwarded-Proto"),
+)
+
+
+class InHand:
+    """The request in hand.
+
+    Args:
+        environ: the request's.
+        entered: what it was when it entered the middleware.
+    """
+
+    ENTERED = ("REQUEST_METHOD", "wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
+    """The keys of what `entered` has: frameworks that mount applications change these in place."""
+
+    __slots__ = ("_environ", "_host", "_method", "_mount", "_path_info", "_query", "_scheme")
+
+    def __init__(self, environ: dict[str, Any], entered: Iterable[Any]) -> None:
+        self._environ = environ
+        method, self._scheme, self._host, mount, path_info, query = entered
+        self._method: str = str(method or "GET")
+        self._mount, self._path_info, self._query = mount or "", path_info or "", query or ""
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether it is a job's."""
+        return JOB_KEY in self._environ
+
+    def base(self) -> BaseURL:
+        """What the request's URL begins with; where a client sent a host that can't be one, the server's own name."""
+        scheme = "https" if self._scheme == "https" else "http"
+        mount = quote_path(self._mount).rstrip("/") if self._mount else ""
+        host = self._host
+        return BaseURL(scheme, host if host is not None and safe_host(host) else self._own_host(), mount)
+
+    def _own_host(self) -> str:
+        environ = self._environ
+        port = str(environ.get("SERVER_PORT", ""))
+        default = "443" if self._scheme == "https" else "80"
+        host = str(environ.get("SERVER_NAME", "localhost")) + (f":{port}" if port not in ("", default) else "")
+        return host if safe_host(host) else "localhost"
+
+    def surroundings(self, inherit: tuple[str, ...]) -> list[tuple[str, str]]:
+        """The headers that travel into its tasks: what correlates, and what `inherit=` names."""
+        environ = self._environ
+        pairs = [("User-Agent", USER_AGENT)]
+        for key, name in _FORWARDED:
+            value = environ.get(key)
+            if value is not None:
+                pairs.append((name, _header_safe(value)))
+        for name in inherit:
+            value = environ.get("HTTP_" + name.upper().replace("-", "_"))
+            if value is not None and name != "remote-user":
+                pairs = [pair for pair in pairs if pair[0].lower() != name]
+                pairs.append((name.title(), _header_safe(value)))
+        return pairs
+
+    def remote_addr(self) -> str:
+        """The client's address."""
+        return _header_safe(self._environ.get("REMOTE_ADDR"))
+
+    def remote_user(self) -> str | None:
+        """Who the user is.
+
+        Raises:
+            InvalidTask: the name would not arrive as it is.
+        """
+        value = self._environ.get("REMOTE_USER")
+        if value is None:
+            return None
+        name = _header_safe(value)
+        if len(name) < len(str(value)) or name != name.strip():
+            raise InvalidTask("REMOTE_USER has a control character, or blanks around it: it can't travel as it is")
+        return name
+
+    def message(self, body: bytes | None, limit: int) -> Message:
+        """The request itself as it is to be replayed, but for what every task has.
+
+        Args:
+            body: the request's; None: it is read here.
+            limit: bytes that it may have.
+
+        Raises:
+            InvalidTask: the server has handed over something that no message can hold.
+        """
+        environ = self._environ
+        content = _read_body(environ, limit) if body is None else bytes(body)
+        if not TOKEN.fullmatch(self._method):
+            raise InvalidTask(f"a request with the method {self._method!r}, which is no HTTP token, can't be replayed")
+        kind = environ.get("CONTENT_TYPE")
+        headers = check_headers(_headers(environ))
+        if kind:
+            headers.append(("Content-Type", check_value(kind, "the request's Content-Type")))
+        return Message(
+            self._method, *self.base(), self._target(), headers, content,
+            bool(content or environ.get("CONTENT_LENGTH")), from_request=True, protocol=_protocol(environ),
+        )  # fmt: skip
+
+    def _target(self) -> str:
+        """The path below the mount and the query, percent-encoded as the client did it where the server says.
+
+        Raises:
+            InvalidTask: the request's target is no path, as in `OPTIONS *`.
+        """
+        mount, path_info, query = self._mount, self._path_info, self._query
+        path, prefix = quote_path(path_info), quote_path(mount).rstrip("/")
+        if path and not path.startswith("/"):
+            raise InvalidTask(f"a request to {path!r}, which is no path, can't be replayed")
+        raw = _RAW_TARGET.fullmatch(str(self._environ.get("REQUEST_URI") or self._environ.get("RAW_URI") or ""))
+        sent, mark, asked = raw[1].partition("?") if raw is not None else ("", "", "")
+        # A server may have tidied it, and what is in front of us may have moved it: then what they made of it counts.
+        if (
+            sent.startswith(prefix)
+            and unquote_to_bytes(sent).decode("latin-1") == mount + path_info
+            and asked == query
+            and "#" not in sent + query
+        ):
+            return sent[len(prefix) :] + mark + query
+        return f"{path}?{quote(_bytes_of(query), safe=_QUERY_SAFE)}" if query else path
 
 
 def quote_path(path: str) -> str:
-    """A path as PEP 3333 decodes it (each byte a character), percent-encoded."""
-    return quote(path.encode("latin-1"), safe=PATH_SAFE)
-
-
-def target(environ: Mapping[str, Any], mount: str, path_info: str, query: str) -> str:
-    """The path below the mount and the query, percent-encoded as the client did it where the server says.
-
-    Args:
-        environ: the request's, for what the server says.
-        mount: SCRIPT_NAME when the request came in.
-        path_info: PATH_INFO then.
-        query: QUERY_STRING then.
+    """A path as PEP 3333 decodes it (each byte a character), percent-encoded.
 
     Raises:
-        InvalidTask: the request's target is no path, as in `OPTIONS *`.
+        InvalidTask: it is none.
     """
-    path, prefix = quote_path(path_info), quote_path(mount).rstrip("/")
-    if path and not path.startswith("/"):
-        raise InvalidTask(f"a request to {path!r}, which is no path, can't be replayed")
-    raw = _RAW_TARGET.fullmatch(str(environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""))
-    sent, mark, asked = raw[1].partition("?") if raw is not None else ("", "", "")
-    # A server may have tidied it, and what is in front of us may have moved it: then what they made of it counts.
-    if (
-        sent.startswith(prefix)
-        and unquote_to_bytes(sent).decode("latin-1") == mount + path_info
-        and asked == query
-        and "#" not in sent + query
-    ):
-        return sent[len(prefix) :] + mark + query
-    return f"{path}?{quote(query.encode('latin-1'), safe=_QUERY_SAFE)}" if query else path
+    return quote(_bytes_of(path), safe=PATH_SAFE)
 
 
-def headers(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _bytes_of(text: str) -> bytes:
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise InvalidTask("the server did not hand over path and query as PEP 3333 has them, in latin-1") from None
+
+
+def _headers(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The request's headers but Content-Type, what belongs to its connection, and who the user is."""
     return [
         (key[5:].replace("_", "-").title(), value)
@@ -63,21 +183,30 @@ def headers(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def read_body(environ: dict[str, Any], limit: int) -> bytes:
+def _protocol(environ: Mapping[str, Any]) -> str:
+    text = str(environ.get("SERVER_PROTOCOL", ""))
+    return text if PROTOCOL.fullmatch(text) else "HTTP/1.1"
+
+
+def _read_body(environ: dict[str, Any], limit: int) -> bytes:
     """The request's body, put back for who reads it next.
 
     Raises:
         InvalidTask: it is over `limit` bytes, something has read it already, or nobody says where it ends.
     """
-    length = environ.get("CONTENT_LENGTH") or ""
+    length = str(environ.get("CONTENT_LENGTH") or "").strip()
+    if length and not (length.isascii() and length.isdigit()):
+        raise InvalidTask(f"the request's Content-Length {length[:40]!r} is no number")
     stream = environ["wsgi.input"]
-    if length.isascii() and length.isdigit():
+    # RFC 9112, section 6.3: where both are there, the body is what the chunks say, not as long as the length.
+    chunked = "HTTP_TRANSFER_ENCODING" in environ
+    if length and not chunked:
         if int(length) > limit:
             raise InvalidTask(f"a body of {length} bytes is over max_body={limit}")
         body = _read_whole(stream, int(length))
     elif environ.get("wsgi.input_terminated"):
         body = bytes(stream.read(limit + 1))
-    elif "HTTP_TRANSFER_ENCODING" in environ:
+    elif chunked:
         raise InvalidTask("the server does not say where the request's body ends: give replay(body=…)")
     else:
         return b""
@@ -106,21 +235,6 @@ def _read_whole(stream: Any, length: int) -> bytes:
     if rewinds:
         stream.seek(0)  # for a framework that holds this very stream
     return b"".join(parts)
-
-
-_FORWARDED = (
-    ("HTTP_TRACEPARENT", "traceparent"),
-    ("HTTP_TRACESTATE", "tracestate"),
-    ("HTTP_X_REQUEST_ID", "X-Request-ID"),
-    ("HTTP_ACCEPT_LANGUAGE", "Accept-Language"),
-    # What a proxy said: who reads it behind us (ProxyFix, Django) reads it in the replay as it did here.
-    ("HTTP_FORWARDED", "Forwarded"),
-    ("HTTP_X_FORWARDED_FOR", "X-Forwarded-For"),
-    ("HTTP_X_FORWARDED_HOST", "X-Forwarded-Host"),
-    ("HTTP_X_FORWARDED_PORT", "X-Forwarded-Port"),
-    ("HTTP_X_FORWARDED_PREFIX", "X-Forwarded-Prefix"),
-    ("HTTP_X_FORWARDED_PROTO", "X-Forwarded-Proto"),
-)
 
 
 def _header_safe(value: Any) -> str:

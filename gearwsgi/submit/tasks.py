@@ -3,34 +3,29 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from .._version import __version__
-from ..environ import JOB_KEY, KEYS
+from ..environ import KEYS
 from ..errors import InvalidTask
-from ..message import targets
-from ..message.bodies import encode_body
-from ..message.model import Message, check_headers, safe_host
+from ..kinds import BaseURL
+from ..message.model import Message
 from ..message.plain import write_plain
 from ..message.response import response_class
 from ..settings import Settings
 from ..wire.payload import Submission, make_unique, seal
-from . import request as inhand
-from .checks import _attempts, _check_priority, _checked_queue, _due, _positive, _seconds, _unique
+from . import checks
 from .client import Client, Receipt, Status
-from .request import _FORWARDED, _header_safe
+from .compose import Given, Pairs, backoff, compose, plain_name, refuse_with_plain, surround
+from .frameworks import known_base_url
+from .request import InHand
 
 if TYPE_CHECKING:
     from webob import Response
 
 _log = logging.getLogger("gearwsgi")
 
-USER_AGENT = f"gearwsgi/{__version__}"
-_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
-
-Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]]
 After = Callable[[Callable[[], None]], object]
 """Takes a function and calls it when the time has come, or never."""
 
@@ -70,32 +65,49 @@ class Gearman:
     Args:
         client: the middleware's.
         environ: the request's; None where there is no request.
+        base: what the application's URLs begin with where there is no request; the setting `base_url` where it is not
+            given.
+        sees_response: whether `finish` is called at the response's end.
     """
 
-    __slots__ = (
-        "_client", "_count", "_environ", "_host", "_method", "_path_info", "_query", "_scheme", "_script_name",
-        "_settings", "deferred",
-    )  # fmt: skip
+    __slots__ = ("_base", "_client", "_count", "_entered", "_environ", "_sees_response", "_settings", "_waiting")
 
-    def __init__(self, client: Client, environ: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        environ: dict[str, Any] | None,
+        *,
+        base: BaseURL | None = None,
+        sees_response: bool = False,
+    ) -> None:
         self._client = client
         self._settings: Settings = client.settings
         self._environ = environ
+        if environ is not None:
+            self._entered = [*map(environ.get, InHand.ENTERED)]
+        self._base = base
         self._count = 0
-        self.deferred: list[tuple[Task, Submission]] | None = None
-        # Taken now: frameworks that mount applications change these in place.
-        if environ is None:
-            self._scheme: str | None = "http"
-            self._host: str | None = "localhost"
-            self._script_name: str | None = ""
-            self._method = self._path_info = self._query = ""
-        else:
-            self._scheme = environ.get("wsgi.url_scheme")
-            self._host = environ.get("HTTP_HOST")
-            self._script_name = environ.get("SCRIPT_NAME")
-            self._method = environ.get("REQUEST_METHOD", "GET")
-            self._path_info = environ.get("PATH_INFO", "")
-            self._query = environ.get("QUERY_STRING", "")
+        self._waiting: list[tuple[Task, Submission]] = []
+        self._sees_response = sees_response
+
+    def use(self, client: Client) -> None:
+        """Queue with this client from now on: the test kit's, say."""
+        self._client, self._settings = client, client.settings
+
+    @property
+    def _request(self) -> InHand | None:
+        """The request in hand."""
+        return InHand(self._environ, self._entered) if self._environ is not None else None
+
+    @property
+    def base(self) -> BaseURL:
+        """What the application's URLs begin with: the request's, or that of `base_url`."""
+        request = self._request
+        if request is not None:
+            return request.base()
+        if self._base is None:
+            self._base = self._settings.base_url or known_base_url()
+        return self._base
 
     def task(
         self,
@@ -112,13 +124,14 @@ class Gearman:
         method: str | None = None,
         priority: str = "normal",
         unique: str | None = None,
-        delay: float | None = None,
+        delay: float | timedelta | None = None,
         at: datetime | None = None,
         max_attempts: int | None = None,
         backoff_min: float | None = None,
         backoff_max: float | None = None,
         timeout: float | None = None,
         keep_result: float | None = None,
+        succeeds: Iterable[int] = (),
         after_response: bool = False,
         after: After | None = None,
         plain: bool | None = None,
@@ -127,7 +140,8 @@ class Gearman:
 
         Args:
             service: an alias, `/path?query`, `METHOD /path`, or a dotted name.
-            data: sent as JSON; with GET, HEAD and DELETE as the query.
+            data: sent as JSON; with GET, HEAD and DELETE as the query. Dates and times go in ISO 8601, UUID and Decimal
+                as text, a dataclass as its fields.
             queue: the Gearman function; the middleware's `queue` where it is not given.
             form: sent as a form (a dict or pairs; a list repeats its key).
             files: sent as an upload, beside `form`: bytes, open files, or (file name, bytes[, content type]).
@@ -139,13 +153,14 @@ class Gearman:
             priority: `high`, `normal` or `low`.
             unique: while a task with this key is queued or running, another is dropped, and its answer is the first
                 one's handle. At most 63 bytes.
-            delay: seconds to wait.
+            delay: seconds to wait, or a timedelta.
             at: when to run, with a time zone.
             max_attempts: how often it is tried.
             backoff_min: as the setting, for this task.
             backoff_max: as the setting, for this task.
             timeout: seconds that one attempt may take.
             keep_result: seconds that its response is kept for `result()`; as the setting where it is not given.
+            succeeds: statuses beside 2xx that mean that the work is done: `(302, 303)` for a form's handler.
             after_response: submit when this request's response was sent, with a status under 400.
             after: called at once with a function that submits, to be called later: `transaction.on_commit`, say.
             plain: send the plain JSON call that PhalApi's workers run.
@@ -160,28 +175,29 @@ class Gearman:
             SpoolError: no job server answers and the outbox can't be written.
         """
         settings = self._settings
-        queue = settings.queue if queue is None else _checked_queue(queue)
-        due = _due(delay, at) if delay is not None or at is not None else 0.0
+        queue = settings.queue if queue is None else checks.checked_queue(queue)
+        due = checks.due(delay, at) if delay is not None or at is not None else 0.0
         if priority != "normal":
-            _check_priority(priority)
+            checks.check_priority(priority)
         if plain is None:
             plain = queue in settings.plain_queues
         task_id = os.urandom(16).hex()
+        given = Given(service, data, form, files, body, content_type, params, headers, method)
         if plain:
-            self._refuse_with_plain(form, files, body, content_type, params, headers, method)
-            task = Task(task_id, service, queue, _unique(unique, task_id), 1)
-            payload = write_plain(self._plain_name(service), data)
+            refuse_with_plain(given)
+            task = Task(task_id, service, queue, checks.unique(unique, task_id), 1)
+            payload = write_plain(plain_name(service, settings), data)
             if len(payload) > settings.max_body:
                 raise InvalidTask(f"a plain call of {len(payload)} bytes is over max_body={settings.max_body}")
         else:
-            message = self._message(
-                task_id, service, data, form, files, body, content_type, params, headers, method, timeout
-            )
+            message = compose(given, task_id, settings, self._request, self.base)
             if backoff_min is not None or backoff_max is not None:
-                message.backoff = self._backoff(service, backoff_min, backoff_max)
+                message.backoff = backoff(settings, service, backoff_min, backoff_max)
             if keep_result is not None:
-                message.keep_result = _seconds(keep_result, "keep_result")
-            task, payload = self._seal(message, queue, priority, unique, max_attempts, due)
+                message.keep_result = checks.seconds(keep_result, "keep_result")
+            if succeeds:
+                message.succeeds = checks.statuses(succeeds)
+            task, payload = self._seal(message, queue, priority, unique, max_attempts, timeout, due)
         submission = Submission(queue, task.unique, payload, priority, due, task_id)
         self._submit(task, submission, after_response, after)
         return task
@@ -220,17 +236,16 @@ class Gearman:
             CallFailed: the worker refused the message.
             ServerUnavailable: no job server answers.
         """
-        queue = self._settings.queue if queue is None else _checked_queue(queue)
-        _check_priority(priority)
-        seconds = self._settings.job_timeout if timeout is None else _positive(timeout, "timeout")
+        settings = self._settings
+        queue = settings.queue if queue is None else checks.checked_queue(queue)
+        checks.check_priority(priority)
+        seconds = settings.job_timeout if timeout is None else checks.positive(timeout, "timeout")
         task_id = os.urandom(16).hex()
-        message = self._message(
-            task_id, service, data, form, files, body, content_type, params, headers, method, timeout
-        )
-        message.priority, message.wants_reply, message.max_attempts = priority, True, 1
-        message.queued = time.time()
-        payload = seal(message, queue, self._settings, message.queued)
-        submission = Submission(queue, _unique(unique, task_id), payload, priority, id=task_id)
+        given = Given(service, data, form, files, body, content_type, params, headers, method)
+        message = compose(given, task_id, settings, self._request, self.base)
+        message.wants_reply = True
+        task, payload = self._seal(message, queue, priority, unique, 1, timeout, 0.0)
+        submission = Submission(queue, task.unique, payload, priority, id=task_id)
         status, pairs, content = self._client.call(submission, seconds)
         return response_class()(status=status, headerlist=pairs, app_iter=[content])
 
@@ -241,7 +256,7 @@ class Gearman:
         body: bytes | None = None,
         priority: str = "normal",
         unique: str | None = None,
-        delay: float | None = None,
+        delay: float | timedelta | None = None,
         at: datetime | None = None,
         max_attempts: int | None = None,
         timeout: float | None = None,
@@ -263,26 +278,23 @@ class Gearman:
         Raises:
             InvalidTask: there is no request in hand, it is a replay already, or its body can't be read any more.
         """
-        environ = self._environ
-        if environ is None:
+        request = self._request
+        if request is None:
             raise InvalidTask("replay() needs a request: use environ['gearman'] in a handler")
-        if JOB_KEY in environ:
+        if request.is_replay:
             raise InvalidTask("this request is a replay already; look for environ['gearwsgi.job'] first")
-        queue = self._settings.queue if queue is None else _checked_queue(queue)
-        due = _due(delay, at)
-        _check_priority(priority)
-        path = inhand.target(environ, self._script_name or "", self._path_info, self._query)
-        content = inhand.read_body(environ, self._settings.max_body) if body is None else bytes(body)
-        self._check_size(content)
-        task_id = os.urandom(16).hex()
-        message = self._assemble(
-            task_id, path or "/", targets.Target(self._method, path), check_headers(inhand.headers(environ)), content,
-            environ.get("CONTENT_TYPE") or None, bool(content or environ.get("CONTENT_LENGTH")), timeout,
-        )  # fmt: skip
+        settings = self._settings
+        queue = settings.queue if queue is None else checks.checked_queue(queue)
+        due = checks.due(delay, at)
+        checks.check_priority(priority)
+        message = request.message(body, settings.max_body)
+        message.id = os.urandom(16).hex()
+        message.service = message.path if message.path.startswith("/") else f"/{message.path}"
+        surround(message, list(message.headers), settings, request)
         if keep_result is not None:
-            message.keep_result = _seconds(keep_result, "keep_result")
-        task, payload = self._seal(message, queue, priority, unique, max_attempts, due)
-        submission = Submission(queue, task.unique, payload, priority, due, task_id)
+            message.keep_result = checks.seconds(keep_result, "keep_result")
+        task, payload = self._seal(message, queue, priority, unique, max_attempts, timeout, due)
+        submission = Submission(queue, task.unique, payload, priority, due, task.id)
         self._submit(task, submission, after_response, after)
         return task
 
@@ -294,152 +306,36 @@ class Gearman:
         """
         if isinstance(task, str):
             return self._client.status(task, "")
-        if self._client.outbox.holds(task.id) or any(task is waiting for waiting, _ in self.deferred or ()):
+        if self._client.outbox.holds(task.id) or any(task is waiting for waiting, _ in self._waiting):
             return Status("queued")
         attempts = [make_unique(task.id, attempt) for attempt in range(2, min(task.max_attempts, 20) + 1)]
         if not task.handle:
             attempts.insert(0, task.unique)
         return self._client.status(task.handle, task.server, attempts)
 
-    # -- from what was given to a message ----------------------------------------------------------------------------
-
-    def _message(
-        self,
-        task_id: str,
-        service: str,
-        data: Any,
-        form: Pairs | None,
-        files: Pairs | None,
-        body: bytes | None,
-        content_type: str | None,
-        params: Pairs | None,
-        headers: Pairs | None,
-        method: str | None,
-        timeout: float | None,
-    ) -> Message:
-        settings = self._settings
-        target = targets.resolve(service, settings.tasks, settings.resolver, method)
-        if data is not None and targets.takes_query(target.method) and form is None and body is None:
-            target, data = target._replace(path=targets.add_query(target.path, data)), None
-        if params is not None:
-            target = target._replace(path=targets.add_query(target.path, params))
-        content, kind = encode_body(data=data, form=form, files=files, body=body, content_type=content_type)
-        self._check_size(content)
-        own = check_headers(headers) if headers is not None else []
-        if content_type is not None and any(name.lower() == "content-type" for name, _ in own):
-            raise InvalidTask("Content-Type is given twice: as content_type= and in headers=")
-        # RFC 9110, section 8.6: with these a client says a length even where there is nothing; some frameworks insist.
-        has_length = kind is not None or target.method in _WITH_LENGTH
-        return self._assemble(task_id, service, target, own, content, kind, has_length, timeout)
-
-    def _check_size(self, content: bytes) -> None:
-        if len(content) > self._settings.max_body:
-            raise InvalidTask(f"a body of {len(content)} bytes is over max_body={self._settings.max_body}")
-
-    def _assemble(
-        self,
-        task_id: str,
-        service: str,
-        target: targets.Target,
-        own: list[tuple[str, str]],
-        content: bytes,
-        kind: str | None,
-        has_length: bool,
-        timeout: float | None,
-    ) -> Message:
-        """The message to `target`: the request's surroundings, the caller's `own` headers over them, the body."""
-        settings = self._settings
-        pairs = self._surroundings()
-        host = self._safe_host()
-        given: set[str] = set()
-        if own:
-            given = {name.lower() for name, _ in own}
-            if "host" in given:
-                host = next(value for name, value in own if name.lower() == "host")
-                own = [pair for pair in own if pair[0].lower() != "host"]
-                if not safe_host(host):
-                    raise InvalidTask(f"Host {host!r} can't be one")
-            pairs = [pair for pair in pairs if pair[0].lower() not in given] + own
-        if kind is not None and "content-type" not in given:
-            pairs.append(("Content-Type", kind))
-        if "idempotency-key" not in given:
-            pairs.append(("Idempotency-Key", task_id))
-        environ = self._environ
-        message = Message(
-            target.method, "https" if self._scheme == "https" else "http", host, self._mount(),
-            target.path, pairs, content, has_length, task_id, service,
-        )  # fmt: skip
-        if timeout is not None:
-            message.timeout = _positive(timeout, "timeout")
-        if environ is not None:
-            message.remote_addr = _header_safe(environ.get("REMOTE_ADDR"))
-            if "remote-user" in settings.inherit:
-                message.remote_user = _header_safe(environ.get("REMOTE_USER")) or None
-        return message
-
-    def _mount(self) -> str:
-        """SCRIPT_NAME, percent-encoded."""
-        return inhand.quote_path(self._script_name).rstrip("/") if self._script_name else ""
+    # -- to the job server -------------------------------------------------------------------------------------------
 
     def _seal(
-        self, message: Message, queue: str, priority: str, unique: str | None, max_attempts: int | None, due: float
+        self,
+        message: Message,
+        queue: str,
+        priority: str,
+        unique: str | None,
+        max_attempts: int | None,
+        timeout: float | None,
+        due: float,
     ) -> tuple[Task, bytes]:
         """The task that `message` is, and its bytes."""
         settings = self._settings
+        if len(message.body) > settings.max_body:
+            raise InvalidTask(f"a body of {len(message.body)} bytes is over max_body={settings.max_body}")
         message.priority = priority
-        message.max_attempts = _attempts(max_attempts) or settings.retry_limits(message).max_attempts
         message.queued, message.due = time.time(), due
-        task = Task(message.id, message.service, queue, _unique(unique, message.id), message.max_attempts)
+        if timeout is not None:
+            message.timeout = checks.positive(timeout, "timeout")
+        message.max_attempts = checks.attempts(max_attempts) or settings.retry_limits(message).max_attempts
+        task = Task(message.id, message.service, queue, checks.unique(unique, message.id), message.max_attempts)
         return task, seal(message, queue, settings, due or message.queued)
-
-    def _surroundings(self) -> list[tuple[str, str]]:
-        """The headers of the request in hand that travel: what correlates, and what `inherit=` names."""
-        pairs = [("User-Agent", USER_AGENT)]
-        environ = self._environ
-        if environ is None:
-            return pairs
-        for key, name in _FORWARDED:
-            value = environ.get(key)
-            if value is not None:
-                pairs.append((name, _header_safe(value)))
-        for name in self._settings.inherit:
-            value = environ.get("HTTP_" + name.upper().replace("-", "_"))
-            if value is not None and name != "remote-user":
-                pairs = [pair for pair in pairs if pair[0].lower() != name]
-                pairs.append((name.title(), _header_safe(value)))
-        return pairs
-
-    def _safe_host(self) -> str:
-        """The request's host; where a client sent one that can't be, the server's own name."""
-        host = self._host
-        if host is not None and safe_host(host):
-            return host
-        environ = self._environ or {}
-        port = str(environ.get("SERVER_PORT", ""))
-        default = "443" if self._scheme == "https" else "80"
-        host = str(environ.get("SERVER_NAME", "localhost")) + (f":{port}" if port not in ("", default) else "")
-        return host if safe_host(host) else "localhost"
-
-    def _backoff(self, service: str, low: float | None, high: float | None) -> tuple[float, float]:
-        limits = self._settings.retry_limits(Message("POST", service=service))
-        low = limits.backoff_min if low is None else _positive(low, "backoff_min")
-        return low, max(low, limits.backoff_max if high is None else _positive(high, "backoff_max"))
-
-    def _plain_name(self, service: str) -> str:
-        """What a PHP worker knows a service by: an alias stands for its value, as in the original."""
-        if not isinstance(service, str) or not service or not service.isprintable():
-            raise InvalidTask(f"service {service!r} can't be one")
-        entry = self._settings.tasks.get(service)
-        return entry.target if entry is not None else service
-
-    @staticmethod
-    def _refuse_with_plain(*given: Any) -> None:
-        names = ("form", "files", "body", "content_type", "params", "headers", "method")
-        for name, value in zip(names, given, strict=True):
-            if value is not None:
-                raise InvalidTask(f"{name} is given for a plain call, which carries a service's name and data only")
-
-    # -- to the job server -------------------------------------------------------------------------------------------
 
     def _submit(self, task: Task, submission: Submission, after_response: bool, after: After | None) -> None:
         if self._environ is not None:
@@ -455,15 +351,23 @@ class Gearman:
             after(lambda: self._submit_now(task, submission))
             return
         if after_response:
-            if self.deferred is None:
+            if not self._sees_response:
                 raise InvalidTask("after_response=True after the response, or without a request: call it in a handler")
-            self.deferred.append((task, submission))
+            self._waiting.append((task, submission))
             return
         self._submit_now(task, submission)
 
     def _submit_now(self, task: Task, submission: Submission) -> None:
         (receipt,) = self._client.submit((submission,))
         _note(task, receipt)
+
+    def is_idle(self) -> bool:
+        """Whether nothing waits for the response's end, asked when the application has done what it does.
+
+        Nothing may come after that, and `finish` need not be called.
+        """
+        self._sees_response = bool(self._waiting)
+        return not self._sees_response
 
     def finish(self, sent: bool, status: int) -> None:
         """The response is over: submit what waits for it, in one write, or forget it.
@@ -472,7 +376,7 @@ class Gearman:
             sent: whether it went out to its end and was closed without an exception.
             status: its number; 0: there is none.
         """
-        waiting, self.deferred = self.deferred, None
+        waiting, self._waiting, self._sees_response = self._waiting, [], False
         if self._environ is not None:
             # A copy without this object: no circle that would keep each request until a garbage collection.
             self._environ = environ = self._environ.copy()

@@ -195,7 +195,7 @@ def _forked(app: Any, middleware: GearmanMiddleware, settings: Settings, workers
         os.dup2(out, 2)
         sys.stdout = sys.stderr = os.fdopen(out, "w", buffering=1)  # pytest has its own in their place
         middleware.settings = settings
-        overlay.use(middleware, LiveClient(settings))
+        middleware.use(LiveClient(settings))
         overlay.application = app
         options = Options(overlay.APP, workers=workers)
         sys.exit(Supervisor(options, ForkServerProcess(options)).run())

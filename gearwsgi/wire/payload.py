@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import BadMessage, BadSignature
-from ..message import model, plain, reading, signature
+from ..message import fields, model, plain, reading, signature
 from ..settings import Settings
 
 
@@ -148,7 +148,7 @@ class Submission(NamedTuple):
         return int(self.at) + (self.at > int(self.at))
 
 
-_REPLY = re.compile(rb"\r\nX[-_]Gearman[-_]Reply[ \t]*:", re.IGNORECASE)
+_REPLY = fields.find_line(fields.NAMES["wants_reply"])
 
 
 def can_be_handed_back(payload: bytes) -> bool:

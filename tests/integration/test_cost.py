@@ -128,7 +128,7 @@ def message() -> bytes:
     """A message as `task()` writes it."""
     headers = [("User-Agent", "gearwsgi/1"), ("Content-Type", "application/json"), ("Idempotency-Key", "a" * 32)]
     written = Message("POST", headers=tuple(headers), path="/job", body=json.dumps({"n": 1}).encode())
-    written.id, written.service, written.max_attempts = "a" * 32, "/job", 5
+    written.id, written.service, written.max_attempts, written.queued = "a" * 32, "/job", 5, 1.79e9
     return written.to_bytes()
 
 

@@ -32,6 +32,7 @@ application = GearmanMiddleware(app, tasks_only=["/tasks/*", "/internal", "/caf\
 MOUNT = "/mount"
 
 _FORBIDDEN = """
+/tasks
 /tasks/ /tasks/x /tasks/x/y /tasks/x?y=/open /tasks/../tasks/x /tasks// //tasks/x ///tasks//x /./tasks/x /tasks/./x
 /open/../tasks/x /open/./../tasks/x /a/b/../../tasks/x /../tasks/x /../../tasks/x /tasks/x/.. /tasks/x/../y /tasks/.
 /tasks/%2e%2e/tasks/x /open/%2e%2e/tasks/x /open/%2E%2E/tasks/x /%2e/tasks/x %2ftasks/x /%2ftasks/x /%2Ftasks%2Fx
@@ -46,10 +47,10 @@ FORBIDDEN = _FORBIDDEN.split()
 
 _OPEN = """
 / /open /open/tasks/x /tasksx /task /Tasks/x /tasks%252Fx /tasks%25%32%46x /internal/x /internals /x/internal
-/caf/x /v11/jobs/a /v1/jobs/c /tasks/../open /tasks
+/caf/x /v11/jobs/a /v1/jobs/c /tasks/../open
 """
 OPEN = _OPEN.split()
-"""`/tasks` itself is no `/tasks/*`; a percent sign that is encoded twice is one in the name; `/tasks/../open` is /open
+"""A percent sign that is encoded twice is one in the name; `/tasks/../open` is /open
 for who resolves it, and forbidden for who does not."""
 
 

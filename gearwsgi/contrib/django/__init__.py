@@ -26,7 +26,6 @@ from ...errors import InvalidTask
 from ...submit import tasks
 from ...submit.client import Status
 from ...submit.middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
-from ..outside import OutsideGearman
 
 if TYPE_CHECKING:
     from webob import Response
@@ -142,15 +141,11 @@ def get_wsgi_application() -> GearmanMiddleware:
 def gearman() -> Gearman:
     """What tasks are queued with where no request is at hand to ask: models, signals, management commands.
 
-    Within a request it is that request's. Outside, the host is the first of `ALLOWED_HOSTS`, and the scheme `https`
-    where `SECURE_SSL_REDIRECT` is set, so that Django takes the job.
+    Within a request it is that request's. Outside, URLs begin with the setting `base_url`, or else with the first of
+    `ALLOWED_HOSTS`, and `https` where `SECURE_SSL_REDIRECT` is set, so that Django takes the job.
     """
     current = _current.get()
-    if current is not None:
-        return current
-    host = next((host.lstrip(".") for host in settings.ALLOWED_HOSTS if host.strip(".*")), "localhost")
-    scheme = "https" if settings.SECURE_SSL_REDIRECT else "http"
-    return Gearman(OutsideGearman(_middleware().client, scheme, host, settings.FORCE_SCRIPT_NAME or ""))
+    return current if current is not None else Gearman(_middleware().gearman)
 
 
 def _config() -> Mapping[str, Any]:

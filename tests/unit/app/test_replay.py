@@ -259,7 +259,7 @@ def test_a_second_start_response_without_exc_info_fails() -> None:
 def test_an_application_that_never_calls_start_response_fails_for_that_reason() -> None:
     assert "never called start_response" in reason(lambda environ, start_response: [])
     assert "before it called start_response" in reason(lambda environ, start_response: [b"body"])
-    assert "before it called start_response" in reason(lambda environ, start_response: [b""])
+    assert "never called start_response" in reason(lambda environ, start_response: [b""])
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_what_a_task_writes_has_the_usual_head(
     keys: list[str], environ: dict[str, Any] | None, given_task: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payload = payload_of(given_task, environ, secret_keys=keys)
-    monkeypatch.setattr(reading, "_read_fields", None)
+    monkeypatch.setattr(reading, "_read_lines", None)
     assert read(payload).service == "default.index"
 
 

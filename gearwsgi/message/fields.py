@@ -1,0 +1,188 @@
+"""The message's own fields, `X-Gearman-…`: each declared once, with its name and how it is written and read. Pure.
+
+A new one is a line of `RARE` and the attribute of `Message` that it names. One that nearly every message has is a line
+of `USUAL` and of `reading`'s pattern of the usual head: other heads are read line by line, which takes three times as
+long.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..errors import BadMessage
+
+PREFIX = "X-Gearman-"
+OWN = PREFIX.lower()
+"""What the folded name of an own field begins with."""
+MAX_SECONDS = 10**9
+"""More than a timer can be set to is no time-out."""
+PRIORITIES = ("high", "normal", "low")
+
+_SCRIPT_NAME = re.compile(r"(?:/[!-\"$->@-~]{0,4095})?")
+_NUMBER = re.compile(r"\d{1,9}")
+_SECONDS = re.compile(r"\d{1,10}(?:\.\d{1,9})?")
+_STATUSES = re.compile(r"[1-9]\d\d(?: [1-9]\d\d){0,9}")
+PROTOCOL = re.compile(r"HTTP/[0-9](?:\.[0-9])?")
+
+
+class Field(NamedTuple):
+    """One field.
+
+    Attributes:
+        name: what follows `X-Gearman-`.
+        attribute: the attribute of `Message` that it is.
+        unwritten: the attribute's value that is said by no field.
+        read: from the field's text to that value; raises `BadMessage`.
+        write: from the value to what `template` shows.
+        template: the field's text as a template for `%`, in latin-1.
+    """
+
+    name: str
+    attribute: str
+    unwritten: Any
+    read: Callable[[str], Any]
+    write: Callable[[Any], Any] = str
+    template: str = "%s"
+
+    @property
+    def full_name(self) -> str:
+        """The header's name."""
+        return PREFIX + self.name
+
+    @property
+    def line(self) -> str:
+        """The field's line, as a template."""
+        return f"{self.full_name}: {self.template}"
+
+
+def to_utf8(text: str) -> str:
+    """The text as a header's value: UTF-8 bytes, each shown as one latin-1 character."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("latin-1")
+
+
+def from_utf8(value: str) -> str:
+    """The text that `to_utf8` made a header's value of."""
+    return value if value.isascii() else value.encode("latin-1").decode("utf-8", "replace")
+
+
+def _decimal(seconds: float) -> str:
+    """The number without an exponent."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".")
+
+
+def _read_number(name: str) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not _NUMBER.fullmatch(value) or int(value) < 1:
+            raise BadMessage(f"{PREFIX}{name} {value[:40]!r} is no number from 1 on")
+        return int(value)
+
+    return read
+
+
+def _seconds(value: str, name: str, count: int) -> tuple[float, ...]:
+    parts = value.split(" ")
+    if len(parts) != count or not all(_SECONDS.fullmatch(part) and float(part) <= MAX_SECONDS for part in parts):
+        raise BadMessage(f"{PREFIX}{name} {value[:40]!r} is not {count} number{'s' * (count > 1)} of seconds")
+    return tuple(float(part) for part in parts)
+
+
+def _read_timeout(value: str) -> float:
+    (seconds,) = _seconds(value, "Timeout", 1)
+    if not seconds:
+        raise BadMessage(f"{PREFIX}Timeout is 0: no time to run at all")
+    return seconds
+
+
+def _read_time(name: str) -> Callable[[str], float]:
+    def read(value: str) -> float:
+        if not _SECONDS.fullmatch(value):
+            raise BadMessage(f"{PREFIX}{name} {value[:40]!r} is no number of seconds")
+        return float(value)
+
+    return read
+
+
+def _read_script_name(value: str) -> str:
+    value = value.rstrip("/")
+    if not _SCRIPT_NAME.fullmatch(value):
+        raise BadMessage(f"{PREFIX}Script-Name {value[:200]!r} is no path")
+    return value
+
+
+def _read_statuses(value: str) -> tuple[int, ...]:
+    if not _STATUSES.fullmatch(value):
+        raise BadMessage(f"{PREFIX}Succeeds {value[:40]!r} is no list of statuses, such as 302 303")
+    return tuple(map(int, value.split(" ")))
+
+
+def _read_protocol(value: str) -> str:
+    if not PROTOCOL.fullmatch(value):
+        raise BadMessage(f"{PREFIX}Protocol {value[:40]!r} is none, such as HTTP/1.0")
+    return value
+
+
+def _read_word(name: str, *known: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in known:
+            raise BadMessage(f"{PREFIX}{name} {value[:40]!r} is none of {', '.join(known)}")
+        return value
+
+    return read
+
+
+def _read_flag(name: str, word: str) -> Callable[[str], bool]:
+    def read(value: str) -> bool:
+        if value != word:
+            raise BadMessage(f"{PREFIX}{name} {value[:40]!r} is not known; {word!r} is")
+        return True
+
+    return read
+
+
+USUAL = (
+    Field("Task", "id", "", from_utf8, to_utf8),
+    Field("Service", "service", "", from_utf8, to_utf8),
+    Field("Attempt", "attempt", None, _read_number("Attempt")),
+    Field("Max-Attempts", "max_attempts", None, _read_number("Max-Attempts")),
+    Field("Queued", "queued", 0.0, _read_time("Queued"), float, "%.3f"),
+)
+"""What every task has."""
+ADDRESS = Field("Remote-Addr", "remote_addr", "", str)
+"""What a task has that was queued in a request."""
+RARE = (
+    Field("Due", "due", 0.0, _read_time("Due"), float, "%.3f"),
+    Field("Keep-Result", "keep_result", None, _read_time("Keep-Result"), _decimal),
+    Field("Script-Name", "script_name", "", _read_script_name),
+    Field("Remote-User", "remote_user", None, str),
+    Field("Timeout", "timeout", None, _read_timeout, _decimal),
+    Field(
+        "Backoff",
+        "backoff",
+        None,
+        lambda text: _seconds(text, "Backoff", 2),
+        lambda both: " ".join(map(_decimal, both)),
+    ),
+    Field("Priority", "priority", "normal", _read_word("Priority", *PRIORITIES)),
+    Field("Reply", "wants_reply", False, _read_flag("Reply", "message"), lambda _: "message"),
+    Field("Protocol", "protocol", "HTTP/1.1", _read_protocol),
+    Field("Origin", "from_request", False, _read_flag("Origin", "request"), lambda _: "request"),
+    Field("Succeeds", "succeeds", (), _read_statuses, lambda codes: " ".join(map(str, codes))),
+)
+FIELDS = (*USUAL, ADDRESS, *RARE)
+"""In the order in which they are written."""
+
+BY_NAME = {field.full_name.lower(): field for field in FIELDS}
+"""Each by its name as it is compared."""
+NAMES = {field.attribute: field.full_name for field in FIELDS}
+"""Each one's header by its attribute."""
+
+FAILED = PREFIX + "Failed"
+"""The one that is repeated, a line for each failed attempt."""
+SIGNATURE = PREFIX + "Signature"
+"""The one that is no part of what was signed."""
+
+
+def find_line(name: str) -> re.Pattern[bytes]:
+    """What finds a field's line in a head, however it is spelled: `-` and `_`, large and small are the same."""
+    spelled = name.replace("-", "[-_]")
+    return re.compile(rf"\r\n{spelled}[ \t]*:([^\r\n]*)".encode(), re.IGNORECASE)

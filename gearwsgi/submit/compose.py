@@ -1,0 +1,111 @@
+"""From what a caller gave to `task()` or `call()` to a message."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from ..errors import InvalidTask
+from ..kinds import BaseURL
+from ..message import targets
+from ..message.bodies import encode_body
+from ..message.model import Message, check_headers, safe_host
+from ..settings import Settings
+from . import checks
+from .request import USER_AGENT, InHand
+
+Pairs: TypeAlias = Mapping[str, Any] | Iterable[tuple[str, Any]]
+
+_WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
+
+
+class Given(NamedTuple):
+    """The request that a caller asks for; each as `Gearman.task` has it."""
+
+    service: str
+    data: Any
+    form: Pairs | None
+    files: Pairs | None
+    body: bytes | None
+    content_type: str | None
+    params: Pairs | None
+    headers: Pairs | None
+    method: str | None
+
+
+def compose(given: Given, task_id: str, settings: Settings, request: InHand | None, base: BaseURL) -> Message:
+    """The message that asks for what was given.
+
+    Args:
+        given: the request that is wanted.
+        task_id: the task's id.
+        settings: the middleware's.
+        request: the one in hand; None where there is none.
+        base: what the application's URLs begin with.
+
+    Raises:
+        InvalidTask: it can't be a request.
+    """
+    service, data, form, files, body, content_type, params, headers, method = given
+    target = targets.resolve(service, settings.tasks, settings.resolver, method)
+    if data is not None and targets.takes_query(target.method) and form is None and body is None:
+        target, data = target._replace(path=targets.add_query(target.path, data)), None
+    if params is not None:
+        target = target._replace(path=targets.add_query(target.path, params))
+    content, kind = encode_body(data=data, form=form, files=files, body=body, content_type=content_type)
+    # RFC 9110, section 8.6: with these a client says a length even where there is nothing; some frameworks insist.
+    has_length = kind is not None or target.method in _WITH_LENGTH
+    message = Message(target.method, *base, target.path, (), content, has_length, task_id, service)
+    own = check_headers(headers) if headers is not None else []
+    if kind is not None:
+        if own and any(name.lower() == "content-type" for name, _ in own):
+            if content_type is not None:
+                raise InvalidTask("Content-Type is given twice: as content_type= and in headers=")
+        else:
+            own.append(("Content-Type", kind))
+    return surround(message, own, settings, request)
+
+
+def surround(message: Message, own: list[tuple[str, str]], settings: Settings, request: InHand | None) -> Message:
+    """The message with its `own` headers over those of the request in hand that travel, and what is known of it."""
+    pairs = [("User-Agent", USER_AGENT)] if request is None else request.surroundings(settings.inherit)
+    given = {name.lower() for name, _ in own}
+    if "host" in given:
+        message.host = next(value for name, value in own if name.lower() == "host")
+        own = [pair for pair in own if pair[0].lower() != "host"]
+        if not safe_host(message.host):
+            raise InvalidTask(f"Host {message.host!r} can't be one")
+    if given:
+        pairs = [pair for pair in pairs if pair[0].lower() not in given] + own
+    if "idempotency-key" not in given:
+        pairs.append(("Idempotency-Key", message.id))
+    message.headers = pairs
+    if request is not None:
+        message.remote_addr = request.remote_addr()
+        if "remote-user" in settings.inherit:
+            message.remote_user = request.remote_user()
+    return message
+
+
+def backoff(settings: Settings, service: str, low: float | None, high: float | None) -> tuple[float, float]:
+    """A task's own backoff, of which one end may be its service's or the settings'."""
+    limits = settings.retry_limits(Message("POST", service=service))
+    low = limits.backoff_min if low is None else checks.positive(low, "backoff_min")
+    return low, max(low, limits.backoff_max if high is None else checks.positive(high, "backoff_max"))
+
+
+def plain_name(service: str, settings: Settings) -> str:
+    """What a PHP worker knows a service by: an alias stands for its value, as in the original."""
+    if not isinstance(service, str) or not service or not service.isprintable():
+        raise InvalidTask(f"service {service!r} can't be one")
+    entry = settings.tasks.get(service)
+    return entry.target if entry is not None else service
+
+
+def refuse_with_plain(given: Given) -> None:
+    """A plain call carries nothing but its service and data.
+
+    Raises:
+        InvalidTask: something else is given.
+    """
+    for name, value in zip(Given._fields[2:], given[2:], strict=True):
+        if value is not None:
+            raise InvalidTask(f"{name} is given for a plain call, which carries a service's name and data only")
