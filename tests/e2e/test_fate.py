@@ -394,8 +394,9 @@ def test_an_ids_story_is_in_the_logs_of_web_and_worker(embedded_site: Bench, cap
     task = embedded_site.app().gearman.task("/boom", max_attempts=1)
     assert re.search(rf"queued /boom in job as {task.handle} on .*, id {task.id}", caplog.text)
     worker = embedded_site.worker("--workers", "1")
-    worker.wait_for(f"id {task.id}", 2)
-    assert [line.split(" ")[4] for line in worker.log.splitlines() if f"id {task.id}" in line] == ["received", "dead"]
+    worker.wait_for(f", id {task.id}", 2)
+    assert [line.split(" ")[4] for line in worker.log.splitlines() if f", id {task.id}" in line] == ["received", "dead"]
+    assert f"{task.handle} id {task.id} | ValueError: boom on purpose" in worker.log
 
 
 def test_the_middleware_needs_no_job_server_to_be_made() -> None:
@@ -431,6 +432,6 @@ def test_after_response_in_a_replay(
     app.app = handler
     task = Message("POST", path="/" if kind == "asks itself" else "/outer")
     with caplog.at_level("INFO", "gearwsgi"):
-        replay(app, task, Job("i", "s", "job", "H", 1, 5, task), io.StringIO())
+        replay(app, task, Job.of(task, queue="job", handle="H", max_attempts=5), io.StringIO())
     assert embedded_site.server.queued() == queued
     assert caplog.text.count("is not queued: the response") == (not queued)

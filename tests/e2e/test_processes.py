@@ -465,7 +465,7 @@ def test_what_the_application_prints_is_in_the_log_with_the_handle(site: Bench) 
     worker = site.worker("--workers", "1")
     task = site.app().gearman.task("/print")
     worker.wait_for("result 200 OK")
-    assert f"{task.handle} | printed by the handler\n" in worker.log
+    assert f"{task.handle} id {task.id} | printed by the handler\n" in worker.log
 
 
 def test_a_response_of_100_megabytes_costs_no_memory(site: Bench) -> None:
@@ -623,12 +623,13 @@ def test_too_many_processes_stop_none_that_runs(site: Bench) -> None:
     kitchen.write_text(
         kitchen.read_text()
         + """
-fork = os.fork
+from gearwsgi.worker import forkserver
+fork = forkserver.fork
 def refused():
     if os.path.exists("full"):
         raise BlockingIOError(11, "Resource temporarily unavailable")
     return fork()
-os.fork = refused
+forkserver.fork = refused
 """
     )
     worker = site.worker("--workers", "2")
