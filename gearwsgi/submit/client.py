@@ -1,15 +1,12 @@
 """Submit, call, status: what a web process asks of the job servers. Any number of threads and forked processes."""
 
-import contextlib
 import logging
 import os
 import time
 import zlib
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..address import Address
 from ..errors import (
     CallFailed,
     CallTimeout,
@@ -25,20 +22,14 @@ from ..state.outbox import Outbox, Relay
 from ..wire import packets
 from ..wire.connection import Connection
 from ..wire.payload import Submission
+from .pool import Server
 
 _log = logging.getLogger("gearwsgi")
 
-_MAX_IDLE = 32
-_DOWN_SECONDS = 1.0
-"""How long a job server that refused is passed over where there is another."""
-_HUNG_SECONDS = 5.0
-"""How long one that accepted and then kept silent is not asked at all."""
 _ANSWER_FACTOR = 1.5
 """An answer may take this much longer than a connection."""
 _RATE = 1_000_000
 """Bytes a second that link and disk of a job server have to manage: an answer may take so much longer."""
-_LARGE = 1_000_000
-"""Bytes from which on a time-out says nothing of the job server: link or disk may be slow."""
 _ASKED = 3
 """How often a job server is asked whether it has what it did not answer, before another one gets that."""
 _DOUBLED = 5
@@ -87,25 +78,6 @@ class Status(str):
     total: int
 
 
-class _Server:
-    """One job server: its idle connections, and until when it is left alone."""
-
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self.name = str(address)
-        self.idle: deque[Connection] = deque()
-        self.down_until = 0.0
-        self.hung_until = 0.0
-
-    def close_idle(self) -> None:
-        """Close the connections that nobody uses."""
-        while True:
-            try:
-                self.idle.pop().close()
-            except IndexError:
-                return
-
-
 class Client:
     """The job servers of one middleware. A connection is used by one thread at a time and kept for the next.
 
@@ -116,7 +88,7 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.outbox = Outbox(settings)
-        self._servers = [_Server(address) for address in settings.servers]
+        self._servers = [Server(address, settings.connect_timeout) for address in settings.servers]
         self._answer = settings.connect_timeout * _ANSWER_FACTOR
         self._none_answers = f"no job server answers: {', '.join(map(str, settings.servers))}"
         self._relay: Relay | None = None
@@ -211,7 +183,7 @@ class Client:
                 break
         return answers
 
-    def _exchange(self, server: _Server, batch: Sequence[Submission]) -> list[Answer]:
+    def _exchange(self, server: Server, batch: Sequence[Submission]) -> list[Answer]:
         """What one job server answers to each."""
         now = time.time()
         data = b"".join(
@@ -222,53 +194,42 @@ class Client:
         )
         more = 2 ** min(_DOUBLED, max([each.tries for each in batch]))
         patience = self._answer + min(_PATIENCE, len(data) / _RATE * more)
-        connection = self._idle(server)
+        connection = server.take()
         reused = connection is not None
         answers: list[Answer] = []
         while True:
             try:
                 if connection is None:
-                    connection = self._connect(server)
+                    connection = server.connect()
                 connection.send(data, self.settings.connect_timeout * more)
                 while len(answers) < len(batch):
                     answers.append(self._created(server, connection, patience))
             except ServerUnavailable as error:
                 if connection is not None and isinstance(error.__cause__, TimeoutError):
                     error.sent_to = server.name
-                    self._note_silence(server, reused, len(data))
+                    server.note_silence(reused=reused, size=len(data))
                 elif reused:
                     # The job server was started again meanwhile. The same uniques: what it took already, it takes once.
                     connection, reused = None, False
                     answers.clear()
                     continue
                 else:
-                    server.down_until = time.monotonic() + _DOWN_SECONDS
+                    server.note_refusal()
                 return answers + [error] * (len(batch) - len(answers))
             except BaseException:
                 if connection is not None:
                     connection.close()  # an answer is on its way to nobody: a time limit, Ctrl-C
                 raise
-            self._keep_idle(server, connection)
+            server.keep(connection)
             return answers
 
     @staticmethod
-    def _created(server: _Server, connection: Connection, patience: float) -> Receipt | ServerError:
+    def _created(server: Server, connection: Connection, patience: float) -> Receipt | ServerError:
         try:
             handle = connection.expect(packets.JOB_CREATED, patience)[0].decode("utf-8", "replace")
         except ServerError as error:
             return error
         return Receipt(handle, server.name)
-
-    @staticmethod
-    def _note_silence(server: _Server, reused: bool, size: int = 0) -> None:
-        """A connection's other end did not answer in time.
-
-        Where it had been idle, a firewall may have forgotten it, and the other idle ones; a new one will tell.
-        """
-        if reused:
-            server.close_idle()
-        elif size < _LARGE:
-            server.hung_until = time.monotonic() + _HUNG_SECONDS
 
     # -- connections -------------------------------------------------------------------------------------------------
 
@@ -276,7 +237,7 @@ class Client:
         """A unique always goes to the same job server while that one lives, so that it coalesces."""
         return zlib.crc32(unique.encode()) % len(self._servers) if len(self._servers) > 1 else 0
 
-    def _in_order(self, first: int) -> list[_Server]:
+    def _in_order(self, first: int) -> list[Server]:
         now = time.monotonic()
         if len(self._servers) == 1:
             return self._servers if self._servers[0].hung_until <= now else []
@@ -284,48 +245,6 @@ class Client:
         asked = [server for server in servers if server.hung_until <= now]
         up = [server for server in asked if server.down_until <= now]
         return up or asked
-
-    def _idle(self, server: _Server) -> Connection | None:
-        """A connection that nobody uses and that still stands."""
-        pid = os.getpid()
-        while True:
-            try:
-                connection = server.idle.pop()
-            except IndexError:
-                return None
-            if connection.pid == pid and not connection.is_stale():
-                return connection
-            connection.close()
-
-    def _connect(self, server: _Server) -> Connection:
-        try:
-            return Connection(server.address, self.settings.connect_timeout)
-        except ServerUnavailable as error:
-            server.down_until = time.monotonic() + _DOWN_SECONDS
-            if isinstance(error.__cause__, TimeoutError):
-                server.hung_until = time.monotonic() + _HUNG_SECONDS
-            raise
-
-    @contextlib.contextmanager
-    def _lent(self, server: _Server) -> Iterator[Connection]:
-        """A connection for one exchange; kept for the next where this one comes to its end."""
-        idle = self._idle(server)
-        connection = idle or self._connect(server)
-        try:
-            yield connection
-        except BaseException as error:
-            connection.close()
-            if idle is not None and isinstance(error, ServerUnavailable) and isinstance(error.__cause__, TimeoutError):
-                self._note_silence(server, reused=True)
-            raise
-        self._keep_idle(server, connection)
-
-    @staticmethod
-    def _keep_idle(server: _Server, connection: Connection) -> None:
-        if len(server.idle) < _MAX_IDLE:
-            server.idle.append(connection)
-        else:
-            connection.close()
 
     def close(self) -> None:
         """End the relay, and close what is idle: also what the relay used to its last moment."""
@@ -382,7 +301,7 @@ class Client:
         for server in self._in_order(self._first_server(submission.unique)):
             handle = b""
             try:
-                with self._lent(server) as connection:
+                with server.lent() as connection:
                     connection.send(packet, self.settings.connect_timeout)
                     handle = connection.expect(packets.JOB_CREATED, self._answer + len(packet) / _RATE)[0]
                     return self._wait(connection, handle, deadline, timeout)
@@ -436,9 +355,9 @@ class Client:
             raise trouble
         return found
 
-    def _states(self, server: _Server, asked: list[bytes]) -> list[Status]:
+    def _states(self, server: Server, asked: list[bytes]) -> list[Status]:
         states = []
-        with self._lent(server) as connection:
+        with server.lent() as connection:
             connection.send(b"".join(asked), self.settings.connect_timeout)
             for _ in asked:
                 kind, values = connection.receive(self._answer)
