@@ -71,6 +71,12 @@ def _check(app: str) -> Iterator[Finding]:
     except AppLoadError as error:
         yield Finding("application", app, "problem", str(error))
         return
+    if connections:
+        text = (
+            f"opens connections while it is loaded ({', '.join(connections)}), which processes must not share: each "
+            "worker loads it by itself, and --preload is an error; open them later, such as in gearwsgi.on_worker_start"
+        )
+        yield Finding("application", app, "warning", text)
     settings = middleware.settings
     router = find_router(application)
     asked = f"its router is {router[0]}'s" if router else "its router can't be asked which targets exist"

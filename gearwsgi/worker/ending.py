@@ -4,6 +4,7 @@ The interpreter's own end would wait for threads that jobs have left behind.
 """
 
 import atexit
+import logging
 import os
 import sys
 import traceback
@@ -17,6 +18,17 @@ from ..app.hooks import run_exit_hooks
 
 LIMIT = 5.0
 """Seconds for the hooks of `on_worker_exit` and the exit functions together."""
+
+
+def forget_exit_functions() -> None:
+    """In the fork server, before it loads the application: what is registered up to now is not for its processes."""
+    atexit._clear()
+    atexit.register(logging.shutdown)
+    atexit.register(getattr(weakref.finalize, "_exitfunc", _nothing))
+
+
+def _nothing() -> None:
+    """Where Python has another way to run finalizers at its end."""
 
 
 def leave_to_others() -> None:

@@ -267,6 +267,7 @@ def serve(control: socket.socket, options: Options) -> NoReturn:
         signal.signal(number, _nothing)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     sys.argv[1:] = []
+    ending.forget_exit_functions()
     status = ForkServer(control, options).run()
     os._exit(status)
 
