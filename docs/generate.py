@@ -85,7 +85,7 @@ importable. `gearwsgi send`, `status`, `outbox` and `dead` go by the environment
 Exit codes: 0, and 1 where `check` or `status` found a problem, or a replay failed; 2 for a wrong command line;
 3 for what can't work (a port that is taken, a state directory that can't be used, no job server); 4 for an
 application that can't be loaded; 5 where a worker was stopped by force and jobs were cut off (they are in the
-queue again).
+queue again); 128 and the signal's number where QUIT, USR1, USR2 or ALRM ended a worker, which ask for nothing.
 """
     ]
     for name in cli.list_commands(click.Context(cli)):
