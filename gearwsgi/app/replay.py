@@ -380,7 +380,11 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
 
 def _in_words(error: BaseException) -> str:
     name = type(error).__name__
-    return one_line(f"{name}: {error}" if str(error) else name, MAX_REASON)
+    try:
+        text = str(error)
+    except Exception:  # the application's own code: that it fails is no failure of ours
+        text = "<exception str() failed>"
+    return one_line(f"{name}: {text}" if text else name, MAX_REASON)
 
 
 def notice_exceptions() -> None:

@@ -454,6 +454,35 @@ def test_each_replay_has_a_context_of_its_own() -> None:
     assert marker.get() == "the worker's"
 
 
+def test_a_replay_sees_the_context_it_is_given_and_leaves_it_as_it_was() -> None:
+    marker: contextvars.ContextVar[str] = contextvars.ContextVar("marker", default="nothing")
+    context = contextvars.Context()
+    context.run(marker.set, "of the process")
+    seen = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        seen.append(marker.get())
+        marker.set("spoiled")
+        start_response("200 OK", PLAIN)
+        return []
+
+    task = Message("POST", path="/default/index")
+    for _ in range(2):
+        replay(app, task, make_job(task), io.StringIO(), context)
+    assert seen == ["of the process", "of the process"]
+
+
+def test_an_exception_that_cant_be_shown_is_a_failed_attempt_like_any_other() -> None:
+    class Unreadable(Exception):
+        def __str__(self) -> str:
+            raise self
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        raise Unreadable
+
+    assert reason(app) == "Unreadable: <exception str() failed>"
+
+
 def test_the_worker_calls_in_one_thread() -> None:
     threads = set()
 
