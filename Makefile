@@ -65,7 +65,7 @@ docs: $(VENV)/.has-docs
 	$(PY) -m zensical build --clean --strict
 
 clean:
-	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv build dist site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Set-up is done again when what is to be installed has changed. `--group` needs a recent pip.
