@@ -168,9 +168,10 @@ class Connection(asyncio.Protocol):
 
     def send(self, packet: bytes) -> None:
         """Answer; it goes out when what it answers is on disk."""
+        if not self._out:
+            self._host.has_answers(self)
         self._out.append(packet)
         self._out_size += len(packet)
-        self._host.has_answers(self)
 
     def replace(self, place: int, packet: bytes) -> None:
         """Answer otherwise than was meant at first."""

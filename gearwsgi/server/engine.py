@@ -42,6 +42,9 @@ class State(Enum):
     ENDING = auto()
 
 
+LOADING, SERVING, LEAVING, ENDING = State
+
+
 class Server:
     """See the module.
 
@@ -57,7 +60,7 @@ class Server:
         self.connections = Connections(4 * max_packet)
         self.log = Log()
         self.ended = asyncio.Event()
-        self._state = State.LOADING
+        self._state = LOADING
         self._store = store
         self._writer = Writer(self.queue, store, self.log, self.connections.flush)
         self._dead = dead
@@ -105,7 +108,7 @@ class Server:
                 self._store.path,
                 self._store.missing + len(self.queue.jobs) + len(self.queue.changes.delete),
             )
-        self._state = State.SERVING
+        self._state = SERVING
         self.settle(now)
         for connection in self.connections:
             connection.go_on()
@@ -116,7 +119,7 @@ class Server:
         for listener in self._listeners:
             listener.close()
         if graceful and self.connections:
-            self._state = State.LEAVING
+            self._state = LEAVING
         else:
             self.ended.set()
 
@@ -124,7 +127,7 @@ class Server:
         """Answer what was read, end the connections, close the file."""
         self._clock.stop()
         self._writer.close()
-        self._state = State.ENDING  # from here on, nobody's leaving changes the queue
+        self._state = ENDING  # from here on, nobody's leaving changes the queue
         await self.connections.close()
 
     # What a connection needs
@@ -136,12 +139,12 @@ class Server:
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
         self.connections.remove(connection)
-        if self._state is State.ENDING:
+        if self._state is ENDING:
             return
         self.queue.close(connection.peer, time.time())
         self._look()
         self.connections.remove(connection)  # what it would have been told, too
-        if self._state is State.LEAVING and not self.connections:
+        if self._state is LEAVING and not self.connections:
             self.ended.set()
 
     def has_answers(self, connection: Connection) -> None:
@@ -151,14 +154,14 @@ class Server:
     def serve(self, connection: Connection, request: Request, now: float) -> None:
         """Do what a request asks; while the queue is loaded, only an ECHO_REQ's."""
         if isinstance(request, Packet):
-            if self._state is State.LOADING and request.type != packets.ECHO_REQ:
+            if self._state is LOADING and request.type != packets.ECHO_REQ:
                 connection.wait(request)
             else:
                 requests.serve(self, connection, request, now)
         elif isinstance(request, TooLarge):
             connection.complain(f"a packet of {request.size} bytes is refused")
             connection.send(error("ARGUMENT_TOO_LARGE", f"Packet larger than {request.limit} bytes"))
-        elif self._state is State.LOADING:
+        elif self._state is LOADING:
             connection.wait(request)
         else:
             connection.send(text.run(self, request.text))
@@ -194,7 +197,7 @@ class Server:
     # What follows from requests, and from time
 
     def _look(self) -> None:
-        if self._state is not State.LOADING:
+        if self._state is not LOADING:
             self.settle(time.time())
         self._writer.look()
 
