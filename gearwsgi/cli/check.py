@@ -18,6 +18,8 @@ from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
 from ..state.spool import make_private_folder
 from ..state.status import read_all
+from ..submit.frameworks import host_trouble
+from ..submit.middleware import GearmanMiddleware
 from ..wire import packets
 from ..wire.connection import Connection
 from .common import console, get_settings, make_table
@@ -29,7 +31,7 @@ class Finding:
     """One line of the table.
 
     Attributes:
-        part: `application`, `task`, `server`, `keys`, `state`, `supervisor`.
+        part: `application`, `host`, `task`, `server`, `keys`, `state`, `supervisor`.
         what: which one.
         state: `problem` makes the exit code 1; `warning` is worth a look.
         text: what was found, and what to do.
@@ -87,11 +89,20 @@ def _check(app: str) -> Iterator[Finding]:
             "worker loads it by itself, in memory of its own; open them later, such as in gearwsgi.on_worker_start"
         )
         yield Finding("application", "connections", "warning", text)
+    yield _host(middleware)
     yield from _tasks(settings, router[1] if router else None)
     for address in settings.servers:
         yield _server(address, settings)
     yield _keys(settings)
     yield from _state(settings)
+
+
+def _host(middleware: GearmanMiddleware) -> Finding:
+    """Whether the application takes the host of what is queued without a request."""
+    base = middleware.gearman.base
+    trouble = host_trouble(base.host)
+    text = trouble or f"what is queued without a request begins with {base.scheme}://{base.host}{base.script_name}/"
+    return Finding("host", base.host, "problem" if trouble else "ok", text)
 
 
 def _tasks(settings: Settings, ask: Any) -> Iterator[Finding]:

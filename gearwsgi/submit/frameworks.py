@@ -25,13 +25,14 @@ def _django() -> Any:
 def known_base_url() -> BaseURL:
     """What the application's URLs begin with as far as Django says; `http://localhost` without it.
 
-    The host is the first of `ALLOWED_HOSTS` that is no pattern, and the scheme `https` where `SECURE_SSL_REDIRECT` is
-    set, so that Django takes the job.
+    The host is the first plain entry of `ALLOWED_HOSTS`, or else the domain of the first that begins with a dot; the
+    scheme is `https` where `SECURE_SSL_REDIRECT` is set. So Django takes the job.
     """
     settings = _django()
     if settings is None:
         return BaseURL()
-    host = next((host.lstrip(".") for host in settings.ALLOWED_HOSTS if host.strip(".*")), "localhost")
+    hosts = sorted((host for host in settings.ALLOWED_HOSTS if host.strip(".*")), key=lambda host: host.startswith("."))
+    host = hosts[0].lstrip(".") if hosts else "localhost"
     scheme = "https" if settings.SECURE_SSL_REDIRECT else "http"
     return BaseURL(scheme, host, (settings.FORCE_SCRIPT_NAME or "").rstrip("/"))
 

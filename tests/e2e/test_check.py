@@ -216,3 +216,10 @@ def test_live_is_true_while_a_supervisor_turns_and_needs_no_application() -> Non
 def test_without_an_application_there_is_nothing_to_check(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 2 and "MODULE:NAME" in done.stderr
+
+
+def test_a_host_that_django_refuses_is_a_problem_for_what_has_no_request(tmp_path: Path) -> None:
+    refused = check(tmp_path, DJANGO)[1]["localhost"]
+    taken = check(tmp_path, DJANGO.replace('KEY="x"', 'KEY="x", ALLOWED_HOSTS=["shop.example"]'))[1]["shop.example"]
+    assert refused["state"] == "problem" and "GEARWSGI_BASE_URL" in refused["text"]
+    assert taken["state"] == "ok" and "http://shop.example/" in taken["text"]

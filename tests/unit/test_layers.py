@@ -82,3 +82,15 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 
     for path in FILES:
         visit(path, ())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_imports_the_private_names_of_another(path: Path) -> None:
+    found = [
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__") and alias.name != "_version"
+    ]
+    assert not found

@@ -261,7 +261,7 @@ from gearwsgi.contrib.django import gearman, get_wsgi_application
 urlpatterns = []
 application = get_wsgi_application()
 core = gearman()._core
-print(application.settings.tasks["testTask"].target, core._host, core._scheme)
+print(application.settings.tasks["testTask"].target, core.base.host, core.base.scheme)
 settings.GEARWSGI = ["127.0.0.1:4730"]
 try:
     get_wsgi_application()

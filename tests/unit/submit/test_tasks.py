@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import json
+import sys
 import time
+import types
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
@@ -12,10 +14,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from flask import Flask
 
 from gearwsgi import GearmanMiddleware
 from gearwsgi.errors import ConfigError, InvalidTask
 from gearwsgi.message.reading import read
+from gearwsgi.submit.frameworks import known_base_url, known_login_urls
 from gearwsgi.testing import capture
 
 Environ = dict[str, Any]
@@ -116,6 +120,28 @@ def test_what_is_no_list_of_statuses_is_refused_at_the_call_and_in_an_alias(succ
         GearmanMiddleware(app, "127.0.0.1:1", tasks={"a": {"target": "/a", "succeeds": succeeds}})
     with pytest.raises(InvalidTask, match="succeeds"):
         GearmanMiddleware(app, "127.0.0.1:1").gearman.task("a.b", succeeds=succeeds)
+
+
+def test_login_pages_and_hosts_that_django_knows_need_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    django: Any = types.ModuleType("django.conf")
+    django.settings = types.SimpleNamespace(
+        configured=True, LOGIN_URL="/enter/", ALLOWED_HOSTS=["*", ".example", "shop.example"], SECURE_SSL_REDIRECT=True,
+        FORCE_SCRIPT_NAME="/m/", DEBUG=False,
+    )  # fmt: skip
+    assert known_base_url() == ("http", "localhost", "")
+    monkeypatch.setitem(sys.modules, "django.conf", django)
+    monkeypatch.delitem(sys.modules, "django.shortcuts", raising=False)
+    assert known_base_url() == ("https", "shop.example", "/m")
+    assert list(known_login_urls(app)) == ["/enter/"]
+
+
+def test_a_login_view_of_flask_login_is_known_by_its_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flask_login", types.ModuleType("flask_login"))
+    inner = Flask("shop")
+    inner.add_url_rule("/<language>/enter", "auth.enter", lambda language: "")
+    login: Any = types.SimpleNamespace(login_view="auth.enter", blueprint_login_views={"admin": "/door"})
+    inner.login_manager = login  # type: ignore[attr-defined]
+    assert list(known_login_urls(inner)) == ["/*/enter", "/door"]
 
 
 def test_data_takes_dates_uuids_decimals_and_dataclasses() -> None:
