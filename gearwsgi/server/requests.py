@@ -23,7 +23,6 @@ TOO_FEW = error("INVALID_PACKET", "Arguments are missing")
 BAD_MAGIC = error("INVALID_MAGIC", "Request magic expected")
 UNIQUE_TOO_LARGE = error("ARGUMENT_TOO_LARGE", "Unique value too large")
 NAME_TOO_LARGE = error("ARGUMENT_TOO_LARGE", "Function name too large")
-TOO_MANY = error("ARGUMENT_TOO_LARGE", f"A connection serves {FUNCTIONS_LIMIT} functions at most")
 QUEUE_FULL = error("QUEUE_ERROR", "Job queue is full")
 UNKNOWN_OPTION = error("UNKNOWN_OPTION", "Server does not recognize given option")
 
@@ -145,8 +144,8 @@ def _can_do_timeout(host: Host, connection: Connection, kind: int, args: Argumen
 def _serve_function(host: Host, connection: Connection, name: bytes, limit: float, now: float) -> None:
     functions = connection.peer.functions
     if len(functions) >= FUNCTIONS_LIMIT and name not in functions:
-        connection.complain(f"it wants to serve more than {FUNCTIONS_LIMIT} functions")
-        connection.send(TOO_MANY)
+        # A CAN_DO has no answer in the protocol, and an ERROR would be taken for another request's.
+        connection.complain(f"it serves {FUNCTIONS_LIMIT} functions, and gets no jobs of more")
     else:
         host.queue.can_do(connection.peer, name, limit, now)
 
