@@ -204,8 +204,8 @@ def test_a_connection_of_import_under_preload_is_an_error_that_names_it(embedded
 def test_check_names_a_connection_of_import(embedded_site: Bench, database: int) -> None:
     app = write_app(embedded_site, CONNECTS.format(port=database))
     findings = json.loads(embedded_site.run("check", app, "--json", ok=False).stdout)
-    [found] = [each for each in findings if each["part"] == "application" and each["state"] == "warning"]
-    assert f"127.0.0.1:{database}" in found["text"] and "each worker loads" in found["text"]
+    [found] = [each for each in findings if "opens connections" in each["text"]]
+    assert found["state"] == "warning" and f"127.0.0.1:{database}" in found["text"]
 
 
 def test_an_sqlite_connection_of_import_is_not_forked(embedded_site: Bench) -> None:
