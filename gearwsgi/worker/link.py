@@ -330,14 +330,14 @@ class Session:
 
     def _on_packet(self, kind: int, parameters: list[bytes]) -> None:
         if kind in (packets.JOB_ASSIGN_UNIQ, packets.JOB_TOO_LARGE):
-            self.grabs -= 1
+            self._count_answer(kind)
             self.has_work = True
             handle, function, unique, payload, *size = parameters
             if function not in self._functions:
                 raise ProtocolError(f"a job of queue {function!r}, which nobody asked for")
             self._owner.on_job(self, Grabbed(handle, function, unique, payload, int(size[0]) if size else 0))
         elif kind == packets.NO_JOB:
-            self.grabs -= 1
+            self._count_answer(kind)
             self.has_work = False
             self._owner.on_no_job()
         elif kind == packets.NOOP:
@@ -345,8 +345,9 @@ class Session:
             self.has_work = True
             self._owner.on_work()
         elif kind == packets.JOB_CREATED:
-            if self._created:
-                self._created.popleft()(parameters[0].decode("utf-8", "replace"), None)
+            if not self._created:
+                raise ProtocolError("a JOB_CREATED that answers nothing")
+            self._created.popleft()(parameters[0].decode("utf-8", "replace"), None)
         elif kind == packets.ERROR:
             error = packets.parse_error(parameters, str(self._link.address))
             # JOB_NOT_FOUND answers what we said of a job; anything else, a submit, or a grab that it does not know.
@@ -358,6 +359,12 @@ class Session:
                 self._owner.on_refused(self._link, str(error))
         elif kind != packets.ECHO_RES:
             raise ProtocolError(f"packet {kind} has no place here")
+
+    def _count_answer(self, kind: int) -> None:
+        """One grab is answered. What answers none is refused: nobody says how many jobs of it would have to be held."""
+        if not self.grabs:
+            raise ProtocolError(f"packet {kind} that answers no grab")
+        self.grabs -= 1
 
     def _lost(self, reason: str) -> None:
         if not self.is_open:

@@ -131,6 +131,27 @@ def test_the_answer_for_a_lost_connection_is_not_given_on_the_next_one(rig: Rig)
     assert packets.WORK_COMPLETE not in rig.kinds()
 
 
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        (packets.JOB_ASSIGN_UNIQ, (b"H:9", b"job", b"u", message(9))),
+        (packets.NO_JOB, ()),
+        (packets.JOB_CREATED, (b"H:9",)),
+    ],
+    ids=["a job", "no job", "a submit that was taken"],
+)
+def test_a_job_server_that_answers_what_nobody_asked_is_left(
+    rig: Rig, kind: int, parameters: tuple[bytes, ...]
+) -> None:
+    rig.ready()
+    rig.assign(1)
+    rig.worker.jobs()
+    rig.serve(kind, *parameters)
+    link = rig.slot.links[0]
+    assert link._state is LinkState.WAITING and link.session is None
+    assert rig.worker.jobs() == []
+
+
 def test_a_link_that_is_refused_waits_and_tries_again(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.refused = "job server localhost: refused"
