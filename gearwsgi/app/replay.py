@@ -288,7 +288,7 @@ def _native(text: str) -> str:
     return text.encode("utf-8", "replace").decode("latin-1")
 
 
-def replay(
+def run(
     app: WSGIApplication, task: Message, job: Job, errors: Any, context: contextvars.Context | None = None
 ) -> Result:
     """Call `app` once with `task`, in a context of its own, and say what came of it. Never raises but `JobTimeout`.

@@ -12,9 +12,10 @@ from urllib.parse import unquote
 
 import click
 
+from ..app import replay
 from ..app.context import ready_context
 from ..app.loading import load_application
-from ..app.replay import Job, Result, notice_exceptions, replay
+from ..app.replay import Job, Result, notice_exceptions
 from ..errors import BadMessage, SpoolError
 from ..message import reading
 from ..message.model import Message
@@ -127,7 +128,7 @@ def dead_replay(id: str, debug: bool, app: str) -> int:
         return body
 
     notice_exceptions()
-    result = replay(called, task, job, sys.stderr, ready_context())
+    result = replay.run(called, task, job, sys.stderr, ready_context())
     sys.settrace(None)
     return _tell(result, debug)
 

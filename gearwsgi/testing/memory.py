@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ..app import replay
 from ..app.context import ready_context
-from ..app.replay import Job, Result, Retry, notice_exceptions, replay
+from ..app.replay import Job, Result, Retry, notice_exceptions
 from ..environ import WSGIApplication
 from ..errors import BadMessage, CallFailed, GearwsgiError
 from ..message import plain, response, signature
@@ -343,7 +344,7 @@ class Memory(Client):
         notice_exceptions()
         if self._context is None:
             self._context = ready_context(contextvars.Context())
-        result = replay(self._app, task, known, errors, self._context)
+        result = replay.run(self._app, task, known, errors, self._context)
         return self._settle(queued, task, result, errors.getvalue())
 
     def _settle(self, queued: QueuedTask, task: Message, result: Result, output: str) -> Run:

@@ -10,9 +10,10 @@ import time
 from types import FrameType
 
 from .. import log
+from ..app import replay
 from ..app.context import ready_context
 from ..app.hooks import run_start_hooks
-from ..app.replay import Job, Result, describe, error_reply, notice_exceptions, replay
+from ..app.replay import Job, Result, describe, error_reply, notice_exceptions
 from ..environ import WSGIApplication
 from ..errors import BadMessage, JobTimeout, ProtocolError
 from ..message.model import Message
@@ -142,7 +143,7 @@ class Child:
         self._deadline = time.monotonic() + limit
         try:
             try:
-                result = replay(self._app, task, job, self._stream, self._context)
+                result = replay.run(self._app, task, job, self._stream, self._context)
             finally:
                 self._deadline = math.inf
         except JobTimeout:

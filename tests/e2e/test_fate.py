@@ -13,7 +13,8 @@ import pytest
 
 from gearwsgi import GearmanMiddleware
 from gearwsgi.address import parse_address
-from gearwsgi.app.replay import Job, replay
+from gearwsgi.app import replay
+from gearwsgi.app.replay import Job
 from gearwsgi.errors import InvalidTask
 from gearwsgi.message.model import Message
 from gearwsgi.wire import packets
@@ -432,6 +433,6 @@ def test_after_response_in_a_replay(
     app.app = handler
     task = Message("POST", path="/" if kind == "asks itself" else "/outer")
     with caplog.at_level("INFO", "gearwsgi"):
-        replay(app, task, Job.of(task, queue="job", handle="H", max_attempts=5), io.StringIO())
+        replay.run(app, task, Job.of(task, queue="job", handle="H", max_attempts=5), io.StringIO())
     assert embedded_site.server.queued() == queued
     assert caplog.text.count("is not queued: the response") == (not queued)

@@ -16,7 +16,8 @@ from webob import Response
 from webob.dec import wsgify
 
 from gearwsgi import GearmanMiddleware, Retry
-from gearwsgi.app.replay import KEPT_BODY, Job, Result, make_environ, replay
+from gearwsgi.app import replay
+from gearwsgi.app.replay import KEPT_BODY, Job, Result, make_environ
 from gearwsgi.log import LogStream
 from gearwsgi.message.model import Message
 
@@ -31,7 +32,7 @@ def make_job(task: Message, *, id: str = "f" * 32, service: str = "default.index
 
 def run(app: App, task: Message | None = None, **job: Any) -> Result:
     task = task if task is not None else Message("POST", path="/default/index")
-    return replay(app, task, make_job(task, **job), io.StringIO())
+    return replay.run(app, task, make_job(task, **job), io.StringIO())
 
 
 def environ_of(task: Message, **job: Any) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def test_the_environ_passes_the_validator(name: str) -> None:
         start_response("200 OK", PLAIN)
         return [b"fine"]
 
-    result = replay(app, MESSAGES[name], make_job(MESSAGES[name]), LogStream())
+    result = replay.run(app, MESSAGES[name], make_job(MESSAGES[name]), LogStream())
     assert result.outcome.status == 200, result.outcome.reason
     assert result.data == b"fine"
 
@@ -468,7 +469,7 @@ def test_a_replay_sees_the_context_it_is_given_and_leaves_it_as_it_was() -> None
 
     task = Message("POST", path="/default/index")
     for _ in range(2):
-        replay(app, task, make_job(task), io.StringIO(), context)
+        replay.run(app, task, make_job(task), io.StringIO(), context)
     assert seen == ["of the process", "of the process"]
 
 
