@@ -5,6 +5,7 @@ log may be slow, or stop reading: that costs lines, which are counted, and neith
 """
 
 import fcntl
+import functools
 import io
 import logging
 import os
@@ -70,7 +71,10 @@ def note_lines(text: str) -> None:
 
 
 def _line(handle: str, event: str) -> bytes:
-    return f"{_now()} {clean(f'{handle} {event}')}\n".encode("utf-8", "backslashreplace")
+    text = f"{handle} {event}"
+    if not text.isprintable():
+        text = clean(text)
+    return f"{_now()} {text}\n".encode("utf-8", "backslashreplace")
 
 
 class _Sink:
@@ -97,13 +101,13 @@ class _Sink:
                 sock = socket.socket(fileno=os.dup(descriptor))
                 return lambda data: sock.send(data, socket.MSG_DONTWAIT)
             if not (stat.S_ISFIFO(mode) or os.isatty(descriptor)):
-                return lambda data: os.write(descriptor, data)  # a file's place is shared, and it lets nobody wait
+                return functools.partial(os.write, descriptor)  # a file's place is shared, and it lets nobody wait
             # Opened once more, for "don't wait" holds for all who share a descriptor.
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             own = self._own = _move_up(os.open(f"/proc/self/fd/{descriptor}", flags))
-            return lambda data: os.write(own, data)
+            return functools.partial(os.write, own)
         except OSError:
-            return lambda data: self._write_if_ready(descriptor, data)  # no /proc, or a pipe of another user's
+            return functools.partial(self._write_if_ready, descriptor)  # no /proc, or a pipe of another user's
 
     def _write_if_ready(self, descriptor: int, data: bytes) -> int:
         if not self._poll.poll(0):

@@ -314,8 +314,8 @@ def run(
     except BaseException as caught:  # SystemExit too: whatever the application does is this attempt's outcome
         error = caught
         _show_traceback(errors, caught)
-    outcome, data = _judge(task, job, response, error)
-    if error is None and (task.wants_reply or not succeeded(outcome)):
+    outcome, data = _judge(app, task, job, response, error)
+    if error is None and job._error is not None and (task.wants_reply or not succeeded(outcome)):
         error = job._error
     return Result(outcome, data, time.perf_counter() - began, error)
 
@@ -345,7 +345,9 @@ def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job
             finish(sent, response.code)
 
 
-def _judge(task: Message, job: Job, response: _Response, error: BaseException | None) -> tuple[Outcome, bytes]:
+def _judge(
+    app: WSGIApplication, task: Message, job: Job, response: _Response, error: BaseException | None
+) -> tuple[Outcome, bytes]:
     if task.wants_reply:
         return _reply(response, error)
     retry = job._retry
@@ -365,7 +367,7 @@ def _judge(task: Message, job: Job, response: _Response, error: BaseException | 
         outcome.accepted = True
         return outcome, response.body
     caught = job._error if status >= 500 else None
-    why = host_trouble(task.host) if status == 400 else _in_words(caught) if caught is not None else ""
+    why = host_trouble(task.host, app) if status == 400 else _in_words(caught) if caught is not None else ""
     return Outcome(
         "response",
         response.status,

@@ -100,7 +100,7 @@ def _check(app: str) -> Iterator[Finding]:
 def _host(middleware: GearmanMiddleware) -> Finding:
     """Whether the application takes the host of what is queued without a request."""
     base = middleware.gearman.base
-    trouble = host_trouble(base.host)
+    trouble = host_trouble(base.host, middleware.app)
     text = trouble or f"what is queued without a request begins with {base.scheme}://{base.host}{base.script_name}/"
     return Finding("host", base.host, "problem" if trouble else "ok", text)
 

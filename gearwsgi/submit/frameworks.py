@@ -71,15 +71,34 @@ def leads_to(location: str, task: Message, pages: Iterable[str]) -> bool:
     return any(fnmatchcase(way, pattern) for way in ways for pattern in patterns)
 
 
-def host_trouble(host: str) -> str:
-    """Why Django refuses requests to this host; empty where it does not, or is not there."""
+def host_trouble(host: str, app: Any) -> str:
+    """Why Django or Flask refuses requests to this host; empty where neither does.
+
+    Args:
+        host: as in the header Host.
+        app: the WSGI application.
+    """
+    whose = "" if _django_takes(host) else "Django's ALLOWED_HOSTS"
+    whose = whose or ("" if _flask_takes(host, app) else "Flask's TRUSTED_HOSTS")
+    return f"{whose} does not have {host!r}: set base_url (GEARWSGI_BASE_URL) for what has no request" if whose else ""
+
+
+def _django_takes(host: str) -> bool:
     settings = _django()
     if settings is None:
-        return ""
+        return True
     from django.http.request import split_domain_port, validate_host
 
     domain, _ = split_domain_port(host)
     allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
-    if domain and validate_host(domain, allowed):
-        return ""
-    return f"Django's ALLOWED_HOSTS does not have {host!r}: set base_url (GEARWSGI_BASE_URL) for what has no request"
+    return bool(domain) and validate_host(domain, allowed)
+
+
+def _flask_takes(host: str, app: Any) -> bool:
+    flask: Any = sys.modules.get("flask")
+    if flask is None:
+        return True
+    from werkzeug.sansio.utils import host_is_trusted
+
+    trusted = [part.config.get("TRUSTED_HOSTS") for part in walk(app) if isinstance(part, flask.Flask)]
+    return all(host_is_trusted(host, hosts) for hosts in trusted if hosts is not None)

@@ -223,3 +223,11 @@ def test_a_host_that_django_refuses_is_a_problem_for_what_has_no_request(tmp_pat
     taken = check(tmp_path, DJANGO.replace('KEY="x"', 'KEY="x", ALLOWED_HOSTS=["shop.example"]'))[1]["shop.example"]
     assert refused["state"] == "problem" and "GEARWSGI_BASE_URL" in refused["text"]
     assert taken["state"] == "ok" and "http://shop.example/" in taken["text"]
+
+
+def test_a_host_that_flask_does_not_trust_is_a_problem_for_what_has_no_request(tmp_path: Path) -> None:
+    trusts = FLASK.replace("\napp.wsgi_app", '\napp.config["TRUSTED_HOSTS"] = [".shop.example"]\napp.wsgi_app')
+    refused = check(tmp_path, trusts)[1]["localhost"]
+    taken = check(tmp_path, trusts, GEARWSGI_BASE_URL="https://www.shop.example")[1]["www.shop.example"]
+    assert refused["state"] == "problem" and "Flask's TRUSTED_HOSTS" in refused["text"]
+    assert taken["state"] == "ok"

@@ -56,6 +56,12 @@ def records(site: Site, count: int) -> list[Any]:
     return [(record["kind"], record["got"]) for record in site.records(count)]
 
 
+def dead(site: Site) -> list[dict[str, Any]]:
+    """The dead letters."""
+    found: list[dict[str, Any]] = json.loads(site.bench.run("dead", "list", "--json").stdout)
+    return found
+
+
 # -- CSRF --------------------------------------------------------------------------------------------------------------
 
 
@@ -90,6 +96,26 @@ def test_a_form_that_the_csrf_check_has_read_is_replayed_whole(site: Site, uploa
         answer = site.web.post(f"{MOUNT}/defer?page=7", fields, **headers)
     assert answer.status == 202, site.web.log
     assert records(site, 1) == [("defer", ["Zoë", "7"])]
+
+
+def test_a_form_that_redirects_is_done_and_one_that_is_sent_to_the_login_is_dead(site: Site) -> None:
+    token = get(site, "/token")
+    cookie = (token.header("Set-Cookie") or "").partition(";")[0]
+    fields = {"csrfmiddlewaretoken": token.text, "name": "Zoë"}
+    for path in ("/sign/members", "/sign"):
+        sent = site.web.post(MOUNT + path, fields, Host=HOST, Cookie=cookie, Referer=f"https://{HOST}/")
+        assert sent.status == 202, site.web.log
+    site.worker.wait_for("result 302 Found from /sign")
+    assert records(site, 1) == [("sign", "Zoë")]
+    (reason,) = [each["reason"] for each in dead(site) if "/sign" in each["reason"]]
+    assert "302 Found from POST /sign/members" in reason and f"{MOUNT}/door?next=" in reason and "login" in reason
+
+
+def test_the_dead_letter_of_a_host_that_django_disallows_says_which_setting(site: Site) -> None:
+    site.bench.run("send", "/default/index", '{"name": "x"}')
+    site.worker.wait_for("400 Bad Request after Django's ALLOWED_HOSTS does not have 'localhost'")
+    (letter,) = [each for each in dead(site) if "ALLOWED_HOSTS" in each["reason"]]
+    assert "set base_url (GEARWSGI_BASE_URL)" in site.bench.run("dead", "show", letter["id"]).stdout
 
 
 # -- the transaction ---------------------------------------------------------------------------------------------------

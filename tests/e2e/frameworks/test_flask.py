@@ -1,5 +1,6 @@
 """Flask's own: the extension, Flask-WTF's check, factories, and what is queued outside of a request."""
 
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,17 @@ def test_the_request_in_hand_is_replayed_whole(site: Site, query: str) -> None:
     assert (answer.status, answer.text) == (202, "Zoë")
     (found,) = site.records(1)
     assert found["got"] == "Zoë"
+
+
+def test_a_form_that_redirects_is_done_and_one_that_flask_login_sends_to_its_view_is_dead(site: Site) -> None:
+    assert post(site, "/sign/members").status == 202
+    assert post(site, "/sign").status == 202
+    site.worker.wait_for("result 302 FOUND from /sign")
+    (found,) = site.records(1)
+    assert found["got"] == "Zoë"
+    (letter,) = json.loads(site.bench.run("dead", "list", "--json").stdout)
+    assert "302 FOUND from POST /sign/members" in letter["reason"]
+    assert f"{MOUNT}/door?next=" in letter["reason"] and "login" in letter["reason"]
 
 
 def test_a_call_through_the_extension(site: Site) -> None:

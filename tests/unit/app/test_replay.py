@@ -12,6 +12,7 @@ from typing import Any
 from wsgiref.validate import validator
 
 import pytest
+import webtest
 from webob import Response
 from webob.dec import wsgify
 
@@ -20,6 +21,7 @@ from gearwsgi.app import replay
 from gearwsgi.app.replay import KEPT_BODY, Job, Result, make_environ
 from gearwsgi.log import LogStream
 from gearwsgi.message.model import Message
+from gearwsgi.testing import capture
 
 App = Callable[..., Iterable[bytes]]
 PLAIN = [("Content-Type", "text/plain")]
@@ -97,6 +99,24 @@ def test_the_environ_passes_the_validator(name: str) -> None:
     result = replay.run(app, MESSAGES[name], make_job(MESSAGES[name]), LogStream())
     assert result.outcome.status == 200, result.outcome.reason
     assert result.data == b"fine"
+
+
+@pytest.mark.parametrize("short_key", [False, True])
+def test_a_handler_that_queues_passes_webtests_lint_where_the_short_key_is_left_out(short_key: bool) -> None:
+    @webtest.lint.middleware
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        task = environ["gearwsgi.gearman"].task("default.index", {"name": "Ada"})
+        start_response("200 OK", PLAIN)
+        return [task.id.encode()]
+
+    application = GearmanMiddleware(app, servers="127.0.0.1:1", short_key=short_key)
+    with capture(application) as tasks:
+        client = webtest.TestApp(application)  # watches the outer side, too
+        if short_key:
+            with pytest.raises(AssertionError, match="gearman"):
+                client.get("/")
+        else:
+            assert client.get("/").text == tasks[0].id
 
 
 @pytest.mark.parametrize("method", ["PROPFIND", "M-SEARCH", "!#$%&'*+.^_`|~", "get"])

@@ -2,7 +2,8 @@
 
 import os
 
-from flask import Flask, render_template_string, request
+from flask import Flask, redirect, render_template_string, request, url_for
+from flask_login import LoginManager, login_required
 from flask_wtf import CSRFProtect, FlaskForm
 from notes import SETTINGS, record
 from wtforms import StringField
@@ -11,6 +12,9 @@ from gearwsgi.contrib.flask import Gearman
 
 gearman = Gearman()
 csrf = CSRFProtect()
+login = LoginManager()
+login.login_view = "door"
+login.user_loader(lambda key: None)
 
 
 class NameForm(FlaskForm):
@@ -25,6 +29,7 @@ def create_app():
     app.config["PREFERRED_URL_SCHEME"] = "https"
     for extension in (csrf, gearman) if os.environ.get("CSRF_FIRST") else (gearman, csrf):
         extension.init_app(app)
+    login.init_app(app)
 
     @app.get("/form")
     def form():
@@ -54,6 +59,23 @@ def create_app():
             return name, 202
         record(job, kind="defer", got=request.form["name"], url=request.url)
         return "done"
+
+    def save():
+        record(request.environ["gearwsgi.job"], kind="sign", got=request.form["name"], url=request.url)
+        return redirect(url_for("form"))
+
+    @app.post("/sign", defaults={"save": save})
+    @app.post("/sign/members", defaults={"save": login_required(save)})
+    def sign(save):
+        """A form that answers by redirect, as forms do, when its work is done."""
+        if "gearwsgi.job" not in request.environ:
+            gearman.replay()
+            return "later", 202
+        return save()
+
+    @app.get("/door")
+    def door():
+        return "Who are you?"
 
     @app.get("/upper/<text>")
     def upper(text):

@@ -13,6 +13,7 @@ SECURE_SSL_REDIRECT = True
 CSRF_COOKIE_SECURE = SESSION_COOKIE_SECURE = True
 
 INSTALLED_APPS = [
+    "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "gearwsgi.contrib.django",
@@ -25,10 +26,12 @@ MIDDLEWARE = [
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 if os.environ.get("WITHOUT_JOB_MIDDLEWARE"):
     MIDDLEWARE = MIDDLEWARE[1:]
+LOGIN_URL = "door"
 ROOT_URLCONF = "mysite.urls"
 WSGI_APPLICATION = "mysite.wsgi.application"
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"

@@ -1,8 +1,10 @@
 import json
 
+from django.contrib.auth.decorators import login_required
 from django.db import transaction
 from django.http import HttpResponse
 from django.middleware.csrf import get_token
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import get_language
 from notes import SAMPLES, record
@@ -70,6 +72,23 @@ def defer(request):
         request.environ["gearman"].replay()
         return HttpResponse("later", status=202)
     return note(request, "defer", [request.POST["name"], request.GET["page"]])
+
+
+def save(request):
+    note(request, "sign", request.POST["name"])
+    return redirect("hello", name="x")
+
+
+def sign(request, save=save):
+    """A form that answers by redirect, as forms do, when its work is done."""
+    if "gearwsgi.job" not in request.environ:
+        request.environ["gearman"].replay()
+        return HttpResponse("later", status=202)
+    return save(request)
+
+
+def sign_as_member(request):
+    return sign(request, login_required(save))
 
 
 def later(request):
