@@ -19,7 +19,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 help:
 	@echo 'make demo     job server, two workers and a web application, until Ctrl-C'
 	@echo 'make test     the whole test suite'
-	@echo 'make quick    the unit tests alone: no process, no socket, seconds'
+	@echo 'make quick    the unit tests, but for those that try random input: no process, no socket, seconds'
 	@echo 'make lint     ruff, mypy and bandit; make format writes what ruff would'
 	@echo 'make bench    how fast, how large'
 	@echo 'make soak     hours of jobs while things break'
@@ -40,7 +40,7 @@ test: $(VENV)/.has-test
 		exit $$code
 
 quick: $(VENV)/.has-test
-	@$(PY) -m pytest -n 2 -q tests/unit $(ARGS)
+	@$(PY) -m pytest -n 2 -q -m "not hypothesis" tests/unit $(ARGS)
 
 lint: $(VENV)/.has-lint
 	$(PY) -m ruff check .

@@ -1,6 +1,7 @@
 """Imports go one way through the folders."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,13 @@ def part_of(path: Path) -> str:
     return inside.parts[0] if len(inside.parts) > 1 else inside.stem
 
 
-def imports(path: Path) -> Iterator[Path]:
+@functools.cache
+def imports(path: Path) -> frozenset[Path]:
     """The files of the package that a file imports, wherever in it."""
+    return frozenset(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[Path]:
     package = ["gearwsgi", *path.relative_to(PACKAGE).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
