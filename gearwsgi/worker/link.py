@@ -39,7 +39,7 @@ ECHO_AFTER = 10.0
 DEAD_AFTER = 25.0
 """Seconds of silence after which it does not: those after the question, that is, for none is judged unasked."""
 RECONNECT_MAX = 2.0
-"""Seconds between two tries to connect, at most."""
+"""Seconds between two tries to connect, at most; a connection that stood for longer is no failure."""
 
 _GRAB = packets.pack(packets.GRAB_JOB_UNIQ)
 _SLEEP = packets.pack(packets.PRE_SLEEP)
@@ -181,6 +181,7 @@ class Link:
         self._loop = loop
         self._connector = connector
         self._state = LinkState.WAITING
+        self._up_since = 0.0
 
     def open(self) -> None:
         """Connect, in the background."""
@@ -216,11 +217,14 @@ class Link:
                 self._wait(f"the connection can't be watched: {error}")
                 return
             self._state = LinkState.UP
+            self._up_since = time.monotonic()
             self.owner.on_connected(self)
 
     def lost(self, reason: str) -> None:
-        """The session is gone."""
+        """The session is gone. One that was left at once, for what the job server said, is a failure like the others."""
         self.session = None
+        if time.monotonic() - self._up_since > RECONNECT_MAX:
+            self.backoff.failures = 0
         self._wait(reason)
 
     def _wait(self, reason: str) -> None:
@@ -321,7 +325,6 @@ class Session:
 
     def _on_data(self, data: bytes) -> None:
         self._heard_at = time.monotonic()
-        self._link.backoff.failures = 0
         self._asked_at = 0.0
         for kind, parameters in self._packets.feed(data):
             self._on_packet(kind, parameters)
@@ -341,9 +344,10 @@ class Session:
             self.has_work = False
             self._owner.on_no_job()
         elif kind == packets.NOOP:
-            self.is_asleep = False
-            self.has_work = True
-            self._owner.on_work()
+            if self.is_asleep or not self.has_work:  # else it is known already, however often it is said
+                self.is_asleep = False
+                self.has_work = True
+                self._owner.on_work()
         elif kind == packets.JOB_CREATED:
             if not self._created:
                 raise ProtocolError("a JOB_CREATED that answers nothing")

@@ -47,6 +47,8 @@ RESPAWN_MAX = 10.0
 _ENDS = "this worker ends"
 ASK_AGAIN = 0.5
 """Seconds until a fork server is asked again, where there was none."""
+GRAB_ANSWER = 5.0
+"""Seconds that the end of a slot, which has nothing else left, waits for the answers to its grabs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class Slot:
         self._turn = 0
         self._waiting: list[Held] = []
         self._start_again = Backoff(0.25, RESPAWN_MAX)
+        self._end_at = 0.0
 
     @property
     def max_job(self) -> int:
@@ -347,8 +350,15 @@ class Slot:
         running = self.process.running if self.process is not None else None
         if self.closed or (running is not None and not running.returned):
             return
+        if any(session.awaits for session in self._sessions()):
+            return
         # A job server that can't send what was asked for hangs up, and does not read the answers that came behind.
-        if not any(session.awaits or session.grabs for session in self._sessions()):
+        silent = [str(link.address) for link in self.links if link.session is not None and link.session.grabs]
+        now = time.monotonic()
+        self._end_at = self._end_at or now + GRAB_ANSWER
+        if not silent or now >= self._end_at:
+            if silent:
+                log.note(f"slot {self.number}: {', '.join(silent)} has not answered for {GRAB_ANSWER:g} s, and is left")
             self.stop()
 
     def stop(self) -> None:
@@ -370,6 +380,8 @@ class Slot:
         for link in self.links:
             if link.session is not None:
                 link.session.on_pause()
+        if self._end_at:
+            self._end_at += seconds
         if self.process is not None:
             self.process.on_pause(seconds)
 

@@ -1,5 +1,6 @@
 """A slot, its process and its link, each state of theirs: no supervisor, no fork, no job server."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,6 +151,45 @@ def test_a_job_server_that_answers_what_nobody_asked_is_left(
     link = rig.slot.links[0]
     assert link._state is LinkState.WAITING and link.session is None
     assert rig.worker.jobs() == []
+
+
+def test_a_thousand_wakings_of_a_link_that_is_awake_cost_one_look(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.ready()
+    looks: list[int] = []
+    monkeypatch.setattr(rig.slot, "on_work", lambda: looks.append(1))
+    rig.serve(packets.NO_JOB)
+    assert rig.peer is not None
+    rig.peer.sendall((b"\0RES" + packets.NOOP.to_bytes(4, "big") + bytes(4)) * 1000)
+    rig.turn()
+    assert len(looks) == 1
+
+
+def test_a_job_server_that_is_left_again_and_again_is_asked_after_growing_pauses(rig: Rig) -> None:
+    rig.ready()
+    link = rig.slot.links[0]
+    for failures in range(1, 6):
+        rig.serve(packets.JOB_CREATED, b"H:1")
+        assert link.session is None and link.backoff.failures == failures
+        assert rig.peer is not None
+        rig.peer.close()
+        rig.tick(later=60)
+        assert link.session is not None
+    link._up_since -= 60  # it stood for so long
+    rig.serve(packets.JOB_CREATED, b"H:1")
+    assert link.backoff.failures == 1
+
+
+def test_a_drain_does_not_wait_for_a_job_server_that_never_answers(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
+    rig.ready()
+    assert packets.GRAB_JOB_UNIQ in rig.kinds()
+    rig.slot.drain()
+    rig.serve(packets.NOOP)
+    rig.tick()
+    assert rig.slot.state is SlotState.DRAINING  # it may be about to send a job
+    rig.slot._end_at = time.monotonic()
+    rig.tick()
+    assert rig.slot.state is SlotState.CLOSED
+    assert "localhost:4730 has not answered for 5 s, and is left" in capfd.readouterr().err
 
 
 def test_a_link_that_is_refused_waits_and_tries_again(tmp_path: Path) -> None:
