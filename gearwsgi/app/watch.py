@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import ConfigError, StartError
 
 
 def watch_code(on_change: Callable[[], None]) -> None:
@@ -12,6 +12,7 @@ def watch_code(on_change: Callable[[], None]) -> None:
 
     Raises:
         ConfigError: watchfiles is not installed.
+        StartError: there is no thread to be had.
     """
     try:
         import watchfiles
@@ -22,4 +23,7 @@ def watch_code(on_change: Callable[[], None]) -> None:
         for _ in watchfiles.watch(Path.cwd(), watch_filter=watchfiles.PythonFilter()):
             on_change()
 
-    threading.Thread(target=watch, daemon=True, name="gearwsgi reload").start()
+    try:
+        threading.Thread(target=watch, daemon=True, name="gearwsgi reload").start()
+    except RuntimeError as error:
+        raise StartError(f"--reload has no thread to watch the code in: {error}") from error

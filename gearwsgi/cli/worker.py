@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ..errors import InvalidTask
+from ..errors import InvalidTask, StartError
 from ..kinds import check_queue
 from ..worker.generation import ForkServerProcess
 from ..worker.options import Options, declared
@@ -78,8 +78,12 @@ def worker(**given: Any) -> int:
     take a worker.
     """
     options = Options(**given)
-    first = ForkServerProcess(options)
-    # While that loads the application, what only the supervisor needs is loaded here.
-    from ..worker.supervisor import Supervisor
+    try:
+        first = ForkServerProcess(options)
+        # While that loads the application, what only the supervisor needs is loaded here.
+        from ..worker.supervisor import Supervisor
 
-    return Supervisor(options, first).run()
+        supervisor = Supervisor(options, first)
+    except OSError as error:
+        raise StartError(f"the worker can't start: {error}") from error
+    return supervisor.run()

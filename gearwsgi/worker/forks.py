@@ -20,7 +20,9 @@ class Forked(Protocol):
 
 
 class Forks(Protocol):
-    """A fork server. `fork` raises `NoForkServer` where there is none."""
+    """A fork server. `fork` raises `NoForkServer` where there is none; once `gone`, it says no more of anybody."""
 
+    @property
+    def gone(self) -> bool: ...
     def fork(self, process: Forked, pipe: socket.socket, memory: IO[bytes]) -> None: ...
     def kill(self, pid: int, number: int = signal.SIGKILL) -> None: ...

@@ -23,6 +23,9 @@ from .options import Options
 if TYPE_CHECKING:  # this module is for the fork server, too, which has no need of them
     from .slot import Slot, Surroundings
 
+END_TIMEOUT = 5.0
+"""Seconds that a fork server may take to end once its socket is closed."""
+
 
 class _Forked:
     """A fork server that was forked, with what is needed of Popen."""
@@ -46,16 +49,11 @@ class _Forked:
         if self.returncode is None:
             os.kill(self.pid, signal.SIGKILL)
 
-    def wait(self, timeout: float | None = None) -> int:
-        end = None if timeout is None else time.monotonic() + timeout
-        while self.returncode is None:
-            pid, status = os.waitpid(self.pid, 0 if end is None else os.WNOHANG)
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
-            elif end is not None and time.monotonic() > end:
-                raise subprocess.TimeoutExpired("fork server", timeout or 0)
-            else:
-                time.sleep(0.01)
         return self.returncode
 
 
@@ -81,6 +79,7 @@ class ForkServerProcess:
             theirs.close()
         self.socket = ours
         self.started = time.monotonic()
+        self._end_by = 0.0
 
     @staticmethod
     def _start(
@@ -100,13 +99,14 @@ class ForkServerProcess:
         """SIGKILL."""
         self._process.kill()
 
-    def end(self) -> None:
-        """Wait until it is gone, which it is soon once its socket is closed."""
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
+    def has_ended(self, now: float) -> bool:
+        """Whether it is gone, which it is soon once its socket is closed, and killed where it is not. Does not wait."""
+        self._end_by = self._end_by or now + END_TIMEOUT
+        if self._process.poll() is not None:
+            return True
+        if now > self._end_by:
             self._process.kill()
-            self._process.wait()
+        return False
 
 
 _MAX_LINE = 1 << 24

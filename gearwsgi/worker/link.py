@@ -221,7 +221,7 @@ class Link:
             self.owner.on_connected(self)
 
     def lost(self, reason: str) -> None:
-        """The session is gone. One that was left at once, for what the job server said, is a failure like the others."""
+        """The session is gone. One that did not last is a failure, as a connection that was refused."""
         self.session = None
         if time.monotonic() - self._up_since > RECONNECT_MAX:
             self.backoff.failures = 0

@@ -213,7 +213,7 @@ class Process:
 
     def tick(self, now: float) -> None:
         """What time brings, a few times a second."""
-        if self.state is State.ENDING and now - self._ending_since > EXIT_REPORT:
+        if self.state is State.ENDING and (self._forks.gone or now - self._ending_since > EXIT_REPORT):
             self.kill()
             self.on_exit(None)
         elif self.state in _WORKS and self.backlog.jobs:

@@ -138,8 +138,7 @@ class Site:
 
     Raises:
         ConfigError: the state directory is not usable.
-        StartError: the embedded job server can't start.
-        OSError: no room, or too many open files.
+        StartError: the embedded job server can't start, or there are too many open files.
     """
 
     def __init__(self, settings: Settings, loop: Loop) -> None:
@@ -149,7 +148,10 @@ class Site:
         except SpoolError as error:
             raise ConfigError(str(error)) from error
         self.servers = JobServers()
-        self.connector = Connector(loop, settings.connect_timeout)
+        try:
+            self.connector = Connector(loop, settings.connect_timeout)
+        except OSError as error:
+            raise StartError(f"the worker can't connect to a job server: {error}") from error
         self._troubles = Troubles()
         self._address = settings.servers[0]
         self._embedded = Embedded(settings, self._troubles) if settings.embedded else None

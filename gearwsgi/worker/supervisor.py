@@ -8,8 +8,8 @@ generation and drains the last.
     LOADING, SERVING -- TERM, INT, --burst and nothing left --> DRAINING
     DRAINING -- a second signal, the graceful time-out --> FORCED
 
-It ends in the last three, once no generation is left. A stop by force loses no job: those that run go back into the job
-servers' queues with their connections.
+It ends in the last three, once no generation and no fork server is left. A stop by force loses no job: those that run
+go back into the job servers' queues with their connections.
 """
 
 import os
@@ -61,6 +61,9 @@ class Supervisor:
     Args:
         options: what to run.
         first: a fork server that loads it already.
+
+    Raises:
+        OSError: no room, or too many open files.
     """
 
     def __init__(self, options: Options, first: ForkServerProcess | None = None) -> None:
@@ -68,8 +71,10 @@ class Supervisor:
         self._first = first
         self._phase = Phase.LOADING
         self._loop = Loop()
+        self._signals = Signals(self._loop)
         self._site: Site | None = None
         self._generations: list[Generation] = []
+        self._leaving: list[ForkServerProcess] = []
         self._wanted = options.workers or os.cpu_count() or 1
         self._last_number = 0
         self._drain_until = 0.0
@@ -83,16 +88,15 @@ class Supervisor:
         """Run until a signal ends it; the exit code.
 
         Raises:
-            StartError: the embedded job server can't start.
+            StartError: the embedded job server can't start, or the system has no room for what is needed at first.
             ConfigError: the state directory is not usable.
         """
-        signals = Signals(self._loop)
         log.adopt_loggers(self._options.verbose)
         self._load()
         try:
             while not self._is_over():
                 self._loop.turn(self._next_tick)
-                while number := signals.next():
+                while number := self._signals.next():
                     self._on_signal(number)
                 now = time.monotonic()
                 if now >= self._next_tick:
@@ -100,6 +104,8 @@ class Supervisor:
                         self._on_pause(now - self._next_tick)
                     self._next_tick = now + TICK
                     self._tick(now)
+                if self._leaving:
+                    self._leaving = [server for server in self._leaving if not server.has_ended(now)]
         finally:
             self._close()
         return self._exit_code
@@ -136,7 +142,7 @@ class Supervisor:
             site.write(self._describe(now))
 
     def _is_over(self) -> bool:
-        return self._phase not in (Phase.LOADING, Phase.SERVING) and not self._generations
+        return self._phase not in (Phase.LOADING, Phase.SERVING) and not (self._generations or self._leaving)
 
     def _is_idle(self) -> bool:
         slots = self._current.slots if self._current is not None else []
@@ -219,7 +225,7 @@ class Supervisor:
             self._generations.append(Generation(server, self._loop, self))
         except OSError as error:
             server.kill()
-            server.end()
+            self._leaving.append(server)
             self._load_later(error)
 
     def _load_later(self, error: OSError) -> None:
@@ -296,13 +302,13 @@ class Supervisor:
             self._discard(generation)
 
     def _discard(self, generation: Generation) -> None:
-        """Close it, and collect its fork server."""
+        """Close it; its fork server is collected when it has ended."""
         generation.close()
         if generation in self._generations:
             self._generations.remove(generation)
         if generation.state is generations.State.LOADING:
             generation.server.kill()
-        generation.server.end()
+        self._leaving.append(generation.server)
 
     # -- slots -------------------------------------------------------------------------------------------------------
 

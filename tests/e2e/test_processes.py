@@ -542,6 +542,22 @@ def test_too_few_file_descriptors_stop_nothing_that_runs(site: Bench) -> None:
     assert worker.stop() == 0
 
 
+@pytest.mark.parametrize("descriptors", [6, 8])
+def test_a_worker_that_starts_with_too_few_descriptors_says_so_in_a_sentence(site: Bench, descriptors: int) -> None:
+    command = f'ulimit -n {descriptors}; exec "$0" -m gearwsgi worker kitchen:application --workers 1'
+    done = subprocess.run(
+        ["/bin/sh", "-c", command, sys.executable],
+        cwd=site.folder,
+        env={**os.environ, **site.env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("gearwsgi: the worker can't ")
+    assert "Too many open files" in done.stderr
+
+
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux sets another process's limits")
 def test_an_embedded_job_server_that_cant_be_started_again_is_tried_again(embedded_site: Bench) -> None:
     site = embedded_site

@@ -212,6 +212,7 @@ class Forks:
     def __init__(self) -> None:
         self.process: Process | None = None
         self.killed = False
+        self.gone = False
 
     def fork(self, process: Forked, pipe: socket.socket, memory: IO[bytes]) -> None:
         self.process = Process(pipe.dup(), memory)

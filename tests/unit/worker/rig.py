@@ -60,6 +60,7 @@ class Rig:
         self.workers: list[Worker] = []
         self.signals: list[tuple[int, int]] = []
         self.has_fork_server = True
+        self.gone = False
         self.refused = ""
         self.peer: socket.socket | None = None
         self._reader = PacketReader()

@@ -319,6 +319,18 @@ def test_a_drain_waits_for_the_word_on_a_process_that_is_dying(rig: Rig) -> None
     assert not list(rig.outbox.glob("*"))
 
 
+def test_where_the_fork_server_is_gone_nobody_waits_for_its_word(rig: Rig) -> None:
+    rig.ready()
+    dying = rig.process
+    rig.worker.pipe.shutdown(2)
+    rig.turn()
+    rig.tick()
+    assert dying.state is State.ENDING
+    rig.gone = True
+    rig.tick()
+    assert dying.state is State.ENDED and rig.process is not dying
+
+
 def test_a_slot_that_is_stopped_by_force_says_nothing_of_its_jobs(rig: Rig) -> None:
     rig.ready()
     rig.assign(1)
