@@ -10,7 +10,6 @@ import os
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from wsgiref.types import WSGIApplication
 
 from webob import Request, Response
@@ -53,8 +52,7 @@ def front(request: Request) -> Response:
 def queue(request: Request, service: str) -> Response:
     """Queue a service with the parameters of this request."""
     task = request.environ["gearman"].task(service, given(request))
-    watch = f"{request.application_url}/status?handle={quote(str(task))}"
-    return answer({"queued": service, "handle": str(task), "task": task.id, "status": watch})
+    return answer({"queued": service, "task": task.id, "status": f"{request.application_url}/status?task={task.id}"})
 
 
 def index(request: Request) -> Response:
@@ -74,8 +72,9 @@ def flaky(request: Request) -> Response:
 
 
 def status(request: Request) -> Response:
-    handle = given(request).get("handle", "")
-    return answer({"handle": handle, "status": str(request.environ["gearman"].status(handle))})
+    """Say what is known of a task: "unknown" once it has ended."""
+    task = str(given(request).get("task", ""))
+    return answer({"task": task, "status": str(request.environ["gearman"].status(task))})
 
 
 # Services: the worker calls them, each with the task's data as the request's JSON body.

@@ -87,9 +87,9 @@ def show(demo: Demo) -> None:
     # It begins with http://, as the line above saw.
     with urllib.request.urlopen(f"{url}index/index?name=Ada", timeout=START) as response:  # nosec B310
         text = response.read().decode()
-    handle = json.loads(text)["handle"]
+    task = json.loads(text)["task"]
     print(f"answered at once: {text}\nand here is what the worker does with it:", flush=True)
-    demo.wait_for(lambda line: handle in line and "Ada" in line)
+    demo.wait_for(lambda line: task in line and "Ada" in line)
 
     print(
         f"""

@@ -14,7 +14,7 @@ from ..message.model import Message
 from ..message.plain import write_plain
 from ..message.response import response_class
 from ..settings import Settings
-from ..wire.payload import Submission, make_unique, seal
+from ..wire.payload import Submission, is_task_id, make_unique, seal
 from . import checks
 from .client import Client, Receipt, Status
 from .compose import Given, Pairs, backoff, compose, plain_name, refuse_with_plain, surround
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from webob import Response
 
 _log = logging.getLogger("gearwsgi")
+
+_MAX_ASKED = 20
+"""Attempts of a task that `status()` asks for."""
 
 After = Callable[[Callable[[], None]], object]
 """Takes a function and calls it when the time has come, or never."""
@@ -299,16 +302,22 @@ class Gearman:
         return task
 
     def status(self, task: Task | str) -> Status:
-        """What the job servers know of a task, or of the job with this handle: queued, running n of m, or unknown.
+        """What outbox and job servers know of a task through its attempts: queued, running n of m, or unknown.
+
+        Args:
+            task: what `task()` answered, or its id; by a handle only the attempt that has it is known. By an id, a task
+                with a `unique` of its own is known from its second attempt on.
 
         Raises:
             ServerUnavailable: no job server answers.
         """
         if isinstance(task, str):
-            return self._client.status(task, "")
-        if self._client.outbox.holds(task.id) or any(task is waiting for waiting, _ in self._waiting):
+            if not is_task_id(task):
+                return self._client.status(task, "")
+            task = Task(task, "", "", make_unique(task, 1), _MAX_ASKED)
+        if self._client.outbox.holds(task.id) or any(task.id == waiting.id for waiting, _ in self._waiting):
             return Status("queued")
-        attempts = [make_unique(task.id, attempt) for attempt in range(2, min(task.max_attempts, 20) + 1)]
+        attempts = [make_unique(task.id, attempt) for attempt in range(2, min(task.max_attempts, _MAX_ASKED) + 1)]
         if not task.handle:
             attempts.insert(0, task.unique)
         return self._client.status(task.handle, task.server, attempts)

@@ -112,9 +112,18 @@ def test_status_follows_a_task_from_the_queue_to_its_end(site: Bench) -> None:
     assert str(gearman.status(task)) == "queued"
     site.worker("--workers", "1")
     until(lambda: str(gearman.status(task)) == "running 3 of 10")
-    assert str(gearman.status(task.handle)) == "running 3 of 10"
+    assert str(gearman.status(task.handle)) == str(gearman.status(task.id)) == "running 3 of 10"
     file.touch()
     until(lambda: str(gearman.status(task)) == "unknown")
+
+
+def test_status_by_id_knows_a_task_that_waits_for_its_next_attempt(site: Bench) -> None:
+    gearman = site.app().gearman
+    task = gearman.task("/retry", {"delay": 3600})
+    assert str(gearman.status(task.id)) == "queued"
+    site.worker("--workers", "1").wait_for("attempt 2 of 5 in 3600")
+    until(lambda: str(gearman.status(task.handle)) == "unknown")
+    assert str(gearman.status(task.id)) == "queued"
 
 
 def test_a_unique_is_dropped_while_the_first_one_is_queued_or_runs(site: Bench) -> None:

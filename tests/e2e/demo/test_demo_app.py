@@ -32,7 +32,7 @@ class Web:
         status, text = self.get(path)
         assert status == 200, text
         answer: dict[str, str] = json.loads(text)
-        assert answer["handle"]
+        assert answer["task"]
         return answer
 
 
@@ -56,21 +56,21 @@ def test_every_link_of_the_front_page_queues_a_task_that_runs(tree: Tree, web: W
     links = re.findall(r'href="([^"]+)"', page)
     assert len(links) == 4
     for link in links:
-        tree.has_line(web.queue(link)["handle"])
+        tree.has_line(web.queue(link)["task"])
 
 
-def test_index_queues_its_parameters_for_the_service_and_answers_with_the_handle(tree: Tree, web: Web) -> None:
+def test_index_queues_its_parameters_for_the_service_and_answers_with_the_tasks_id(tree: Tree, web: Web) -> None:
     tree.start()
     answer = web.queue("index/index?name=%E4%B8%AD%E6%96%87&city=Ulm")
-    line = tree.has_line(answer["handle"], "中文", "Ulm", '"hello": "world"')
+    line = tree.has_line(answer["task"], "中文", "Ulm", '"hello": "world"')
     assert "default/index" in line or "default.index" in line
 
 
 def test_the_alias_of_the_configuration_leads_to_its_service(tree: Tree, web: Web) -> None:
     tree.start()
     answer = web.queue("index/test?name=Ada")
-    tree.has_line(answer["handle"], "Ada", '"test": "done"')
-    tree.has_line(answer["handle"], "/Test/task")
+    tree.has_line(answer["task"], "Ada", '"test": "done"')
+    tree.has_line(answer["task"], "/Test/task")
 
 
 def test_the_status_page_shows_how_far_a_task_is(tree: Tree, web: Web) -> None:
@@ -84,7 +84,7 @@ def test_the_status_page_shows_how_far_a_task_is(tree: Tree, web: Web) -> None:
         return str(json.loads(text)["status"])
 
     wait_until(lambda: re.search("running.*[1-5].*6", status()), "a running task with its progress")
-    tree.has_line(answer["handle"], '"counted": 6')
+    tree.has_line(answer["task"], '"counted": 6')
 
 
 def test_the_flaky_service_succeeds_at_its_third_attempt(tree: Tree, web: Web) -> None:

@@ -40,10 +40,10 @@ def demo(tree: Tree, *command: str, seconds: float = 100) -> Iterator[tuple["sub
 
 def check(output: str) -> None:
     """A task was queued through HTTP, and the line of its replay was shown."""
-    handle = re.search(r'"handle": "([^"]+)"', output)
-    assert handle, output
+    task = re.search(r'"task": "([^"]+)"', output)
+    assert task, output
     shown = [line for line in output.splitlines() if line.startswith("worker | ")]
-    assert any(handle[1] in line and "Ada" in line for line in shown)
+    assert any(task[1] in line and "Ada" in line for line in shown)
     assert "worker ready: 2 workers" in output
 
 

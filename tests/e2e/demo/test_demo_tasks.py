@@ -24,7 +24,7 @@ def test_a_page_queues_its_service_and_answers_at_once(tasks: Tasks, client: Tes
     answer = client.get("/index/index?name=Ada").json
     (task,) = tasks
     assert (task.service, task.data, task.path) == ("default.index", {"name": "Ada"}, "/default/index")
-    assert answer["handle"] == task.handle and answer["task"] == task.id
+    assert answer["task"] == task.id
     (run,) = tasks.run()
     assert run.json["name"] == "Ada" and run.json["hello"] == "world"
 
@@ -42,12 +42,15 @@ def test_the_flaky_service_is_tried_three_times_two_seconds_apart(tasks: Tasks, 
     assert runs[-1].json["attempt"] == 3
 
 
-def test_the_status_page_knows_what_waits_and_what_is_done(tasks: Tasks, client: TestApp) -> None:
-    client.get("/index/index")
-    status = {"handle": tasks[0].handle}
-    assert client.get("/status", status).json["status"] == "queued"
+def test_the_status_page_knows_a_task_from_its_queueing_to_its_last_attempt(tasks: Tasks, client: TestApp) -> None:
+    status = client.get("/index/flaky").json["status"]
+    seen = [client.get(status).json["status"]]
     tasks.run()
-    assert client.get("/status", status).json["status"] == "unknown"
+    for _ in range(2):
+        seen.append(client.get(status).json["status"])
+        tasks.advance(2)
+    assert seen == ["queued"] * 3
+    assert client.get(status).json["status"] == "unknown"
 
 
 def test_services_for_tasks_only_are_not_for_the_public(tasks: Tasks, client: TestApp) -> None:
