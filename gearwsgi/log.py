@@ -178,6 +178,15 @@ def _escape(match: re.Match[str]) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def cut_middle(text: str, limit: int) -> str:
+    """`text` with at most `limit` characters: where it is longer, its middle is left out, and that is said."""
+    if len(text) <= limit:
+        return text
+    note = f"\n… {len(text) - limit} characters left out …\n"
+    half = (limit - len(note)) // 2
+    return text[:half] + note + text[-half:]
+
+
 def excerpt(data: bytes, limit: int = 500) -> str:
     """The first `limit` characters of a body."""
     text = data[: limit * 4].decode("utf-8", "replace")

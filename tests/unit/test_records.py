@@ -5,6 +5,7 @@ import json
 import pytest
 
 from gearwsgi.errors import BadMessage, ConfigError
+from gearwsgi.log import cut_middle
 from gearwsgi.message import reading
 from gearwsgi.message.model import Message
 from gearwsgi.settings import read_settings
@@ -35,8 +36,8 @@ def test_what_is_read_in_a_hurry_is_what_the_reader_reads(changes: dict[str, obj
         "queued": 9.125,
     }
     payload = Message("POST", **{**values, **changes}).to_bytes()  # type: ignore[arg-type]
-    task, facts = reading.read(payload), read_facts(payload, "own")
-    assert facts == _any(payload, "own")
+    task, facts = reading.read(payload), read_facts(payload, lambda: "own")
+    assert facts == _any(payload, lambda: "own")
     assert (facts.service, facts.method, facts.path, facts.attempt) == (task.service, "POST", task.path, task.attempt)
     assert (facts.id, facts.queued, facts.due) == (task.id or "own", task.queued, task.due)
 
@@ -44,7 +45,7 @@ def test_what_is_read_in_a_hurry_is_what_the_reader_reads(changes: dict[str, obj
 def test_what_is_no_message_has_no_facts() -> None:
     for payload in (b"", b"{}", b"\xff" * 100, b"GET http://a/ HTTP/1.1\r\n"):
         with pytest.raises(BadMessage):
-            read_facts(payload, "id")
+            read_facts(payload, lambda: "id")
 
 
 def test_text_is_what_any_database_takes() -> None:
@@ -57,9 +58,9 @@ def test_text_is_what_any_database_takes() -> None:
 
 def test_a_long_traceback_is_cut_in_its_middle() -> None:
     text = "first\n" + "x" * 100_000 + "\nlast"
-    cut = model.cut_middle(text, 16 * 1024)
+    cut = cut_middle(text, 16 * 1024)
     assert len(cut) <= 16 * 1024 and cut.startswith("first\n") and cut.endswith("\nlast") and "left out" in cut
-    assert model.cut_middle("short", 100) == "short"
+    assert cut_middle("short", 100) == "short"
 
 
 def test_a_history_is_read_in_the_order_of_its_attempts_and_half_a_line_is_left_out() -> None:

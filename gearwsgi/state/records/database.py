@@ -27,6 +27,10 @@ class Transaction(Protocol):
         """Change something for each of these."""
         ...
 
+    def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Insert these rows, no two of the same key: `head VALUES (?, …) tail`."""
+        ...
+
 
 class Database(Protocol):
     """A database, connected when it is first used, and again when it was lost. One thread's at a time.

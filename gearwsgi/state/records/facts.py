@@ -1,6 +1,7 @@
 """What a record says of a message, read in a hurry: it was read whole, and verified, by the worker that ran it."""
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ...errors import BadMessage
@@ -30,17 +31,17 @@ class Facts(NamedTuple):
     traceparent: str | None
 
 
-def read_facts(payload: bytes, task_id: str = "") -> Facts:
+def read_facts(payload: bytes, own_id: Callable[[], str] = str) -> Facts:
     """The facts of a message that was found good before.
 
     Args:
         payload: its bytes.
-        task_id: the task's id, where the message brings none.
+        own_id: answers the task's id, where the message brings none.
 
     Raises:
         BadMessage: it is none.
     """
-    return _usual(payload) or _any(payload, task_id)
+    return _usual(payload) or _any(payload, own_id)
 
 
 def _usual(payload: bytes) -> Facts | None:
@@ -55,9 +56,11 @@ def _usual(payload: bytes) -> Facts | None:
     task_id, service, attempt, max_attempts, queued = found.groups()
     head = payload[:own]
     folded = head.lower()
+    request_id = _value(head, folded, b"\r\nx-request-id: ") if b"x-request-id" in folded else None
+    traceparent = _value(head, folded, b"\r\ntraceparent: ") if b"traceparent" in folded else None
     return Facts(
         task_id.decode(), service.decode(), method.decode(), path.decode(), "normal", int(attempt), int(max_attempts),
-        float(queued), 0.0, _value(head, folded, b"\r\nx-request-id: "), _value(head, folded, b"\r\ntraceparent: "),
+        float(queued), 0.0, request_id, traceparent,
     )  # fmt: skip
 
 
@@ -70,11 +73,12 @@ def _value(head: bytes, folded: bytes, name: bytes) -> str | None:
     return head[start : end if end >= 0 else len(head)].decode("latin-1")
 
 
-def _any(payload: bytes, task_id: str) -> Facts:
+def _any(payload: bytes, own_id: Callable[[], str]) -> Facts:
     task = reading.read(payload, max_body=len(payload))
-    if not (task.id or task_id):
+    task_id = task.id or own_id()
+    if not task_id:
         raise BadMessage("the message has no task's id")
     return Facts(
-        task.id or task_id, task.service, task.method, task.path, task.priority, task.attempt, task.max_attempts,
+        task_id, task.service, task.method, task.path, task.priority, task.attempt, task.max_attempts,
         task.queued, task.due, task.header("x-request-id"), task.header("traceparent"),
     )  # fmt: skip

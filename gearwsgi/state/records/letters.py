@@ -110,7 +110,7 @@ def letter_row(letter: Letter, name: str) -> Row:
     if fields.get("trusted") != "yes":
         return row
     try:
-        facts = read_facts(letter.message, row.id)
+        facts = read_facts(letter.message, lambda: row.id)
     except BadMessage:
         return row
     row.method, row.path, row.priority = facts.method, clean(facts.path, MAX_PATH), facts.priority

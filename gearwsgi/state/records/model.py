@@ -137,12 +137,3 @@ def read_history(text: str) -> tuple[Attempt, ...]:
         values: Mapping[str, Any] = json.loads(line)
         found.append((values["started"], Attempt(**{**values, "started": moment(values["started"])})))
     return tuple(attempt for _, attempt in sorted(found, key=lambda each: each[0]))
-
-
-def cut_middle(text: str, limit: int) -> str:
-    """`text` with at most `limit` characters: where it is longer, its middle is left out, and that is said."""
-    if len(text) <= limit:
-        return text
-    note = f"\n… {len(text) - limit} characters left out …\n"
-    half = (limit - len(note)) // 2
-    return text[:half] + note + text[-half:]

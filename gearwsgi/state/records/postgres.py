@@ -118,6 +118,9 @@ class _Transaction:
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         self._cursor.executemany(sql.replace("?", "%s"), rows)
 
+    def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]]) -> None:
+        self.run_many(f"{head} VALUES ({', '.join('?' * len(rows[0]))}) {tail}", rows)
+
 
 def _version(connection: "psycopg.Connection[tuple[Any, ...]]") -> int:
     # A look into the table itself: what is cached of the catalog may be older than the lock that we have waited for.

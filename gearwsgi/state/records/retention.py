@@ -11,7 +11,8 @@ from .store import GONE, Store
 BITE = 500
 """Rows that one transaction removes at most."""
 
-_TOO_OLD = f"ended IS NOT NULL AND state <> '{DEAD}' AND ended < ?"
+# What ended before then was queued before then: that is what there is an index for.
+_TOO_OLD = f"queued < ? AND ended IS NOT NULL AND state <> '{DEAD}' AND ended < ?"
 # Nobody will ever end what a job server has lost; what is due later is not forgotten before.
 _LOST = "ended IS NULL AND changed < ? AND coalesce(due, 0) < ?"
 
@@ -49,7 +50,7 @@ class Retention:
         """One bite at a time; how many rows it was."""
         now = self._store.database.now()
         oldest = now - self._max_age
-        yield from self._remove(_TOO_OLD, (oldest,))
+        yield from self._remove(_TOO_OLD, (oldest, oldest))
         yield from self._remove(_LOST, (oldest, oldest))
         yield from self._remove_surplus()
         with self._store.database.transaction(write=True) as transaction:
@@ -87,8 +88,8 @@ class Retention:
 
 
 def _remove(transaction: Transaction, which: str, values: tuple[float, ...], limit: int) -> int:
-    """Remove the tasks that ended first."""
+    """Remove the oldest such tasks: those that were queued first."""
     return transaction.run(
-        f"DELETE FROM gearwsgi_task WHERE id IN (SELECT id FROM gearwsgi_task WHERE {which} ORDER BY ended LIMIT ?)",
+        f"DELETE FROM gearwsgi_task WHERE id IN (SELECT id FROM gearwsgi_task WHERE {which} ORDER BY queued LIMIT ?)",
         (*values, limit),
     )

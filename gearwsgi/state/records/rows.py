@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 MAX_ID = 200
@@ -53,14 +54,16 @@ class Row:
 
     def values(self) -> tuple[Any, ...]:
         """In the order of `COLUMNS`."""
-        return tuple([getattr(self, name) for name in COLUMNS])
+        found: tuple[Any, ...] = _get_all(self)
+        return found
 
     def size(self) -> int:
         """About how many bytes it takes."""
-        return 800 + len(self.history) + len(self.path) + len(self.reason or "")
+        return 1000 + len(self.history)
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+_get_all = attrgetter(*COLUMNS)
 
 
 def place(attempt: int, phase: int) -> int:
@@ -76,12 +79,14 @@ def merge(old: Row | None, new: Row) -> Row:
     late.history = old.history + new.history
     if early.queued == late.queued and early.started is not None:
         late.started = early.started if late.started is None else min(early.started, late.started)
+    if early.queued == late.queued:
+        late.reason = late.reason or early.reason
     return late
 
 
 def clean(text: str, limit: int = MAX_NAME) -> str:
     """Text that any database takes: no NUL, no half of a surrogate pair, and not too long."""
-    if not text.isprintable() and "\0" in text:
+    if "\0" in text:
         text = text.replace("\0", "\\x00")
     if not text.isascii():
         text = text.encode("utf-8", "backslashreplace").decode()
@@ -90,6 +95,8 @@ def clean(text: str, limit: int = MAX_NAME) -> str:
 
 def clean_id(task_id: str) -> str:
     """An id as it is stored: a longer one than any of ours is cut, and stays one of its own."""
+    if len(task_id) <= MAX_ID and task_id.isascii() and "\0" not in task_id:
+        return task_id
     text = clean(task_id, 1 << 20)
     if len(text) <= MAX_ID:
         return text

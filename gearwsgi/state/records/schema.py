@@ -13,7 +13,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             reason TEXT, host TEXT, pid BIGINT, request_id TEXT, traceparent TEXT, owner TEXT, place BIGINT NOT NULL,
             changed {real} NOT NULL, began {real}, history TEXT NOT NULL)""",
         "CREATE INDEX gearwsgi_task_queued ON gearwsgi_task (queued)",
-        "CREATE INDEX gearwsgi_task_ended ON gearwsgi_task (ended)",
         # A dead letter's whole file. `spool` is the state directory that it lies in, `name` its name there.
         """CREATE TABLE gearwsgi_letter (
             spool TEXT NOT NULL, name TEXT NOT NULL, task {key} NOT NULL, content {blob} NOT NULL,

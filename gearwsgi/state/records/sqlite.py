@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ BUSY = 2.0
 WORDS = {"key": "TEXT", "real": "REAL", "blob": "BLOB"}
 _WAL_LIMIT = 4 * 1024 * 1024
 _SHRINK_PAGES = 500
+CHUNK = 50
+"""Rows of one statement."""
 _SPARE_PAGES = 256
 _SIDES = ("-wal", "-shm", "-journal")
 _BROKEN = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
@@ -192,6 +195,17 @@ class _Transaction:
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         self._connection.executemany(sql, rows)
+
+    def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]]) -> None:
+        # Many rows a statement: between two, each row of `executemany` would have to wait for the interpreter's lock.
+        place = 0
+        one = f"({', '.join('?' * len(rows[0]))})"
+        if len(rows) >= CHUNK:
+            many = f"{head} VALUES {', '.join([one] * CHUNK)} {tail}"
+            for place in range(0, len(rows) - len(rows) % CHUNK, CHUNK):
+                self._connection.execute(many, list(chain.from_iterable(rows[place : place + CHUNK])))
+            place = len(rows) - len(rows) % CHUNK
+        self._connection.executemany(f"{head} VALUES {one} {tail}", rows[place:])
 
 
 def _version(connection: sqlite3.Connection) -> int | None:

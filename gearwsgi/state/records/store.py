@@ -19,20 +19,17 @@ MAX_HISTORY = 200_000
 MAX_LIST = 10_000
 
 _HISTORY = f"CASE WHEN length(history) > {MAX_HISTORY} THEN substr(history, {MAX_HISTORY // 2}) ELSE history END || ?"
-_KEPT = frozenset({"id", "started", "history"})
+_KEPT = frozenset({"id", "started", "reason", "history"})
 _NEWER = (
     "(excluded.queued > gearwsgi_task.queued"
     " OR excluded.queued = gearwsgi_task.queued AND excluded.place >= gearwsgi_task.place)"
 )
 _SET = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in _KEPT)
-_FIRST = (
-    "CASE WHEN excluded.queued = gearwsgi_task.queued"
-    " THEN coalesce(gearwsgi_task.started, excluded.started) ELSE excluded.started END"
-)
-_UPSERT = (
-    f"INSERT INTO gearwsgi_task ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-    f" ON CONFLICT (id) DO UPDATE SET {_SET}, started = {_FIRST} WHERE {_NEWER}"
-)
+_SAME = "CASE WHEN excluded.queued = gearwsgi_task.queued THEN"
+_STARTED = f"{_SAME} coalesce(gearwsgi_task.started, excluded.started) ELSE excluded.started END"
+_REASON = f"{_SAME} coalesce(excluded.reason, gearwsgi_task.reason) ELSE excluded.reason END"
+_INSERT = f"INSERT INTO gearwsgi_task ({', '.join(COLUMNS)})"
+_OR_UPDATE = f"ON CONFLICT (id) DO UPDATE SET {_SET}, started = {_STARTED}, reason = {_REASON} WHERE {_NEWER}"
 _ADD = f"UPDATE gearwsgi_task SET history = {_HISTORY} WHERE id = ?"
 _NAMES = COLUMNS[: COLUMNS.index("owner")]
 """The columns of a record, in their order."""
@@ -85,7 +82,8 @@ class Store:
         histories = [(row.history, row.id) for row in rows if row.history]
         if histories:
             values = [(*each[:_HISTORY_AT], "", *each[_HISTORY_AT + 1 :]) for each in values]
-        transaction.run_many(_UPSERT, values)
+        if values:
+            transaction.insert(_INSERT, _OR_UPDATE, values)
         if histories:
             transaction.run_many(_ADD, histories)
 

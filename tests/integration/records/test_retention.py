@@ -36,9 +36,9 @@ def test_what_has_ended_long_ago_goes_and_a_dead_one_stays(store: Store, setting
     old, new = now - 100, now - 10
     put(
         store,
-        make_row("old", ended=old, changed=old), make_row("new", ended=new, changed=new),
-        make_row("dead", state="dead", ended=old, changed=old),
-        make_row("discarded", state="discarded", ended=old, changed=old),
+        make_row("old", queued=old, ended=old, changed=old), make_row("new", queued=new, ended=new, changed=new),
+        make_row("dead", state="dead", queued=old, ended=old, changed=old),
+        make_row("discarded", state="discarded", queued=old, ended=old, changed=old),
         make_row("lost", state="retrying", ended=None, changed=old, place=place(1, ENDED)),
         make_row("runs", state="running", ended=None, changed=new, place=place(1, RUNNING)),
         make_row("later", state="scheduled", ended=None, changed=old, due=now + 1000, place=place(1, QUEUED)),
@@ -52,7 +52,7 @@ def test_the_oldest_that_have_ended_go_first_where_there_are_too_many(
 ) -> None:
     monkeypatch.setattr(module, "BITE", 7)
     now = store.database.now()
-    put(store, *[make_row(f"t{n}", ended=now - 100 + n, changed=now) for n in range(50)])
+    put(store, *[make_row(f"t{n}", queued=now - 100 + n, ended=now, changed=now) for n in range(50)])
     put(store, make_row("dead", state="dead", ended=now - 1000, changed=now),
         make_row("runs", state="running", ended=None, changed=now, place=place(1, RUNNING)))  # fmt: skip
     run(store, settings, records_max_count=20)
