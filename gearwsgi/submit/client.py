@@ -16,6 +16,7 @@ from ..errors import (
     ServerUnavailable,
     SpoolError,
 )
+from ..message.model import MAX_HEAD
 from ..message.response import read_response
 from ..settings import Settings
 from ..state.outbox import Outbox, Relay
@@ -88,7 +89,8 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.outbox = Outbox(settings)
-        self._servers = [Server(address, settings.connect_timeout) for address in settings.servers]
+        most = settings.max_body + MAX_HEAD + packets.SMALL  # a response, and the handle of its job
+        self._servers = [Server(address, settings.connect_timeout, most) for address in settings.servers]
         self._answer = settings.connect_timeout * _ANSWER_FACTOR
         self._none_answers = f"no job server answers: {', '.join(map(str, settings.servers))}"
         self._relay: Relay | None = None

@@ -25,9 +25,10 @@ class Server:
     Args:
         address: where it is.
         connect_timeout: seconds to wait for a connection.
+        max_answer: bytes that an answer with data may have.
     """
 
-    def __init__(self, address: Address, connect_timeout: float) -> None:
+    def __init__(self, address: Address, connect_timeout: float, max_answer: int) -> None:
         self.address = address
         self.name = str(address)
         self.idle: deque[Connection] = deque()
@@ -37,6 +38,7 @@ class Server:
         self.hung_until = 0.0
         """Monotonic time until when it is not asked."""
         self._connect_timeout = connect_timeout
+        self._max_answer = max_answer
 
     def take(self) -> Connection | None:
         """A connection that nobody uses and that still stands."""
@@ -57,7 +59,7 @@ class Server:
             ServerUnavailable: there is none to be had; this is noted.
         """
         try:
-            return Connection(self.address, self._connect_timeout)
+            return Connection(self.address, self._connect_timeout, self._max_answer)
         except ServerUnavailable as error:
             self.note_refusal()
             if isinstance(error.__cause__, TimeoutError):

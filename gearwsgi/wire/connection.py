@@ -13,7 +13,7 @@ from collections import deque
 
 from ..address import Address
 from ..errors import ProtocolError, ServerUnavailable
-from .packets import ERROR, PacketReader, parse_error
+from .packets import ERROR, MAX_PACKET, PacketReader, parse_error
 
 _MAX_TEXT = 64 * 1024 * 1024
 """Bytes that a text command's answer may have: `status` has a line for each queue that there ever was."""
@@ -33,11 +33,12 @@ class Connection:
     Args:
         address: the job server.
         connect_timeout: seconds to wait for the connection.
+        max_answer: bytes that an answer with data may have.
     """
 
-    def __init__(self, address: Address, connect_timeout: float) -> None:
+    def __init__(self, address: Address, connect_timeout: float, max_answer: int = MAX_PACKET) -> None:
         self.address = address
-        self._packets = PacketReader()
+        self._packets = PacketReader(max_answer)
         self._waiting: deque[tuple[int, list[bytes]]] = deque()
         self._socket = open_socket(address, connect_timeout)
         self._socket.setblocking(False)

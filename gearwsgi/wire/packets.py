@@ -146,8 +146,11 @@ class PacketReader:
                 if not self._skip:
                     yield JOB_TOO_LARGE, self._skipped
                 continue
-            if magic != ANSWER or size > (self._max_data if kind in LARGE else SMALL):
+            if magic != ANSWER:
                 raise ProtocolError(f"not Gearman's protocol: {bytes(buffer[start : start + 12])!r}")
+            limit = self._max_data if kind in LARGE else SMALL
+            if size > limit:
+                raise ProtocolError(f"packet {kind} of {size} bytes, where {limit} are the limit")
             if length < end:
                 break
             body = data[start + 12 : end] if buffer is data else _copy(self._buffer, start + 12, end)

@@ -96,7 +96,7 @@ def from_worker(max_job: int, may_answer_at_length: Callable[[], bool]) -> "Fram
     """A reader of what a worker process sends, which is believed only as far as it may be true.
 
     Args:
-        max_job: bytes that a message may have.
+        max_job: bytes that a message may have, and a whole response.
         may_answer_at_length: whether the job that runs may be one that is answered with a whole response.
     """
     limits = dict.fromkeys((READY, SKIPPED, RETIRING), 0)
@@ -148,7 +148,7 @@ class FrameReader:
             self._buffer += buffer[start:]
 
     def _is_long(self, kind: int, length: int) -> bool:
-        return kind == DONE and length <= _MAX_FRAME and self._may_be_long()
+        return kind == DONE and length <= self._limits[TRANSLATED] and self._may_be_long()
 
 
 class Claim:

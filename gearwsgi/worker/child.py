@@ -16,7 +16,7 @@ from ..app.hooks import run_start_hooks
 from ..app.replay import Job, Result, describe, error_reply, notice_exceptions
 from ..environ import WSGIApplication
 from ..errors import BadMessage, JobTimeout, ProtocolError
-from ..message.model import Message
+from ..message.model import MAX_HEAD, Message
 from ..policy import Outcome, succeeded
 from ..settings import Settings
 from ..wire.payload import Grabbed, open_payload
@@ -149,12 +149,19 @@ class Child:
         except JobTimeout:
             result = Result(Outcome("timeout"), b"", limit)
         if not self._late:
-            return result
+            return self._cut(task, result)
         # Even where the handler caught it and answered: what it answered was not the work asked for.
         reason = f"timed out after {limit:g} s"
         if task.wants_reply:
             return Result(Outcome("response", reason, status=504), error_reply(504, reason), result.seconds)
         return Result(Outcome("timeout", reason), b"", result.seconds)
+
+    def _cut(self, task: Message, result: Result) -> Result:
+        """What was made of a call, or that it is too long for all who would read it on its way to the caller."""
+        if not task.wants_reply or len(result.data) <= self._settings.max_body + MAX_HEAD:
+            return result
+        reason = f"a response of {len(result.data)} bytes is over max_body={self._settings.max_body}"
+        return Result(Outcome("response", reason, status=502), error_reply(502, reason), result.seconds)
 
     def _on_alarm(self, signum: int, stack: FrameType | None) -> None:
         """The supervisor says that a job's time is over. It may have meant the one before: our clock decides."""

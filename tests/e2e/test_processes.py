@@ -93,6 +93,16 @@ def test_a_call_that_runs_over_its_time_gets_504(site: Bench) -> None:
     assert site.app(tasks={"slow": "/finally"}).gearman.call("slow").status_int == 504
 
 
+def test_a_call_gets_no_response_that_is_longer_than_a_message_may_be(site: Bench) -> None:
+    worker = site.worker("--workers", "1", env={"SETTINGS": '{"max_body": 100000}'})
+    gearman = site.app(max_body=100000).gearman
+    response = gearman.call("/big", {"megabytes": 1})
+    assert response.status_int == 502 and "bytes is over max_body=100000" in response.text
+    gearman.task("/good", {"n": "after"})
+    until(lambda: "good after 1" in site.lines())
+    assert worker.stop() == 0
+
+
 def test_term_finishes_what_runs_and_leaves_the_rest_in_the_queue(site: Bench) -> None:
     worker = site.worker("--workers", "1")
     gearman = site.app().gearman

@@ -12,7 +12,7 @@ import pytest
 
 from gearwsgi import GearmanMiddleware
 from gearwsgi.address import parse_address
-from gearwsgi.errors import ServerError, ServerUnavailable
+from gearwsgi.errors import ProtocolError, ServerError, ServerUnavailable
 from gearwsgi.state.outbox import Outbox
 from gearwsgi.wire import packets
 from gearwsgi.wire.connection import Connection, open_socket
@@ -38,10 +38,10 @@ class ScriptedServer:
 
     Args:
         answer: called with the number of the connection, the packet's type and its parameters; the answering packet's
-            type and parameters, or None: no answer.
+            type and parameters, or bytes as they are, or None: no answer.
     """
 
-    def __init__(self, answer: Callable[[int, int, list[bytes]], tuple[Any, ...] | None]) -> None:
+    def __init__(self, answer: Callable[[int, int, list[bytes]], bytes | tuple[Any, ...] | None]) -> None:
         self._answer = answer
         self.seen: Counter[int] = Counter()
         """Packets by their type."""
@@ -66,7 +66,10 @@ class ScriptedServer:
                 _, kind, size = HEADER.unpack(head)
                 parameters = stream.read(size).split(b"\0")
                 self.seen[kind] += 1
-                if answer := self._answer(number, kind, parameters):
+                answer = self._answer(number, kind, parameters)
+                if isinstance(answer, bytes):
+                    peer.sendall(answer)
+                elif answer:
                     body = b"\0".join(answer[1:])
                     peer.sendall(HEADER.pack(b"\0RES", answer[0], len(body)) + body)
 
@@ -154,6 +157,12 @@ def test_what_is_too_large_for_a_job_server_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="ARGUMENT_TOO_LARGE"):
         app.gearman.task("/x")
     assert app.client.outbox.spool.count() == 0
+
+
+def test_an_answer_that_is_larger_than_a_response_may_be_is_not_waited_for(tmp_path: Path) -> None:
+    server = ScriptedServer(lambda number, kind, given: HEADER.pack(b"\0RES", packets.WORK_COMPLETE, 1 << 29))
+    with pytest.raises(ProtocolError, match=r"packet 13 of 536870912 bytes, where 174728 are the limit"):
+        middleware(tmp_path, server.address, max_body=101_000).gearman.call("/x", timeout=10)
 
 
 def test_an_unusable_state_directory_is_no_reason_to_refuse_what_a_job_server_takes(tmp_path: Path) -> None:

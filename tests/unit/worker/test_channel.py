@@ -77,7 +77,8 @@ def test_a_frame_that_no_worker_would_send_is_not_waited_for(kind: int, size: in
 
 def test_only_who_waits_for_a_whole_response_gets_a_long_one() -> None:
     long = channel.frame(channel.DONE, 1, bytes(channel.MAX_DATA + 1))
-    assert [kind for kind, _, _ in channel.from_worker(1000, lambda: True).feed(long)] == [channel.DONE]
+    assert [kind for kind, _, _ in channel.from_worker(2 * channel.MAX_DATA, lambda: True).feed(long)] == [channel.DONE]
+    assert [kind for kind, _, _ in channel.from_worker(1000, lambda: True).feed(long)] == [channel.FOREIGN]
 
 
 def test_a_failure_that_is_said_at_length_is_cut_to_what_is_read() -> None:
