@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..address import Address, parse_listen
 from ..errors import ConfigError, SpoolError, StartError
@@ -121,6 +122,7 @@ async def _run(server_of: Callable[[], Server], place: Place, lock: int) -> None
     _return_large_blocks()
     loop = asyncio.get_running_loop()
     server = server_of()
+    loop.set_exception_handler(lambda loop, context: on_trouble(server.warn, loop, context))
     address = place.address
     try:
         address = address._replace(port=await server.listen(address.host, address.port, place.tls))
@@ -147,6 +149,15 @@ async def _run(server_of: Callable[[], Server], place: Place, lock: int) -> None
         print(f"gearwsgi server: listening on {address}, pid {os.getpid()}, state in {place.state_dir}", flush=True)
     await server.ended.wait()
     await server.close()
+
+
+def on_trouble(warn: Callable[[str], None], loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio says of a connection that failed. A traceback needs memory: without any, it would end the server."""
+    if not isinstance(context.get("exception"), MemoryError):
+        loop.default_exception_handler(context)
+        return
+    with contextlib.suppress(MemoryError):  # not even for a line
+        warn("no memory for what a connection sends: closed")
 
 
 def _parent(loop: asyncio.AbstractEventLoop, fd: int, server: Server) -> None:
