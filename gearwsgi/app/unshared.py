@@ -1,8 +1,9 @@
 """What processes must not share: connections that an application has opened while it was loaded.
 
 Two processes that use one connection read each other's answers. Looked for are connected sockets that carry a
-conversation (stream sockets), and SQLite's files, which must not be carried over a fork. Datagrams (syslog, statsd) are
-whole by themselves, and both ends of a socket pair are the process's own: neither counts.
+conversation (stream sockets), SQLite's files, which must not be carried over a fork, and asyncio's event loops: what
+wakes one of a process would be taken by another's. Datagrams (syslog, statsd) are whole by themselves, and both ends of
+a socket pair are the process's own: neither counts.
 """
 
 import contextlib
@@ -20,7 +21,8 @@ _SQLITE = b"SQLite format 3\0"
 
 
 def load_and_look(path: str) -> tuple[Any, GearmanMiddleware, list[str]]:
-    """Load an application as `load_application` does; third, the peers of the connections that it holds then.
+    """Load an application as `load_application` does; third, what it holds then that is not for two
+    processes: the peers of connections, and event loops.
 
     What can be opened again at no loss is closed before the look: Django's database connections, and our own.
 
@@ -31,11 +33,20 @@ def load_and_look(path: str) -> tuple[Any, GearmanMiddleware, list[str]]:
     application, middleware = load_application(path)
     middleware.client.close()
     _close_django()
-    found = _connections(before)
+    found = _connections(before) + _event_loops()
     if found:
         gc.collect()  # what nobody has any more, but in a circle
-        found = _connections(before)
+        found = _connections(before) + _event_loops()
     return application, middleware, found
+
+
+def _event_loops() -> list[str]:
+    module: Any = sys.modules.get("asyncio.events")
+    if module is None:
+        return []
+    # By its type: what pretends to be something else (a framework's proxy) may not be asked now.
+    loops = [each for each in gc.get_objects() if issubclass(type(each), module.AbstractEventLoop)]
+    return ["an event loop of asyncio" for loop in loops if not loop.is_closed()][:1]
 
 
 def _close_django() -> None:

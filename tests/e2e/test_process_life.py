@@ -218,10 +218,26 @@ database.execute("create table if not exists t (n)")
     assert "life.sqlite3)" in site.worker("--workers", "1", app=write_app(site, code)).log
 
 
+def test_an_event_loop_of_import_is_no_two_processes(embedded_site: Bench) -> None:
+    site = embedded_site
+    code = """
+import asyncio
+loop = asyncio.new_event_loop()
+def work(environ):
+    for _ in range(20):  # each is woken by a thread, through the loop's own socket
+        loop.run_until_complete(asyncio.wait_for(loop.run_in_executor(None, lambda: None), 10))
+    record("job done")
+"""
+    worker = site.worker("--workers", "2", app=write_app(site, code))
+    assert "opened connections while it was loaded (an event loop of asyncio)" in worker.log
+    run_jobs(site, 50)
+    assert site.runs() == {"job done": 50}
+
+
 HARMLESS = {
     "datagrams": "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.connect(('127.0.0.1', 514))\n",
     "a pair": "import socket\npair = socket.socketpair()\n",
-    "an event loop": "import asyncio\nloop = asyncio.new_event_loop()\n",
+    "a closed event loop": "import asyncio\nasyncio.run(asyncio.sleep(0))\n",
     "a listener": "import socket\nlistener = socket.create_server(('127.0.0.1', 0))\n",
     "a closed one": "import socket\nsocket.create_connection(('127.0.0.1', {port})).close()\n",
     "one in a circle": (
