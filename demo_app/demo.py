@@ -89,7 +89,7 @@ def show(demo: Demo) -> None:
         text = response.read().decode()
     task = json.loads(text)["task"]
     print(f"answered at once: {text}\nand here is what the worker does with it:", flush=True)
-    demo.wait_for(lambda line: task in line and "Ada" in line)
+    demo.wait_for(lambda line: task in line and " result " in line)
 
     print(
         f"""
