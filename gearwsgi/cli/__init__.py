@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from .._version import __version__
-from ..errors import EXIT_APP, EXIT_ERROR, AppLoadError, GearwsgiError
+from ..errors import EXIT_APP, EXIT_ERROR, EXIT_PROBLEM, AppLoadError, GearwsgiError, RecordsError
 from ..log import clean
 
 _COMMANDS = {
@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(130)
     except AppLoadError as error:
         _fail(error, EXIT_APP)
+    except RecordsError as error:
+        _fail(error, EXIT_PROBLEM)
     except GearwsgiError as error:
         _fail(error, EXIT_ERROR)
     except BrokenPipeError:

@@ -1,23 +1,34 @@
-"""What several commands share: the settings they go by, spans of time, a question before much is done, and tables."""
+"""What several commands share: the settings they go by, the records, spans of time, a question, tables and lines."""
 
+import contextlib
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import click
 from rich import box
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..address import Address
 from ..app.loading import load_application
+from ..errors import GearwsgiError, UnknownTask
 from ..log import clean
 from ..settings import Settings, read_settings
+from ..state.outbox import Outbox
+from ..state.records.opening import open_database
+from ..state.records.store import Store, unavailable
+from ..wire.connection import Connection
+from ..wire.payload import is_task_id
 
 app_option = click.option("--app", metavar="MODULE:NAME", help="Go by this application's settings and aliases.")
 
+WHOLE_ANSWER = 5.0
+"""Seconds until a job server must have said all."""
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -31,6 +42,81 @@ def get_settings(app: str | None) -> Settings:
     return load_application(app)[1].settings if app else read_settings({})
 
 
+@contextlib.contextmanager
+def open_records(settings: Settings) -> Iterator[Store]:
+    """The records.
+
+    Raises:
+        RecordsUnavailable: they are off, or their database is away.
+    """
+    database = open_database(settings)
+    if database is None:
+        raise unavailable()
+    try:
+        yield Store(database)
+    finally:
+        database.close()
+
+
+def find_queued(settings: Settings, task_id: str) -> int | None:
+    """The attempt as which a task is queued that has no record yet: outbox and job servers know it by its full id.
+
+    Returns:
+        None where it is queued nowhere.
+
+    Raises:
+        UnknownTask: a job server that may have it does not answer.
+    """
+    if not is_task_id(task_id):
+        return None
+    if Outbox(settings).holds(task_id):
+        return 1
+    trouble = ""
+    for address in settings.servers:
+        try:
+            uniques = ask(address, "show unique jobs", settings.connect_timeout)
+        except GearwsgiError as error:
+            trouble = str(error)
+            continue
+        for unique in uniques:
+            found, _, attempt = unique.partition("~")[0].partition(":")
+            if found == task_id and attempt.isascii() and attempt.isdigit():
+                return int(attempt)
+    if trouble:
+        raise UnknownTask(f"task {task_id} has no record, and {trouble}")
+    return None
+
+
+def ask(address: Address, command: str, timeout: float) -> list[str]:
+    """What a job server answers to one text command, in lines.
+
+    Raises:
+        GearwsgiError: nothing, or not in time.
+    """
+    connection = Connection(address, timeout)
+    try:
+        return connection.admin(command, WHOLE_ANSWER)
+    finally:
+        connection.close()
+
+
+def read_span(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """A span of time in seconds, for an option: a number with s, m, h or d.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    seconds = None if value is None else _seconds(value)
+    if value is not None and seconds is None:
+        raise click.BadParameter(f"{value!r} is no span such as 90s, 15m, 1h or 7d")
+    return seconds
+
+
+def _seconds(text: str) -> float | None:
+    span = _SPAN.fullmatch(text)
+    return float(span[1]) * _UNITS[span[2]] if span else None
+
+
 def read_since(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
     """A time in the past as Unix time, for an option: `1h` ago (s, m, h or d), or ISO 8601, in UTC without a zone.
 
@@ -39,8 +125,8 @@ def read_since(context: click.Context, parameter: click.Parameter, value: str | 
     """
     if value is None:
         return None
-    if span := _SPAN.fullmatch(value):
-        return time.time() - float(span[1]) * _UNITS[span[2]]
+    if (seconds := _seconds(value)) is not None:
+        return time.time() - seconds
     try:
         found = datetime.fromisoformat(value)
     except ValueError as error:
@@ -84,3 +170,20 @@ def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, keep: S
     for row in rows:
         table.add_row(*[Text(clean(cell)) for cell in row])
     return table
+
+
+def show_span(seconds: float) -> str:
+    """A span of time, short: 0.4s, 12s, 3m, 5h, 2d."""
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f}s"
+    for unit, size in (("s", 1), ("m", 60), ("h", 3600)):
+        if seconds < size * (100 if unit == "s" else 60 if unit == "m" else 48):
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds / 86400:.0f}d"
+
+
+def cut(text: str, width: int | None) -> str:
+    """A line that fits so many columns; None: as long as it is."""
+    if width is None or cell_len(text) <= width:
+        return text
+    return set_cell_size(text, max(0, width - 1)) + "…"

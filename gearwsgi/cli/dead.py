@@ -9,14 +9,13 @@ from itertools import islice
 from typing import Any
 
 import click
-from rich.cells import cell_len, set_cell_size
 
 from ..errors import SpoolError
 from ..log import clean
 from ..message.redact import redact_lines, redact_payload
 from ..state.dead import DeadLetter, DeadLetters, Entry
 from ..submit.client import Client
-from .common import app_option, confirm, console, get_settings, make_table, read_since
+from .common import app_option, confirm, console, cut, get_settings, make_table, read_since
 
 secrets_option = click.option("--secrets", is_flag=True, help="Show cookies, authorization and the like, too.")
 service_option = click.option("--service", help="Those of this service.")
@@ -90,11 +89,7 @@ def _line(entry: Entry, width: int | None) -> str:
     first = f"{clean(shown)}  {clean(entry.at[:19])}  {entry.attempts}x  {clean(entry.service)}"
     if width is None:
         return f"{first}  {clean(entry.reason)}"
-    return f"{_cut(first, width)}\n  {_cut(clean(entry.reason), width - 2)}"
-
-
-def _cut(text: str, width: int) -> str:
-    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 1)) + "…"
+    return f"{cut(first, width)}\n  {cut(clean(entry.reason), width - 2)}"
 
 
 def _show_groups(entries: Iterator[Entry], limit: int, as_json: bool) -> None:

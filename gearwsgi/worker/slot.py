@@ -22,6 +22,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from .. import log
@@ -29,7 +30,8 @@ from ..errors import BadMessage
 from ..message.model import MAX_HEAD, MAX_OWN
 from ..policy import Outcome
 from ..settings import Settings
-from ..wire.payload import Grabbed, can_be_handed_back, open_payload
+from ..state.records.facts import read_facts
+from ..wire.payload import Grabbed, can_be_handed_back, open_payload, own_id
 from .forks import Forks, NoForkServer
 from .link import Backoff, Connector, Link, Profile, Session
 from .loop import Loop
@@ -333,6 +335,7 @@ class Slot:
             "queues": list(self.queues),
             "state": state if self.state is SlotState.SERVING else "draining",
             "job": held.handle if held is not None else "",
+            **(_about(held) if held is not None else {}),
             "age": round(now - held.started, 1) if held is not None and held.started else 0.0,
             "done": self.jobs_done,
             "memory": resident(pid),
@@ -395,3 +398,12 @@ class Slot:
             self._start_process()
         if self.state is SlotState.DRAINING:
             self._end_if_done()
+
+
+def _about(held: Held) -> dict[str, Any]:
+    """What `gearwsgi status` shows of a job that runs."""
+    try:
+        facts = read_facts(held.job.payload, partial(own_id, held.job))
+    except BadMessage:
+        return {}  # its process says so in a moment
+    return {"id": facts.id, "service": facts.service, "queue": held.job.queue_name, "attempt": facts.attempt}

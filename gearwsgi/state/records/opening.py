@@ -1,5 +1,7 @@
 """From the setting to the database of the records."""
 
+from pathlib import Path
+
 from ...errors import RecordsUnavailable
 from ...settings import Settings
 from .database import Database
@@ -15,9 +17,18 @@ def open_database(settings: Settings) -> Database | None:
     if not settings.records:
         return None
     if settings.records == "sqlite":
-        return Sqlite(settings.state_dir / "records.sqlite3")
+        return Sqlite(_file(settings))
     try:
         from .postgres import Postgres
     except ImportError as error:
         raise RecordsUnavailable(f"{error}: `pip install 'gearwsgi[postgres]'`") from error
     return Postgres(settings.records)
+
+
+def has_begun(settings: Settings) -> bool:
+    """Whether there may be records to read: nobody has to make a file to find it empty."""
+    return settings.records != "sqlite" or _file(settings).exists()
+
+
+def _file(settings: Settings) -> Path:
+    return settings.state_dir / "records.sqlite3"

@@ -170,6 +170,18 @@ class Store:
             )
         return [(queue, state, number) for queue, state, number in rows]
 
+    def waiting(self) -> list[tuple[str, int, float | None]]:
+        """(queue, how many are due later, seconds that the oldest of the others waits) of what is known to wait."""
+        now = self.database.now()
+        with self.database.transaction(write=False) as transaction:
+            rows = transaction.all(
+                "SELECT queue, count(CASE WHEN due > ? THEN 1 END),"
+                " min(CASE WHEN coalesce(due, 0) <= ? THEN coalesce(due, queued) END) FROM gearwsgi_task"
+                " WHERE state IN (?, ?, ?) GROUP BY queue",
+                (now, now, model.QUEUED, model.SCHEDULED, model.RETRYING),
+            )
+        return [(queue, later, None if oldest is None else max(0.0, now - oldest)) for queue, later, oldest in rows]
+
     def result(self, task_id: str) -> bytes | None:
         """The response that is kept of a task, as a message; None where there is none any more."""
         now = self.database.now()

@@ -1,14 +1,17 @@
 """Fixtures of the records: each test with SQLite and with a real PostgreSQL."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from gearwsgi import cli
 from gearwsgi.settings import Settings, read_settings
 from gearwsgi.state.records.opening import open_database
 from gearwsgi.state.records.store import Store
 from tests import postgres
+from tests.support import free_port
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +42,32 @@ def store(settings: Settings) -> Iterator[Store]:
     assert database is not None
     yield Store(database)
     database.close()
+
+
+@pytest.fixture
+def environment(settings: Settings, records: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands go by this test's records; no job server is there."""
+    monkeypatch.setenv("GEARWSGI_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setenv("GEARWSGI_RECORDS", records)
+    monkeypatch.setenv("GEARMAN_SERVERS", f"127.0.0.1:{free_port()}")
+
+
+class Answer(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Answer]:
+    """Run `gearwsgi` with these arguments."""
+
+    def run(*arguments: str) -> Answer:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        out, err = capfdbinary.readouterr()
+        return Answer(int(ended.value.code or 0), out.decode(), err.decode())
+
+    return run

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from gearwsgi.state.records.rows import ENDED, Row, place
+from gearwsgi.state.records.store import Store
 
 NOW = 1_800_000_000.0
 
@@ -17,3 +18,9 @@ def make_row(task_id: str, **changes: Any) -> Row:
         place=place(1, ENDED), changed=NOW + 2, began=NOW + 1, history="",
     )  # fmt: skip
     return replace(row, **changes)
+
+
+def put(store: Store, *rows: Row) -> None:
+    """Write these."""
+    with store.database.transaction(write=True) as transaction:
+        store.put(transaction, rows)

@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 
 from gearwsgi.cli.common import confirm, make_table, read_since
-from gearwsgi.cli.status import _render
 from tests.hostile import HOSTILE, obeys_no_terminal
 
 
@@ -20,26 +19,6 @@ def test_every_cell_of_a_table_is_shown_as_it_is(text: str) -> None:
     shown = captured.get()
     assert obeys_no_terminal(shown)
     assert shown.count("plain") == 2 and len(shown.splitlines()) == 6, shown
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_status_shows_whatever_a_job_server_or_a_supervisor_says(text: str) -> None:
-    worker = {"slot": 1, "pid": 2, "state": text, "queues": [text], "job": text, "age": 1, "done": 0, "memory": text}
-    queue = {"queue": text, "waiting": 1, "running": 0, "workers": 0}
-    known = {
-        "servers": [
-            {"address": "a:1", "up": False, "error": text, "queues": []},
-            {"address": "a:2", "up": True, "version": text, "queues": [queue]},
-        ],
-        "supervisors": [{"pid": 1, "app": text, "stopping": False, "fresh": True, "workers": [worker]}],
-        "outbox": 0,
-        "dead": 0,
-        "state_dir": text,
-    }
-    console = Console(width=1000, highlight=False)
-    with console.capture() as captured:
-        console.print(_render(known))
-    assert obeys_no_terminal(captured.get())
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h", 3600), ("1.5d", 129600)])

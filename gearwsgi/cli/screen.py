@@ -1,0 +1,120 @@
+"""What `gearwsgi status` shows, in lines that fit a terminal: first what matters, then queues, then workers. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+
+from ..log import clean
+from .common import cut, show_span
+
+SHORT_ID = 12
+"""Characters of a task's id: enough for the commands that take one."""
+_QUEUES = ("queue", "ready", "later", "running", "workers", "oldest", "per min", "failed", "")
+_WORKERS = ("worker", "state", "service", "id", "try", "age", "memory", "queues")
+
+
+def warnings(known: Mapping[str, Any]) -> list[str]:
+    """What somebody should look at now, each in a line; none: all is well."""
+    found = [f"job server {each['address']} is down: {each['error']}" for each in known["servers"] if not each["up"]]
+    if known["records"]["error"]:
+        found.append(f"records: {known['records']['error']}")
+    silent = [f"{each['host']}:{each['pid']}" for each in known["supervisors"] if not each["fresh"]]
+    if silent:
+        found.append(f"not responding: supervisor {', '.join(silent)}")
+    idle = [each["queue"] for each in known["queues"] if is_unserved(each)]
+    if idle:
+        found.append(f"no worker for queue {', '.join(idle)}")
+    return found
+
+
+def is_unserved(queue: Mapping[str, Any]) -> bool:
+    """Whether jobs wait in it and nobody takes any. A paused one is as somebody wants it."""
+    return bool(queue["ready"] + queue["later"]) and not queue["workers"] and not queue["paused"]
+
+
+def lay_out(known: Mapping[str, Any], width: int | None = None, height: int | None = None) -> list[str]:
+    """The lines, of at most `width` columns and `height` lines, where these are given."""
+    lines = [f"WARNING: {text}" for text in warnings(known)]
+    lines += _summary(known)
+    queues = _table(_QUEUES, [_queue(each) for each in sorted(known["queues"], key=_importance)], width)
+    workers = _table(_WORKERS, [*_workers(known["supervisors"])], width)
+    if height is not None:
+        room = height - len(lines) - 2
+        need = len(workers)
+        queues = _shorten(queues, max(room - need, room // 2), "queues")
+        workers = _shorten(workers, room - len(queues), "workers")
+    for part in (queues, workers):
+        lines += ["", *part] if part else []
+    return [cut(clean(line), width) for line in lines][:height]
+
+
+def _summary(known: Mapping[str, Any]) -> list[str]:
+    dead, outbox = known["dead"], known["outbox"]
+    hour = known["last_hour"]
+    lines = [
+        f"last hour: dead letters {hour['dead']} (of {dead}), outbox {hour['outbox']} (of {outbox})"
+        f"; supervisors {len(known['supervisors'])}"
+    ]
+    paused = [_pause(each) for each in known["queues"] if each["paused"]]
+    if paused:
+        lines.insert(0, f"paused: {', '.join(paused)}")
+    up = [f"{each['address']} ({each['version']})" for each in known["servers"] if each["up"]]
+    if up:
+        lines.append(f"job servers: {', '.join(up)}; state in {known['state_dir']}")
+    return lines
+
+
+def _pause(queue: Mapping[str, Any]) -> str:
+    left = queue["paused_for"]
+    return f"{queue['queue']} (for {show_span(left)})" if left is not None else str(queue["queue"])
+
+
+def _importance(queue: Mapping[str, Any]) -> tuple[Any, ...]:
+    return not is_unserved(queue), not queue["paused"], -queue["ready"], queue["queue"]
+
+
+def _queue(queue: Mapping[str, Any]) -> list[str]:
+    numbers = [str(queue[name]) for name in ("ready", "later", "running", "workers")]
+    oldest = "-" if queue["oldest"] is None else show_span(queue["oldest"])
+    note = "paused" if queue["paused"] else "no worker" if is_unserved(queue) else ""
+    return [str(queue["queue"]), *numbers, oldest, str(queue["per_minute"]), str(queue["failed"]), note]
+
+
+def _workers(supervisors: Iterable[Mapping[str, Any]]) -> Iterable[list[str]]:
+    """Those that do something first, the longest first."""
+    found = []
+    for supervisor in supervisors:
+        for worker in supervisor["workers"]:
+            busy = bool(worker["job"])
+            state = worker["state"] if supervisor["fresh"] else "silent"
+            row = [
+                f"{supervisor['host']}:{worker['pid']}", state,
+                worker.get("service", "") if busy else "",
+                (worker.get("id") or worker["job"])[: SHORT_ID if worker.get("id") else None] if busy else "",
+                str(worker.get("attempt", "")) if busy else "",
+                show_span(worker["age"]) if busy else "", str(worker.get("memory", "")), ",".join(worker["queues"]),
+            ]  # fmt: skip
+            found.append((not busy, -worker["age"], row))
+    return [row for _, _, row in sorted(found, key=lambda each: each[:2])]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """A header and a line a row, its columns as wide as they have to be; the widest give way where there is no room."""
+    if not rows:
+        return []
+    cells = [list(columns), *[[clean(cell) for cell in row] for row in rows]]
+    widths = [max(cell_len(row[place]) for row in cells) for place in range(len(columns))]
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > 4:
+        widths[widths.index(max(widths))] -= 1
+    return ["  ".join(set_cell_size(cut(cell, size), size) for cell, size in zip(row, widths, strict=True)).rstrip()
+            for row in cells]  # fmt: skip
+
+
+def _shorten(lines: list[str], room: int, what: str) -> list[str]:
+    """As many as there is room for; the last one says how many are left out."""
+    if len(lines) <= room:
+        return lines
+    if room < 3:
+        return []
+    return [*lines[: room - 1], f"… and {len(lines) - room + 1} more {what}"]
