@@ -62,7 +62,6 @@ class State(Enum):
 
 
 _WORKS = (State.READY, State.RETIRING)
-_OVER = (State.ENDING, State.ENDED)
 
 
 class Owner(Protocol):
@@ -213,7 +212,10 @@ class Process:
 
     def tick(self, now: float) -> None:
         """What time brings, a few times a second."""
-        if self.state is State.ENDING and (self._forks.gone or now - self._ending_since > EXIT_REPORT):
+        gone = self._forks.gone
+        if gone and self.state in _WORKS:
+            self._on_pipe_closed("")  # it may stand yet: whatever the application has forked has a copy of its end
+        elif gone or (self.state is State.ENDING and now - self._ending_since > EXIT_REPORT):
             self.kill()
             self.on_exit(None)
         elif self.state in _WORKS and self.backlog.jobs:
@@ -286,7 +288,7 @@ class Process:
             except ProtocolError as error:
                 self._on_foreign(error)
                 answered = True
-            if self.state in _OVER:
+            if self.is_over:
                 return
         if self._progress.last is not None:
             self._progress.pass_on(self.running, time.monotonic())

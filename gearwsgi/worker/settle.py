@@ -116,7 +116,7 @@ class Settler:
             return False
         unique = make_unique(task.id, task.attempt, "~" + secrets.token_hex(3))
         again = Submission(held.job.queue_name, unique, held.job.payload, task.priority, id=task.id)
-        self._replace(held, again, f"handed back: {why}, id {task.id}")
+        self._replace(held, again, f"handed back: {why}, id {task.id}", was_started=False)
         return True
 
     def tick(self) -> None:
@@ -137,16 +137,19 @@ class Settler:
             f"failed {reason}; attempt {following.attempt} of {max_attempts} in {at - now:.1f} s, id {task.id}",
         )
 
-    def _replace(self, held: Held, submission: Submission, event: str) -> None:
+    def _replace(self, held: Held, submission: Submission, event: str, *, was_started: bool = True) -> None:
         """Submit, and answer the held job when that is safe."""
 
         def answer(handle: str, error: ServerError | None) -> None:
-            if error is not None:
+            if error is not None and error.code == "CONNECTION_LOST" and not was_started:
+                # With the connection the job itself is in its queue again: a copy would run beside it.
+                log.write(held.handle, f"{error}; id {submission.id} is in its queue again")
+            elif error is not None:
                 log.write(held.handle, f"{error}; id {submission.id} goes to the outbox")
                 self._keep(held, keep)
-                return
-            log.write(held.handle, f"{event}, queued as {handle}")
-            held.fail()
+            else:
+                log.write(held.handle, f"{event}, queued as {handle}")
+                held.fail()
 
         def keep() -> None:
             self._outbox.put(submission)

@@ -331,6 +331,35 @@ def test_where_the_fork_server_is_gone_nobody_waits_for_its_word(rig: Rig) -> No
     assert dying.state is State.ENDED and rig.process is not dying
 
 
+def test_where_the_fork_server_is_gone_an_open_pipe_keeps_no_job(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    [(first, _)] = rig.worker.jobs()
+    rig.worker.claim.start(first)
+    dying = rig.process
+    rig.gone = True
+    rig.tick()
+    assert dying.state is State.ENDING and (101, 9) in rig.signals
+    rig.worker.say(channel.frame(channel.PROGRESS, first, bytes(16)), channel.frame(channel.DONE, first, b"x"))
+    rig.turn()
+    assert (packets.WORK_COMPLETE, b"H:1\0x") in rig.heard()  # it counts: it was answered before the end
+    rig.tick()
+    assert dying.state is State.ENDED and rig.process is not dying
+
+
+def test_what_was_handed_back_on_a_connection_that_is_lost_is_queued_no_second_time(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    rig.slot.drain()
+    rig.serve(packets.NOOP)
+    rig.slot._around.settler.hand_back(rig.process.backlog.jobs[0], "it waited")
+    assert packets.SUBMIT_BACKGROUND["normal"] in rig.kinds()
+    assert rig.peer is not None
+    rig.peer.close()
+    rig.turn()
+    assert not list(rig.outbox.glob("*"))
+
+
 def test_a_slot_that_is_stopped_by_force_says_nothing_of_its_jobs(rig: Rig) -> None:
     rig.ready()
     rig.assign(1)
