@@ -73,12 +73,6 @@ def _check(app: str) -> Iterator[Finding]:
     except AppLoadError as error:
         yield Finding("application", app, "problem", str(error))
         return
-    if connections:
-        text = (
-            f"opens connections while it is loaded ({', '.join(connections)}), which processes must not share: each "
-            "worker loads it by itself, and --preload is an error; open them later, such as in gearwsgi.on_worker_start"
-        )
-        yield Finding("application", app, "warning", text)
     settings = middleware.settings
     router = find_router(application)
     asked = f"its router is {router[0]}'s" if router else "its router can't be asked which targets exist"
@@ -86,7 +80,8 @@ def _check(app: str) -> Iterator[Finding]:
     if connections:
         text = (
             f"are opened while it is loaded ({', '.join(connections)}): processes must not share them, so each "
-            "worker loads it by itself, in memory of its own; open them later, such as in gearwsgi.on_worker_start"
+            "worker loads it by itself, in memory of its own, and --preload is an error; open them later, such as in "
+            "gearwsgi.on_worker_start"
         )
         yield Finding("application", "connections", "warning", text)
     yield _host(middleware)

@@ -204,7 +204,7 @@ def test_a_connection_of_import_under_preload_is_an_error_that_names_it(embedded
 def test_check_names_a_connection_of_import(embedded_site: Bench, database: int) -> None:
     app = write_app(embedded_site, CONNECTS.format(port=database))
     findings = json.loads(embedded_site.run("check", app, "--json", ok=False).stdout)
-    [found] = [each for each in findings if "opens connections" in each["text"]]
+    [found] = [each for each in findings if f"127.0.0.1:{database}" in each["text"]]
     assert found["state"] == "warning" and f"127.0.0.1:{database}" in found["text"]
 
 
