@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from .state.records.model import Record
     from .submit.client import Status
     from .submit.middleware import GearmanMiddleware
-    from .submit.tasks import Gearman, Task
+    from .submit.task import Task
+    from .submit.tasks import Gearman
 
 __all__ = [
     "Gearman",
@@ -43,7 +44,7 @@ _HOMES = {
     "ResultPending": "errors",
     "Retry": "app.replay",
     "Status": "submit.client",
-    "Task": "submit.tasks",
+    "Task": "submit.task",
     "TaskDead": "errors",
     "UnknownService": "errors",
     "UnknownTask": "errors",

@@ -113,7 +113,15 @@ class RecordsUnavailable(RecordsError):
 
 
 class UnknownTask(RecordsError, LookupError):
-    """Nobody knows a task with this id, or the shortened id is the beginning of several."""
+    """Nobody knows a task with this id, or the shortened id is the beginning of several.
+
+    Attributes:
+        is_ambiguous: whether it is of several.
+    """
+
+    def __init__(self, text: str, *, is_ambiguous: bool = False) -> None:
+        super().__init__(text)
+        self.is_ambiguous = is_ambiguous
 
 
 class ResultPending(RecordsError):

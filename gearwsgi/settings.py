@@ -162,6 +162,12 @@ class Settings:
         entry = self.tasks.get(task.service)
         return task.succeeds or (entry.succeeds if entry is not None else ())
 
+    def keeps_result(self, task: model.Message) -> float:
+        """Seconds that the response of this task is kept; 0: it is not."""
+        if not self.records:
+            return 0.0
+        return self.keep_result if task.keep_result is None else task.keep_result
+
     def may_be_unsigned(self, queue: str) -> bool:
         """Whether an unsigned message in this queue is run."""
         return not self.secret_keys or queue in self.accept_unsigned

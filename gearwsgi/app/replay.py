@@ -140,12 +140,14 @@ class Result:
 
     Attributes:
         error: what the application raised, or what its framework made a failed response of and has told.
+        kept: the whole response as a message, where it was to be kept and is short enough.
     """
 
     outcome: Outcome
     data: bytes
     seconds: float
     error: BaseException | None = None
+    kept: bytes = b""
 
 
 class _Response:
@@ -195,6 +197,10 @@ class _Response:
     def body(self) -> bytes:
         """The body where it is short enough to be kept, else nothing."""
         return bytes(self._kept) if self._keep_all or self.size <= KEPT_BODY else b""
+
+    def whole(self) -> bytes:
+        """Status, headers and body as a message; nothing where the body is too long to be kept."""
+        return write_response(self.status, self.headers, bytes(self._kept)) if self.size <= KEPT_BODY else b""
 
     def beginning(self) -> bytes:
         """Status, headers and the first kilobytes of the body."""
@@ -289,7 +295,13 @@ def _native(text: str) -> str:
 
 
 def run(
-    app: WSGIApplication, task: Message, job: Job, errors: Any, context: contextvars.Context | None = None
+    app: WSGIApplication,
+    task: Message,
+    job: Job,
+    errors: Any,
+    context: contextvars.Context | None = None,
+    *,
+    keep: bool = False,
 ) -> Result:
     """Call `app` once with `task`, in a context of its own, and say what came of it. Never raises but `JobTimeout`.
 
@@ -299,6 +311,7 @@ def run(
         job: what its handler may know.
         errors: `wsgi.errors`, a text stream.
         context: what the job gets a copy of; None: an empty one.
+        keep: whether a successful response is kept whole.
 
     Raises:
         JobTimeout: the caller's alarm went off, in the application or here.
@@ -317,7 +330,8 @@ def run(
     outcome, data = _judge(app, task, job, response, error)
     if error is None and job._error is not None and (task.wants_reply or not succeeded(outcome)):
         error = job._error
-    return Result(outcome, data, time.perf_counter() - began, error)
+    kept = response.whole() if keep and succeeded(outcome) and not task.wants_reply else b""
+    return Result(outcome, data, time.perf_counter() - began, error, kept)
 
 
 def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job: Job) -> None:

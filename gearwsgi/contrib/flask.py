@@ -22,9 +22,12 @@ from ..kinds import BaseURL
 from ..submit import tasks
 from ..submit.client import Status
 from ..submit.middleware import KEY, GearmanMiddleware
+from ..submit.task import Task
 
 if TYPE_CHECKING:
     from webob import Response
+
+    from ..state.records.model import Record
 
 EXTENSION = "gearwsgi"
 """Its key in `app.extensions`, which holds the middleware."""
@@ -91,7 +94,7 @@ class Gearman:
         return tasks.Gearman(middleware.client, None, base=middleware.settings.base_url or own)
 
     @property
-    def task(self) -> Callable[..., tasks.Task]:
+    def task(self) -> Callable[..., Task]:
         """`environ["gearman"].task`."""
         return self.current.task
 
@@ -101,11 +104,21 @@ class Gearman:
         return self.current.call
 
     @property
-    def status(self) -> Callable[[tasks.Task | str], Status]:
+    def status(self) -> Callable[[Task | str], Status]:
         """`environ["gearman"].status`."""
         return self.current.status
 
-    def replay(self, queue: str | None = None, **options: Any) -> tasks.Task:
+    @property
+    def record(self) -> "Callable[[Task | str], Record]":
+        """`environ["gearman"].record`."""
+        return self.current.record
+
+    @property
+    def result(self) -> "Callable[..., Response]":
+        """`environ["gearman"].result`."""
+        return self.current.result
+
+    def replay(self, queue: str | None = None, **options: Any) -> Task:
         """Queue the request in hand itself; as `environ["gearman"].replay`, and its body may be read before or after.
 
         Raises:

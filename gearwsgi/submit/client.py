@@ -5,7 +5,8 @@ import os
 import time
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ..errors import (
     CallFailed,
@@ -24,6 +25,9 @@ from ..wire import packets
 from ..wire.connection import Connection
 from ..wire.payload import Submission
 from .pool import Server
+
+if TYPE_CHECKING:
+    from ..state.records.model import Record
 
 _log = logging.getLogger("gearwsgi")
 
@@ -58,11 +62,10 @@ def _may_be_asked_elsewhere(answer: Answer) -> bool:
 
 
 class Status(str):
-    """What a job server knows of a task, as text: `queued`, `running`, `running 3 of 10`, or `unknown`.
+    """The state of a task, as text: `queued`, `running`, `running 3 of 10`, `done`, …
 
     Attributes:
-        state: `queued` (also where it waits for its next attempt, or in the outbox), `running`, or `unknown`: done,
-            dead, or never heard of.
+        state: `queued`, `scheduled`, `running`, `retrying`, `done`, `dead`, `cancelled`, `discarded` or `unknown`.
         done: how far it is, of `total`; what its handler reported.
         total: 0 where it reported nothing.
     """
@@ -77,6 +80,27 @@ class Status(str):
     state: str
     done: int
     total: int
+
+
+class Records(Protocol):
+    """The records, as who asks them needs them."""
+
+    @property
+    def lag(self) -> float:
+        """Seconds until what has happened is in them; 0: it is there at once, and to wait brings nothing."""
+        ...
+
+    def find(self, task_id: str) -> "Record":
+        """The record with this id, which may be shortened.
+
+        Raises:
+            UnknownTask: there is none, or several begin so.
+        """
+        ...
+
+    def result(self, task_id: str) -> bytes | None:
+        """The response that is kept of a task, as a message."""
+        ...
 
 
 class Client:
@@ -333,27 +357,34 @@ class Client:
                     f"job {handle.decode()} was refused by the worker; `gearwsgi dead list` there says why"
                 )
 
-    def status(self, handle: str, server: str, uniques: Sequence[str] = (), queue: str = "") -> Status:
-        """What the job servers know of a job, by its handle and by the uniques of its further attempts.
+    def status(self, handle: str, server: str, uniques: Sequence[str] = (), *, retries: Sequence[str] = ()) -> Status:
+        """What the job servers know of a job, by its handle and by the uniques of its attempts.
+
+        Args:
+            handle: the job server's; empty: not known.
+            server: only this one is asked; empty: all.
+            uniques: of its first attempt.
+            retries: of its further attempts; one that waits is `retrying`.
 
         Raises:
-            ServerUnavailable: none answers.
+            ServerUnavailable: one that may have it does not answer.
         """
         addresses = [each for each in self._servers if not server or str(each.address) == server] or self._servers
         asked = [packets.pack(packets.GET_STATUS, handle.encode())] if handle else []
-        asked += [packets.pack(packets.GET_STATUS_UNIQUE, unique.encode()) for unique in uniques]
+        asked += [packets.pack(packets.GET_STATUS_UNIQUE, unique.encode()) for unique in (*uniques, *retries)]
+        first = len(asked) - len(retries)
         found = Status("unknown")
         trouble: GearwsgiError | None = None
         for each in addresses:
             try:
-                for state in self._states(each, asked):
+                for place, state in enumerate(self._states(each, asked)):
                     if state.state == "running":
                         return state
                     if state.state == "queued":
-                        found = state
+                        found = state if place < first else Status("retrying")
             except ServerUnavailable as error:
                 trouble = error
-        if found.state == "unknown" and trouble is not None and len(addresses) == 1:
+        if found.state == "unknown" and trouble is not None:
             raise trouble
         return found
 
@@ -364,9 +395,38 @@ class Client:
             for _ in asked:
                 kind, values = connection.receive(self._answer)
                 if kind == packets.ERROR:
-                    continue  # a job server that has no GET_STATUS_UNIQUE
+                    states.append(Status("unknown"))  # a job server that has no GET_STATUS_UNIQUE
+                    continue
                 if kind not in (packets.STATUS_RES, packets.STATUS_RES_UNIQUE):
                     raise ProtocolError(f"packet {kind} is no status")
                 known, running, done, total = (int(value or 0) for value in values[1:5])
                 states.append(Status("running" if running else "queued" if known else "unknown", done, total))
         return states
+
+    def find_uniques(self, beginning: str) -> list[str]:
+        """The uniques that begin so. Each job server lists all that it has: only for what can't be asked for by name.
+
+        Raises:
+            ServerUnavailable: one does not answer.
+        """
+        found = []
+        for server in self._servers:
+            connection = server.connect()
+            try:
+                lines = connection.admin("show unique jobs", self._answer + _PATIENCE)
+            finally:
+                connection.close()
+            found += [line for line in lines if line.startswith(beginning)]
+        return found
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def open_records(self) -> AbstractContextManager[Records | None]:
+        """The records, for one thread, and closed at the end of the block; None where nobody has begun any.
+
+        Raises:
+            RecordsUnavailable: they are off, or can't be asked.
+        """
+        from ..state.records import opening  # with its database: only where it is asked
+
+        return opening.reading(self.settings)

@@ -14,52 +14,24 @@ from ..message.model import Message
 from ..message.plain import write_plain
 from ..message.response import response_class
 from ..settings import Settings
-from ..wire.payload import Submission, is_task_id, make_unique, seal
+from ..wire.payload import Submission, seal
 from . import checks
 from .client import Client, Receipt, Status
 from .compose import Given, Pairs, backoff, compose, plain_name, refuse_with_plain, surround
 from .frameworks import known_base_url
 from .request import InHand
+from .task import Task
 
 if TYPE_CHECKING:
     from webob import Response
 
-_log = logging.getLogger("gearwsgi")
+    from ..state.records.model import Record
+    from .lookup import Lookup
 
-_MAX_ASKED = 20
-"""Attempts of a task that `status()` asks for."""
+_log = logging.getLogger("gearwsgi")
 
 After = Callable[[Callable[[], None]], object]
 """Takes a function and calls it when the time has come, or never."""
-
-
-class Task:
-    """A task that was queued.
-
-    Attributes:
-        id: the same in all attempts; a handler sees it as `Idempotency-Key`.
-        handle: the job server's; empty while the task waits in the outbox, for `after_response` or for `after`.
-        service: what was called.
-        queue: the queue (Gearman function).
-        server: the job server that has it, as `host:port`.
-    """
-
-    __slots__ = ("handle", "id", "max_attempts", "queue", "server", "service", "unique")
-
-    def __init__(self, id: str, service: str, queue: str, unique: str, max_attempts: int) -> None:
-        self.id = id
-        self.service = service
-        self.queue = queue
-        self.unique = unique
-        self.max_attempts = max_attempts
-        self.handle = ""
-        self.server = ""
-
-    def __str__(self) -> str:
-        return self.handle
-
-    def __repr__(self) -> str:
-        return f"<Task {self.id} {self.service} in {self.queue} {self.handle or 'in the outbox'}>"
 
 
 class Gearman:
@@ -302,25 +274,62 @@ class Gearman:
         return task
 
     def status(self, task: Task | str) -> Status:
-        """What outbox and job servers know of a task through its attempts: queued, running n of m, or unknown.
+        """The state of a task, through all its attempts.
+
+        It is `queued`, `scheduled` (delayed), `running` or `running n of m`, `retrying` (waits for its next attempt),
+        `done`, `dead`, `cancelled` or `discarded`; or `unknown`.
 
         Args:
-            task: what `task()` answered, or its id; by a handle only the attempt that has it is known. By an id, a task
-                with a `unique` of its own is known from its second attempt on.
+            task: the task; or its id, which may be shortened; or the handle of an attempt, of which only the job
+                server is asked: `queued`, `running` or `unknown`.
+
+        Where records are off, what has ended is unknown.
 
         Raises:
-            ServerUnavailable: no job server answers.
+            UnknownTask: several ids begin so.
+            ServerUnavailable: the records don't know it, and no job server answers.
+            RecordsUnavailable: the records can't be asked, and no job server has it.
         """
-        if isinstance(task, str):
-            if not is_task_id(task):
-                return self._client.status(task, "")
-            task = Task(task, "", "", make_unique(task, 1), _MAX_ASKED)
-        if self._client.outbox.holds(task.id) or any(task.id == waiting.id for waiting, _ in self._waiting):
-            return Status("queued")
-        attempts = [make_unique(task.id, attempt) for attempt in range(2, min(task.max_attempts, _MAX_ASKED) + 1)]
-        if not task.handle:
-            attempts.insert(0, task.unique)
-        return self._client.status(task.handle, task.server, attempts)
+        if isinstance(task, str) and ":" in task:
+            return self._client.status(task, "")
+        return self._lookup(task).status()
+
+    def record(self, task: Task | str) -> "Record":
+        """What is known of a task: its state, its times, its attempts.
+
+        One that the records have not seen yet is looked for in the outbox and on the job servers: its record has its
+        id and its state, and `-` or None for what is not known.
+
+        Args:
+            task: the task, or its id, which may be shortened.
+
+        Raises:
+            UnknownTask: nobody knows it, or several ids begin so.
+            RecordsUnavailable: the records are off, or their database is away.
+            ServerUnavailable: the records don't know it, and no job server answers.
+        """
+        return self._lookup(task).record()
+
+    def result(self, task: Task | str, timeout: float = 0) -> "Response":
+        """The response that a task's handler gave, where it is kept: `task(…, keep_result=3600)`, or the setting.
+
+        Args:
+            task: the task, or its id, which may be shortened.
+            timeout: seconds to wait for it.
+
+        Raises:
+            ResultPending: the task has not ended.
+            TaskDead: it did not succeed; `reason` says why.
+            ResultNotKept: it is done, and its response is not kept, not any more, or was too large.
+            UnknownTask, RecordsUnavailable, ServerUnavailable: as `record()`.
+        """
+        status, pairs, content = self._lookup(task).result(checks.seconds(timeout, "timeout"))
+        return response_class()(status=status, headerlist=pairs, app_iter=[content])
+
+    def _lookup(self, task: Task | str) -> "Lookup":
+        from .lookup import Lookup  # with the records' database: only where it is asked
+
+        return Lookup(self._client, task, waits=any(task is waiting for waiting, _ in self._waiting))
 
     # -- to the job server -------------------------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ from typing import Any, overload
 
 from ..app.overlay import swap
 from ..submit.middleware import GearmanMiddleware
+from .attempts import QueuedTask, Run
 from .live import Live, get_middleware, live
-from .memory import Clock, Memory, QueuedTask, Run, TaskFailed
+from .memory import Clock, Memory, TaskFailed
 
 __all__ = ["Clock", "Live", "QueuedTask", "Run", "TaskFailed", "Tasks", "capture", "live"]
 

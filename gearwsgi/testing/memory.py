@@ -3,27 +3,33 @@
 For `gearwsgi.testing`. Nothing here sleeps; time is a clock that the test moves.
 """
 
+import contextlib
 import contextvars
 import io
 import itertools
 import json
+import os
+import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ..app import replay
 from ..app.context import ready_context
 from ..app.replay import Job, Result, Retry, notice_exceptions
 from ..environ import WSGIApplication
-from ..errors import BadMessage, CallFailed, GearwsgiError
+from ..errors import BadMessage, CallFailed, GearwsgiError, RecordsUnavailable, UnknownTask
 from ..message import plain, response, signature
 from ..message.model import PRIORITIES, Message
 from ..policy import Dead, Done, decide
 from ..settings import Settings
+from ..state.records import model
+from ..state.records.model import Record, moment
 from ..submit.client import Client, Receipt, Status
 from ..wire.payload import Grabbed, Submission, make_unique, next_attempt, open_payload, own_id
+from .attempts import QueuedTask, Run
 
 SERVER = "memory"
 
@@ -35,7 +41,7 @@ class TaskFailed(GearwsgiError, AssertionError):
         run: the attempt, with its reason and the beginning of the response.
     """
 
-    def __init__(self, run: "Run") -> None:
+    def __init__(self, run: Run) -> None:
         shown = run.response.decode("utf-8", "replace").strip()
         super().__init__(f"{run.task.service} is a dead letter: {run.reason}" + (f"\n\n{shown}" if shown else ""))
         self.run = run
@@ -63,114 +69,6 @@ class Clock:
         return self._now
 
 
-class Headers(Mapping[str, str]):
-    """A request's headers by their names in any case; what is repeated is joined with commas."""
-
-    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
-        self._values: dict[str, tuple[str, str]] = {}
-        for name, value in pairs:
-            known, before = self._values.get(name.lower(), (name, ""))
-            self._values[name.lower()] = known, f"{before}, {value}" if before else value
-
-    def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()][1]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([name for name, _ in self._values.values()])
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
-
-
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class QueuedTask:
-    """One attempt of a task in the queue, read back from the bytes that a job server would have.
-
-    Attributes:
-        id: the task's id, the same in all attempts.
-        service: what the caller called.
-        queue: the queue (Gearman function).
-        handle: as the job server's; `str(task)` of the `Task` that the handler got.
-        unique: Gearman's coalescing key.
-        priority: `high`, `normal` or `low`.
-        delay: seconds from when it was queued to when it is due; 0: at once.
-        due: when it is due, in the clock's time.
-        data: what the caller gave, decoded.
-        method: the request's; empty where a plain call names a service that is not this application's.
-        path: the request's target with its query, relative to the application.
-        body: the request's body.
-        attempt: 1-based.
-        max_attempts: how often it is tried.
-        payload: the message's bytes.
-    """
-
-    id: str
-    service: str
-    queue: str
-    handle: str
-    unique: str
-    priority: str
-    delay: float
-    due: float
-    data: Any
-    method: str
-    path: str
-    body: bytes
-    attempt: int
-    max_attempts: int
-    payload: bytes
-    _headers: Sequence[tuple[str, str]]
-    _skew: float
-    _sequence: int
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The request's headers; their names in any case."""
-        return Headers(self._headers)
-
-    def __repr__(self) -> str:
-        when = f" in {self.delay:g} s" if self.delay else ""
-        return (
-            f"<QueuedTask {self.service} {self.method} {self.path} {self.data!r}{when}, "
-            f"attempt {self.attempt} of {self.max_attempts}, id {self.id}>"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One attempt that was run.
-
-    Attributes:
-        task: what was run.
-        fate: `done`, `retry` (the next attempt is in the queue) or `dead`.
-        status: the response's status line, such as `200 OK`; empty where there was none.
-        body: a good response's body: what WORK_COMPLETE carries.
-        response: status, headers and the body's beginning of a response that was no 2xx.
-        reason: why it is tried again, or dead.
-        retry_in: seconds until the next attempt; None where there is none.
-        error: what the handler raised.
-        output: what was written to `wsgi.errors`.
-    """
-
-    task: QueuedTask
-    fate: Literal["done", "retry", "dead"]
-    status: str = ""
-    body: bytes = b""
-    response: bytes = field(default=b"", repr=False)
-    reason: str = ""
-    retry_in: float | None = None
-    error: BaseException | None = None
-    output: str = field(default="", repr=False)
-
-    @property
-    def json(self) -> Any:
-        """The good response's body, read as JSON."""
-        return json.loads(self.body)
-
-
 class Memory(Client):
     """A client whose job server is a list. Any number of threads."""
 
@@ -185,6 +83,7 @@ class Memory(Client):
         self._inline = inline
         self._raises = raises
         self._running: dict[str, tuple[QueuedTask, Status]] = {}
+        self._kept: dict[str, tuple[float, bytes]] = {}
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._context: contextvars.Context | None = None
@@ -216,14 +115,71 @@ class Memory(Client):
             raise CallFailed(f"job {task.handle} was refused by the worker: {run.reason}")
         return response.read_response(run.body)
 
-    def status(self, handle: str, server: str, uniques: Sequence[str] = (), queue: str = "") -> Status:
+    def status(self, handle: str, server: str, uniques: Sequence[str] = (), *, retries: Sequence[str] = ()) -> Status:
         with self._lock:
             for task, status in self._running.values():
-                if task.handle == handle or task.unique in uniques:
+                if task.handle == handle or task.unique in (*uniques, *retries):
                     return status
-            if any(task.handle == handle or task.unique in uniques for task in self.waiting):
-                return Status("queued")
+            for task in self.waiting:
+                if task.handle == handle or task.unique in uniques:
+                    return Status("queued")
+                if task.unique in retries:
+                    return Status("retrying")
         return Status("unknown")
+
+    def find_uniques(self, beginning: str) -> list[str]:
+        return []
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    lag = 0.0
+
+    @contextlib.contextmanager
+    def open_records(self) -> Iterator["Memory"]:
+        if not self.settings.records:
+            raise RecordsUnavailable("records are off: set records='sqlite'")
+        yield self
+
+    def find(self, task_id: str) -> Record:
+        with self._lock:
+            found = {task.id: task for task in reversed([*self.queued, *self.calls, *self.waiting])}
+            ids = [task_id] if task_id in found else [each for each in found if each.startswith(task_id)]
+            if len(ids) != 1:
+                raise UnknownTask(f"{task_id!r} is no task's id, or several begin so", is_ambiguous=bool(ids))
+            return self._record(found[ids[0]])
+
+    def result(self, task_id: str) -> bytes | None:
+        until, content = self._kept.get(task_id, (0.0, b""))
+        return content if until > self.clock.now() else None
+
+    def _record(self, task: QueuedTask) -> Record:
+        runs = [run for run in self.runs if run.task.id == task.id]
+        last = runs[-1] if runs else None
+        waiting = next((each for each in self.waiting if each.id == task.id), None)
+        running = next(((each, status) for each, status in self._running.values() if each.id == task.id), None)
+        now = running[0] if running is not None else waiting
+        if running is not None:
+            state = model.RUNNING
+        elif waiting is not None:
+            later = model.SCHEDULED if waiting.due > self.clock.now() else model.QUEUED
+            state = model.RETRYING if waiting.attempt > 1 else later
+        else:
+            state = last.fate if last is not None else model.QUEUED
+        host, pid = socket.gethostname(), os.getpid()
+        history = tuple([run.attempt(host, pid) for run in runs])
+        has_begun = running is not None or last is not None
+        return Record(
+            id=task.id, service=task.service, method=task.method, path=task.path, queue=task.queue,
+            priority=task.priority, state=state, queued=moment(task.due - task.delay),
+            due=moment((now or task).due) if (now or task).delay else None,
+            started=history[0].started if history else None,
+            ended=history[-1].started if last is not None and now is None else None,
+            attempts=running[0].attempt if running is not None else last.task.attempt if last is not None else 0,
+            max_attempts=task.max_attempts, progress=None, status=history[-1].status if history else None,
+            reason=next((each.reason for each in reversed(history) if each.reason), None),
+            host=host if has_begun else None, pid=pid if has_begun else None,
+            request_id=task.headers.get("X-Request-ID"), traceparent=task.headers.get("traceparent"), history=history,
+        )  # fmt: skip
 
     # -- the queue ---------------------------------------------------------------------------------------------------
 
@@ -308,6 +264,7 @@ class Memory(Client):
         with self._lock:
             for kept in (self.queued, self.waiting, self.runs, self.calls):
                 kept.clear()
+            self._kept.clear()
 
     # -- one attempt -------------------------------------------------------------------------------------------------
 
@@ -332,7 +289,7 @@ class Memory(Client):
         try:
             task = open_payload(job, self.settings, self.clock.now() - queued._skew)
         except BadMessage as error:
-            return Run(queued, "dead", reason=str(error))
+            return Run(queued, "dead", reason=str(error), _at=self.clock.now())
         limits = self.settings.retry_limits(task)
 
         def report(done: int, total: int) -> None:
@@ -344,8 +301,12 @@ class Memory(Client):
         notice_exceptions()
         if self._context is None:
             self._context = ready_context(contextvars.Context())
-        result = replay.run(self._app, task, known, errors, self._context)
-        return self._settle(queued, task, result, errors.getvalue())
+        seconds = self.settings.keeps_result(task)
+        result = replay.run(self._app, task, known, errors, self._context, keep=seconds > 0)
+        run = self._settle(queued, task, result, errors.getvalue())
+        if result.kept:
+            self._kept[task.id] = self.clock.now() + seconds, result.kept
+        return run
 
     def _settle(self, queued: QueuedTask, task: Message, result: Result, output: str) -> Run:
         outcome = result.outcome
@@ -354,7 +315,7 @@ class Memory(Client):
         limits = self.settings.retry_limits(task)
         # The jitter's ceiling: a test's retries come when they come at the latest, and always then.
         fate = decide(outcome, task.attempt, limits, now, target=task.target, random=lambda: 1.0)
-        run = Run(queued, "done", status, result.data, outcome.response, error=result.error, output=output)
+        run = Run(queued, "done", status, result.data, outcome.response, error=result.error, output=output, _at=now)
         if isinstance(fate, Done) or task.wants_reply:
             return run
         if isinstance(fate, Dead):

@@ -21,3 +21,8 @@ def test_the_supervisor_imports_neither_a_framework_nor_what_only_other_commands
 def test_importing_the_package_imports_no_framework() -> None:
     loaded = loaded_by("gearwsgi")
     assert not loaded & {"flask", "django", "pyramid", "bottle", "falcon", "cherrypy", "rich", "click", "pytest"}
+
+
+def test_a_web_process_that_asks_for_no_record_has_no_database_in_it() -> None:
+    loaded = loaded_by("gearwsgi.submit.middleware")
+    assert "gearwsgi" in loaded and not loaded & {"sqlite3", "psycopg", "webob", "rich", "click"}

@@ -26,9 +26,12 @@ from ...errors import InvalidTask
 from ...submit import tasks
 from ...submit.client import Status
 from ...submit.middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
+from ...submit.task import Task
 
 if TYPE_CHECKING:
     from webob import Response
+
+    from ...state.records.model import Record
 
 _current: contextvars.ContextVar["Gearman | None"] = contextvars.ContextVar("gearwsgi.django", default=None)
 
@@ -56,7 +59,7 @@ class Gearman:
         after_commit: bool = False,
         using: str | None = None,
         **options: Any,
-    ) -> tasks.Task:
+    ) -> Task:
         """Queue a request for `service`; the core's `task()`.
 
         Args:
@@ -74,7 +77,7 @@ class Gearman:
 
     def replay(
         self, queue: str | None = None, *, after_commit: bool = False, using: str | None = None, **options: Any
-    ) -> tasks.Task:
+    ) -> Task:
         """Queue the request in hand itself; the core's `replay()`, with `task()`'s `after_commit`.
 
         Django may have read the body (its CSRF check does, of a form): what it still has of it is taken from there.
@@ -86,9 +89,17 @@ class Gearman:
                 options.pop("body", None)
         return self._core.replay(queue, **_waiting(options, after_commit, using))
 
-    def status(self, task: tasks.Task | str) -> Status:
+    def status(self, task: Task | str) -> Status:
         """The core's `status()`."""
         return self._core.status(task)
+
+    def record(self, task: Task | str) -> "Record":
+        """The core's `record()`."""
+        return self._core.record(task)
+
+    def result(self, task: Task | str, timeout: float = 0) -> "Response":
+        """The core's `result()`."""
+        return self._core.result(task, timeout)
 
 
 def _waiting(options: dict[str, Any], after_commit: bool, using: str | None) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """From the setting to the database of the records."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import RecordsUnavailable
 from ...settings import Settings
 from .database import Database
 from .sqlite import Sqlite
+from .store import Store, unavailable
 
 
 def open_database(settings: Settings) -> Database | None:
@@ -32,3 +35,24 @@ def has_begun(settings: Settings) -> bool:
 
 def _file(settings: Settings) -> Path:
     return settings.state_dir / "records.sqlite3"
+
+
+@contextlib.contextmanager
+def reading(settings: Settings) -> Iterator[Store | None]:
+    """The records for who asks them something: one thread's, closed at the end of the block.
+
+    None where there is no file of SQLite's yet: who writes makes it, so that it is theirs.
+
+    Raises:
+        RecordsUnavailable: they are off, or their driver is missing.
+    """
+    database = open_database(settings)
+    if database is None:
+        raise unavailable()
+    if not has_begun(settings):
+        yield None
+        return
+    try:
+        yield Store(database)
+    finally:
+        database.close()

@@ -70,6 +70,9 @@ class Store:
         database: where they are.
     """
 
+    lag = 1.0
+    """Seconds after which what has happened is in them: supervisors write several times a second."""
+
     def __init__(self, database: Database) -> None:
         self.database = database
 
@@ -306,7 +309,9 @@ def whole_id(transaction: Transaction, task_id: str) -> str:
     if not rows or rows[0][0] == key:
         return key
     if len(rows) > 1:
-        raise UnknownTask(f"{task_id!r} is not the beginning of one task's id, but of several: give more of it")
+        raise UnknownTask(
+            f"{task_id!r} is not the beginning of one task's id, but of several: give more of it", is_ambiguous=True
+        )
     return str(rows[0][0])
 
 

@@ -11,7 +11,16 @@ from flask import Flask, request
 from webtest import TestApp
 
 from gearwsgi import GearmanMiddleware, Retry
-from gearwsgi.errors import BadMessage, ConfigError, InvalidTask
+from gearwsgi.errors import (
+    BadMessage,
+    ConfigError,
+    InvalidTask,
+    RecordsUnavailable,
+    ResultNotKept,
+    ResultPending,
+    TaskDead,
+    UnknownTask,
+)
 from gearwsgi.testing import Run, TaskFailed, capture
 
 KEY = "a secret key of the tests"
@@ -223,7 +232,7 @@ def test_status_and_call_work_in_memory_too() -> None:
         assert str(app.gearman.status(task)) == "queued"
         tasks.run()
         assert str(app.seen[-1]) == "running 3 of 7"
-        assert str(app.gearman.status(task)) == "unknown"
+        assert str(app.gearman.status(task)) == "done"
         assert app.gearman.call("/one").json == {"path": "/one"}
         assert app.gearman.call("/moved").status_code == 302
         assert app.gearman.call("/boom").status_code == 500
@@ -384,3 +393,45 @@ def test_the_test_kit_takes_messages_of_other_programs() -> None:
             tasks.put(b"neither this nor that")
         assert [run.fate for run in tasks.run()] == ["done", "done"]
     assert seen == [("/a", b"x"), ("/b", None)]
+
+
+def test_records_and_results_are_known_in_memory_at_once() -> None:
+    app = make_app()
+    with capture(app) as tasks:
+        gearman = app.gearman
+        kept = gearman.task("/one", keep_result=60)
+        later = gearman.task("/asks", delay=30)
+        assert (gearman.record(kept).state, gearman.record(later.id).state) == ("queued", "scheduled")
+        with pytest.raises(ResultPending):
+            gearman.result(kept, timeout=600)
+        tasks.run()
+        assert gearman.result(kept.id[:12]).json == {"path": "/one"}
+        record = gearman.record(kept.id)
+        assert (record.state, record.attempts, record.status, record.service) == ("done", 1, 200, "/one")
+        assert [each.outcome for each in record.history] == ["done"] and record.to_json()["started"] is not None
+        tasks.clock.advance(61)
+        tasks.run()
+        for task in (kept, later):
+            with pytest.raises(ResultNotKept):
+                gearman.result(task)
+        assert str(gearman.status("0" * 32)) == "unknown"
+        with pytest.raises(UnknownTask):
+            gearman.record("0" * 32)
+
+
+def test_a_retry_and_a_dead_letter_are_records_in_memory_too() -> None:
+    app = make_app()
+    with capture(app, raises=False) as tasks:
+        task = app.gearman.task("/boom", max_attempts=2)
+        tasks.run(raises=False)
+        assert str(app.gearman.status(task)) == "retrying"
+        tasks.run(until_empty=True, raises=False)
+        record = app.gearman.record(task)
+        assert (record.state, [each.outcome for each in record.history]) == ("dead", ["retried", "dead"])
+        assert "Traceback" in (record.history[0].traceback or "")
+        with pytest.raises(TaskDead) as raised:
+            app.gearman.result(task)
+        assert raised.value.reason == record.reason
+    off = make_app(records="")
+    with capture(off), pytest.raises(RecordsUnavailable, match="records are off"):
+        off.gearman.record(off.gearman.task("/one"))

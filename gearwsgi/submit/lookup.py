@@ -1,0 +1,175 @@
+"""What became of a task: the records say it, and the outbox and the job servers what those have not seen yet.
+
+Imported only where it is asked. Each question has a connection to the records of its own, so that threads, forks and
+what is left open are no matter.
+"""
+
+import re
+import time
+from dataclasses import replace
+
+from ..errors import RecordsUnavailable, ResultNotKept, ResultPending, ServerUnavailable, TaskDead, UnknownTask
+from ..message.response import read_response
+from ..state.records import model
+from ..state.records.model import Record
+from ..wire.payload import is_task_id, make_unique
+from .client import Client, Records, Status
+from .task import Task
+
+POLL, POLL_MAX = 0.05, 0.5
+"""Seconds between two looks."""
+_MAX_ASKED = 20
+"""Attempts of one task that job servers are asked for at once."""
+_FIRST = re.compile(r":1(?!\d)")
+
+
+class Lookup:
+    """What is known of one task.
+
+    Args:
+        client: the middleware's.
+        task: the task, or its id, which may be shortened.
+        waits: whether it is still to be submitted, at this response's end.
+    """
+
+    def __init__(self, client: Client, task: Task | str, *, waits: bool = False) -> None:
+        self._client = client
+        self._task = task if isinstance(task, Task) else None
+        self._id = task.id if isinstance(task, Task) else task
+        self._waits = waits
+
+    def status(self) -> Status:
+        """Its state, as `Gearman.status` has it."""
+        try:
+            if not self._client.settings.records:
+                found = self._known(None)
+            else:
+                with self._client.open_records() as records:
+                    found = self._known(records)
+        except RecordsUnavailable:
+            found = self._known(None)
+            if found is None:
+                raise  # it may well have been done, or be dead
+        if found is None:
+            return Status(model.UNKNOWN)
+        return Status(found.state, *(found.progress or (0, 0)))
+
+    def record(self) -> Record:
+        """Its record, as `Gearman.record` has it."""
+        with self._client.open_records() as records:
+            return self._record(records)
+
+    def result(self, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Status, headers and body of its response, as `Gearman.result` has it."""
+        deadline = time.monotonic() + timeout
+        pause = POLL
+        while True:
+            with self._client.open_records() as records:  # none is held while we wait
+                record = self._record(records)
+                if record.state in model.ENDED:
+                    return _response(records, record)
+                is_final = records is not None and not records.lag
+            left = deadline - time.monotonic()
+            if left <= 0 or is_final:
+                raise ResultPending(f"task {record.id} is {record.state}: it has no result yet")
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, POLL_MAX)
+
+    def _record(self, records: Records | None) -> Record:
+        found = self._known(records)
+        if found is None:
+            raise UnknownTask(f"no task {self._id!r} is known")
+        return found
+
+    def _known(self, records: Records | None) -> Record | None:
+        """What the records know, and job servers and outbox know better; None: nobody knows it."""
+        record = self._find(records)
+        if record is not None and record.state in model.ENDED:
+            return record
+        if record is None and not is_task_id(self._id):
+            return None
+        try:
+            elsewhere = self._elsewhere(record)
+        except ServerUnavailable:
+            if record is None:
+                raise
+            return record
+        if elsewhere.state == model.UNKNOWN:
+            return record or self._settle(records)
+        if record is None:
+            return self._made_up(elsewhere)
+        if model.RUNNING in (elsewhere.state, record.state):
+            progress = (elsewhere.done, elsewhere.total) if elsewhere.total else record.progress
+            return replace(record, state=elsewhere.state, progress=progress)
+        return record
+
+    def _find(self, records: Records | None) -> Record | None:
+        if records is None or not self._id:
+            return None
+        try:
+            return records.find(self._id)
+        except UnknownTask as error:
+            if error.is_ambiguous:
+                raise
+            return None
+
+    def _settle(self, records: Records | None) -> Record | None:
+        """Nobody has it: it may have ended just now, and its record is about to be written."""
+        if records is None:
+            return None
+        end = time.monotonic() + records.lag
+        while time.monotonic() < end:
+            time.sleep(POLL)
+            record = self._find(records)
+            if record is not None:
+                return record
+        return None
+
+    def _elsewhere(self, record: Record | None) -> Status:
+        """What outbox and job servers know of its attempts that have not ended."""
+        if self._waits or self._client.outbox.holds(self._id):
+            return Status(model.QUEUED)
+        task, settings = self._task, self._client.settings
+        tries = [settings.max_attempts, *[entry.max_attempts or 0 for entry in settings.tasks.values()]]
+        last = task.max_attempts if task is not None else max(tries)
+        first = 1
+        if record is not None:
+            first, last = max(1, record.attempts), record.max_attempts or last
+        further = range(max(2, first), min(last, first + _MAX_ASKED) + 1)
+        retries = [make_unique(self._id, attempt) for attempt in further]
+        handle, server = (task.handle, task.server) if task is not None else ("", "")
+        uniques = [task.unique if task is not None else make_unique(self._id, 1)] if first == 1 and not handle else []
+        found = self._client.status(handle, server, uniques, retries=retries)
+        if found.state == model.UNKNOWN and record is None:
+            # Handed back, or retried from a dead letter: its unique has something random at its end.
+            again = self._client.find_uniques(f"{self._id}:")
+            firsts = [unique for unique in again if _FIRST.match(unique, len(self._id))]
+            if again:
+                found = self._client.status("", "", firsts, retries=[each for each in again if each not in firsts])
+        return found
+
+    def _made_up(self, status: Status) -> Record:
+        """The record of a task that only job servers or outbox know."""
+        task = self._task
+        return Record(
+            id=self._id, service=task.service if task is not None else "-", method="-", path="-",
+            queue=task.queue if task is not None else "-", priority="normal", state=status.state, queued=None,
+            due=None, started=None, ended=None, attempts=0,
+            max_attempts=task.max_attempts if task is not None else None,
+            progress=(status.done, status.total) if status.total else None, status=None, reason=None, host=None,
+            pid=None, request_id=None, traceparent=None,
+        )  # fmt: skip
+
+
+def _response(records: Records | None, record: Record) -> tuple[str, list[tuple[str, str]], bytes]:
+    """The response of a task that has ended."""
+    if record.state != model.DONE:
+        reason = record.reason or record.state
+        raise TaskDead(f"task {record.id} is {record.state}: {reason}", reason)
+    content = records.result(record.id) if records is not None else None
+    if content is None:
+        raise ResultNotKept(
+            f"task {record.id} is done, and its response is not kept: keep_result was not given or is over, "
+            "or the response was too large"
+        )
+    return read_response(content)

@@ -1,0 +1,30 @@
+"""What `task()` answers with."""
+
+
+class Task:
+    """A task that was queued.
+
+    Attributes:
+        id: the same in all attempts; a handler sees it as `Idempotency-Key`.
+        handle: the job server's; empty while the task waits in the outbox, for `after_response` or for `after`.
+        service: what was called.
+        queue: the queue (Gearman function).
+        server: the job server that has it, as `host:port`.
+    """
+
+    __slots__ = ("handle", "id", "max_attempts", "queue", "server", "service", "unique")
+
+    def __init__(self, id: str, service: str, queue: str, unique: str, max_attempts: int) -> None:
+        self.id = id
+        self.service = service
+        self.queue = queue
+        self.unique = unique
+        self.max_attempts = max_attempts
+        self.handle = ""
+        self.server = ""
+
+    def __str__(self) -> str:
+        return self.handle
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} {self.service} in {self.queue} {self.handle or 'in the outbox'}>"
