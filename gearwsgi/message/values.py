@@ -2,15 +2,16 @@
 
 import dataclasses
 from datetime import date, time
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 
 def as_text(value: Any) -> str | None:
     """A date, time (ISO 8601), UUID or Decimal as text; None where it is none of these."""
     if isinstance(value, date | time):
         return value.isoformat()
+    from decimal import Decimal
+    from uuid import UUID  # few tasks have such a value, and both take long to import
+
     return str(value) if isinstance(value, UUID | Decimal) else None
 
 

@@ -62,8 +62,10 @@ def frame(kind: int, sequence: int, payload: bytes = b"") -> bytes:
 
 def job_frame(sequence: int, job: Grabbed) -> bytes:
     """The frame that gives a job to a worker."""
-    lengths = _JOB.pack(len(job.handle), len(job.queue), len(job.unique))
-    return frame(JOB, sequence, b"".join((lengths, job.handle, job.queue, job.unique, job.payload)))
+    handle, queue, unique, payload, _ = job
+    names = _JOB.pack(len(handle), len(queue), len(unique)) + handle + queue + unique
+    # The payload may be large: it is copied once.
+    return b"".join((_HEADER.pack(_MAGIC, JOB, sequence, len(names) + len(payload)), names, payload))
 
 
 def read_job(payload: bytes) -> Grabbed:

@@ -16,6 +16,7 @@ what may be lost with it are answers on their way (those jobs run again), and th
 """
 
 import contextlib
+import math
 import queue
 import random
 import socket
@@ -42,6 +43,7 @@ RECONNECT_MAX = 2.0
 """Seconds between two tries to connect, at most; a connection that stood for longer is no failure."""
 
 _GRAB = packets.pack(packets.GRAB_JOB_UNIQ)
+_GRAB_ANSWERS = (packets.JOB_ASSIGN_UNIQ, packets.JOB_TOO_LARGE, packets.NO_JOB)
 _SLEEP = packets.pack(packets.PRE_SLEEP)
 _ECHO = packets.pack(packets.ECHO_REQ, b"gearwsgi")
 
@@ -52,7 +54,7 @@ class Owner(Protocol):
     def on_connected(self, link: "Link") -> None: ...
     def on_job(self, session: "Session", job: Grabbed) -> None: ...
     def on_no_job(self) -> None: ...
-    def on_work(self) -> None: ...
+    def pump(self) -> None: ...
     def on_refused(self, link: "Link", reason: str) -> None: ...
     def on_lost(self, link: "Link", reason: str) -> None: ...
 
@@ -330,24 +332,25 @@ class Session:
             self._on_packet(kind, parameters)
             if not self.is_open:
                 return
+        self._owner.pump()
 
     def _on_packet(self, kind: int, parameters: list[bytes]) -> None:
-        if kind in (packets.JOB_ASSIGN_UNIQ, packets.JOB_TOO_LARGE):
-            self._count_answer(kind)
-            self.has_work = True
+        if kind in _GRAB_ANSWERS:
+            if not self.grabs:
+                # Nobody says how many jobs of such a server would have to be held.
+                raise ProtocolError(f"packet {kind} that answers no grab")
+            self.grabs -= 1
+            self.has_work = kind != packets.NO_JOB
+            if not self.has_work:
+                self._owner.on_no_job()
+                return
             handle, function, unique, payload, *size = parameters
             if function not in self._functions:
                 raise ProtocolError(f"a job of queue {function!r}, which nobody asked for")
             self._owner.on_job(self, Grabbed(handle, function, unique, payload, int(size[0]) if size else 0))
-        elif kind == packets.NO_JOB:
-            self._count_answer(kind)
-            self.has_work = False
-            self._owner.on_no_job()
         elif kind == packets.NOOP:
-            if self.is_asleep or not self.has_work:  # else it is known already, however often it is said
-                self.is_asleep = False
-                self.has_work = True
-                self._owner.on_work()
+            self.is_asleep = False
+            self.has_work = True
         elif kind == packets.JOB_CREATED:
             if not self._created:
                 raise ProtocolError("a JOB_CREATED that answers nothing")
@@ -359,16 +362,11 @@ class Session:
                 self._created.popleft()("", error)
             elif error.code != "JOB_NOT_FOUND" and self.grabs:
                 self.grabs -= 1
-                self.has_work = False  # and it is not asked again, which would go on without end
+                # It is asked for nothing more, nor to wake us: that would go on without end.
+                self.has_work, self.is_asleep, self._slept_at = False, True, math.inf
                 self._owner.on_refused(self._link, str(error))
         elif kind != packets.ECHO_RES:
             raise ProtocolError(f"packet {kind} has no place here")
-
-    def _count_answer(self, kind: int) -> None:
-        """One grab is answered. What answers none is refused: nobody says how many jobs of it would have to be held."""
-        if not self.grabs:
-            raise ProtocolError(f"packet {kind} that answers no grab")
-        self.grabs -= 1
 
     def _lost(self, reason: str) -> None:
         if not self.is_open:

@@ -20,10 +20,9 @@ With its connection a job goes back into the job server's queue: one that runs w
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import log
 from ..errors import BadMessage
@@ -53,8 +52,7 @@ GRAB_ANSWER = 5.0
 """Seconds that the end of a slot, which has nothing else left, waits for the answers to its grabs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What the slots of one generation have in common.
 
     Attributes:
@@ -148,7 +146,7 @@ class Slot:
         """The process may be given jobs."""
         self._start_again.failures = 0
         self._give_waiting()
-        self._pump()
+        self.pump()
 
     def on_grown(self, process: Process) -> None:
         """The process has grown over --max-rss, and ends after this job."""
@@ -176,7 +174,7 @@ class Slot:
     def on_answers(self) -> None:
         """All that the process answered by now is told."""
         self.pace.advance()
-        self._pump()
+        self.pump()
 
     def on_not_started(self, jobs: list[Held]) -> None:
         """The process has skipped these."""
@@ -226,7 +224,7 @@ class Slot:
     def on_connected(self, link: Link) -> None:
         """A link stands."""
         self._around.servers.came(link.address)
-        self._pump()
+        self.pump()
 
     def on_refused(self, link: Link, reason: str) -> None:
         """A job server does not know how we ask for jobs."""
@@ -237,16 +235,11 @@ class Slot:
         self._around.servers.went(link.address, reason)
         if self.process is not None and not all(held.session.is_open for held in self.process.backlog.behind()):
             self.process.fence("it lay behind one whose connection was lost")
-        self._pump()
-
-    def on_work(self) -> None:
-        """There may be a job."""
-        self._pump()
+        self.pump()
 
     def on_no_job(self) -> None:
         """There is none."""
         self.pace.queue_was_empty()
-        self._pump()
 
     def on_job(self, session: Session, job: Grabbed) -> None:
         """We have one."""
@@ -260,11 +253,10 @@ class Slot:
         elif can_be_handed_back(job.payload):
             self._around.settler.hand_back(held, _ENDS)
         # Otherwise it goes back when the link is closed, which comes with the end of what runs.
-        self._pump()
 
     # -- what to do next ---------------------------------------------------------------------------------------------
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """Grab where there is room and may be work; else sleep; where draining, end when nothing is left."""
         if self.state is not SlotState.SERVING:
             self._end_if_done()
@@ -347,7 +339,7 @@ class Slot:
             self.state = SlotState.DRAINING
         if self.process is not None:
             self.process.fence(_ENDS)
-        self._pump()
+        self.pump()
 
     def _end_if_done(self) -> None:
         running = self.process.running if self.process is not None else None

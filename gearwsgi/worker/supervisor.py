@@ -20,7 +20,6 @@ from enum import Enum
 from typing import Any
 
 from .. import log
-from ..app.watch import watch_code
 from ..errors import EXIT_APP, EXIT_FORCED
 from ..settings import Settings, from_json
 from . import generation as generations
@@ -253,6 +252,8 @@ class Supervisor:
         if self._site is None:
             self._site = Site(settings, self._loop)
             if self._options.reload:
+                from ..app.watch import watch_code
+
                 watch_code(lambda: os.kill(os.getpid(), signal.SIGHUP))
         return Surroundings(
             name=f"{socket.gethostname()}:{os.getpid()}",

@@ -153,11 +153,11 @@ def test_a_job_server_that_answers_what_nobody_asked_is_left(
     assert rig.worker.jobs() == []
 
 
-def test_a_thousand_wakings_of_a_link_that_is_awake_cost_one_look(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_wakings_that_come_at_once_cost_one_look(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.ready()
     looks: list[int] = []
-    monkeypatch.setattr(rig.slot, "on_work", lambda: looks.append(1))
     rig.serve(packets.NO_JOB)
+    monkeypatch.setattr(rig.slot, "pump", lambda: looks.append(1))
     assert rig.peer is not None
     rig.peer.sendall((b"\0RES" + packets.NOOP.to_bytes(4, "big") + bytes(4)) * 1000)
     rig.turn()
