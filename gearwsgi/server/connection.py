@@ -161,17 +161,14 @@ class Connection(asyncio.Protocol):
 
     # Answers
 
-    @property
-    def place(self) -> int:
-        """Where the next answer will lie among those that are not sent yet."""
-        return len(self._out)
-
-    def send(self, packet: bytes) -> None:
-        """Answer; it goes out when what it answers is on disk."""
-        if not self._out:
+    def send(self, packet: bytes) -> int:
+        """Answer; it goes out when what it answers is on disk. Its place among the answers that are not sent yet."""
+        place = len(self._out)
+        if not place:
             self._host.has_answers(self)
         self._out.append(packet)
         self._out_size += len(packet)
+        return place
 
     def replace(self, place: int, packet: bytes) -> None:
         """Answer otherwise than was meant at first."""

@@ -59,10 +59,10 @@ class Server:
         self.queue = Queue(store.first_id, job_retries, store.prefix)
         self.connections = Connections(4 * max_packet)
         self.log = Log()
+        self.writer = Writer(self.queue, store, self.log, self.connections.flush)
         self.ended = asyncio.Event()
         self._state = LOADING
         self._store = store
-        self._writer = Writer(self.queue, store, self.log, self.connections.flush)
         self._dead = dead
         self._max_packet = max_packet
         self._listeners: list[asyncio.Server] = []
@@ -112,7 +112,7 @@ class Server:
         self.settle(now)
         for connection in self.connections:
             connection.go_on()
-        self._writer.look()
+        self.writer.look()
 
     def stop(self, graceful: bool = False) -> None:
         """Accept no more; end when all is answered, or, if graceful, when the last connection has gone."""
@@ -126,7 +126,7 @@ class Server:
     async def close(self) -> None:
         """Answer what was read, end the connections, close the file."""
         self._clock.stop()
-        self._writer.close()
+        self.writer.close()
         self._state = ENDING  # from here on, nobody's leaving changes the queue
         await self.connections.close()
 
@@ -177,10 +177,6 @@ class Server:
 
     # What the requests ask of the server
 
-    def created(self, connection: Connection, job: Job) -> None:
-        """The JOB_CREATED that the connection is sent next must wait until the job is on disk."""
-        self._writer.created(connection, connection.place, job)
-
     def peers(self) -> Iterable[tuple[int, str, Peer]]:
         """All connections: file descriptor, address and what the queue knows."""
         return [(c.fd, c.address, c.peer) for c in self.connections]
@@ -199,7 +195,7 @@ class Server:
     def _look(self) -> None:
         if self._state is not LOADING:
             self.settle(time.time())
-        self._writer.look()
+        self.writer.look()
 
     def settle(self, now: float) -> None:
         """Wake workers, tell clients, keep dead jobs, set the alarm."""

@@ -9,6 +9,7 @@ from .connection import Connection
 from .jobs import HIGH, LOW, NORMAL, Job, Peer
 from .protocol import ARGUMENTS, Packet, answer, error, number
 from .queues import Queue
+from .writer import Writer
 
 __all__ = ["serve"]
 
@@ -42,9 +43,7 @@ class Host(Protocol):
     """What the requests need of the server."""
 
     queue: Queue
-
-    def created(self, connection: Connection, job: Job) -> None:
-        """The JOB_CREATED that the connection is sent next must wait until the job is on disk."""
+    writer: Writer
 
     def tell(self, clients: Iterable[Peer], packet: bytes) -> None:
         """Send what a worker says of a job to those who wait for it."""
@@ -93,9 +92,9 @@ def _submit(host: Host, connection: Connection, kind: int, args: Arguments, now:
     if job is None:
         connection.send(QUEUE_FULL)
         return
+    place = connection.send(answer(packets.JOB_CREATED, host.queue.handle(job)))
     if job.durable and not job.stored:
-        host.created(connection, job)
-    connection.send(answer(packets.JOB_CREATED, host.queue.handle(job)))
+        host.writer.created(connection, place, job)
 
 
 def _echo(host: Host, connection: Connection, kind: int, args: Arguments, now: float) -> None:

@@ -212,29 +212,27 @@ def test_a_thousand_sleepers_are_woken_one_at_a_time(embedded: Start) -> None:
     client = server.connect()
     for n in range(20):
         client.submit(b"f", b"%d" % n)
-    woken = []
-    for worker in workers:
-        worker.send(ECHO_REQ, b"")
-        kind, _ = worker.read()
-        if kind == NOOP:
-            woken.append(worker)
-            worker.read()
-    assert len(woken) == 20
-    for worker in woken[:-1]:
-        assert worker.grab() is not None
-    woken[-1].close()  # the last job goes to another sleeper
-    sleeping = [worker for worker in workers if worker not in woken]
 
-    def one_more() -> bool:
-        for worker in sleeping:
+    def next_woken() -> Wire | None:
+        # Who slept last is woken first, and grabs at once: who takes too long has another one woken.
+        for worker in reversed(workers):
             worker.send(ECHO_REQ, b"")
             if worker.read()[0] == NOOP:
                 worker.read()
-                return worker.grab() is not None
-        return False
+                workers.remove(worker)
+                return worker
+        return None
 
-    until(one_more)
-    assert client.status(b"f") == (20, 20, count - 1)
+    for _ in range(20):
+        worker = next_woken()
+        assert worker is not None and worker.grab() is not None
+    assert next_woken() is None
+    client.submit(b"f", b"20")
+    lost = next_woken()
+    assert lost is not None
+    lost.close()  # its job goes to another sleeper
+    until(lambda: (worker := next_woken()) is not None and worker.grab() is not None)
+    assert client.status(b"f") == (21, 21, count - 1)
 
 
 def _descriptors() -> int:

@@ -192,6 +192,15 @@ def test_a_drain_does_not_wait_for_a_job_server_that_never_answers(rig: Rig, cap
     assert "localhost:4730 has not answered for 5 s, and is left" in capfd.readouterr().err
 
 
+def test_a_job_server_that_refuses_grabs_is_asked_for_nothing_more(rig: Rig) -> None:
+    rig.ready()
+    assert packets.GRAB_JOB_UNIQ in rig.kinds()
+    rig.serve(packets.ERROR, b"unknown_command", b"Unknown server command")
+    rig.serve(packets.ECHO_RES, b"")  # what it says besides changes nothing
+    rig.tick(later=5)
+    assert not {packets.GRAB_JOB_UNIQ, packets.PRE_SLEEP} & set(rig.kinds())
+
+
 def test_a_link_that_is_refused_waits_and_tries_again(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.refused = "job server localhost: refused"
