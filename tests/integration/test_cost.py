@@ -220,7 +220,7 @@ class Forks:
     ("lookahead", "system_calls", "python_calls"),
     # One at a time: a read and a write each for the job server and the process, and a wait before each read.
     # Many at a time: at most that, however few jobs a busy machine lets it hold ahead.
-    [(False, 6, 55), (True, 7, 55)],
+    [(False, 6, 53), (True, 7, 53)],
 )
 def test_what_a_job_costs_the_supervisor(tmp_path: Path, lookahead: bool, system_calls: int, python_calls: int) -> None:
     server = FakeJobServer([message()] * (N + 100))
