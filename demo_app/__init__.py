@@ -72,7 +72,7 @@ def flaky(request: Request) -> Response:
 
 
 def status(request: Request) -> Response:
-    """Say what is known of a task: "unknown" once it has ended."""
+    """Say how far a task is: the same address from its queueing to its end."""
     task = str(given(request).get("task", ""))
     return answer({"task": task, "status": str(request.environ["gearman"].status(task))})
 
