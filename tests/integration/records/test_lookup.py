@@ -183,7 +183,7 @@ def test_a_database_that_is_away_is_a_clear_error_and_queues_all_the_same(
 
 
 def test_asking_makes_no_file_where_nobody_has_written_records(embedded_site: Bench) -> None:
-    app = embedded_site.app()
+    app = embedded_site.app(records="sqlite")
     assert str(app.gearman.status(app.gearman.task("mail.welcome").id)) == "queued"
     assert not list(embedded_site.state_dir.glob("records*"))
 
