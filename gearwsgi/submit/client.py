@@ -242,6 +242,11 @@ class Client:
                 else:
                     server.note_refusal()
                 return answers + [error] * (len(batch) - len(answers))
+            except ProtocolError as error:
+                # No job server's: as if there were none. The next one may be asked, or the outbox.
+                server.note_refusal()
+                unavailable = ServerUnavailable(f"job server {server.name}: {error}")
+                return answers + [unavailable] * (len(batch) - len(answers))
             except BaseException:
                 if connection is not None:
                     connection.close()  # an answer is on its way to nobody: a time limit, Ctrl-C

@@ -165,6 +165,14 @@ def test_an_answer_that_is_larger_than_a_response_may_be_is_not_waited_for(tmp_p
         middleware(tmp_path, server.address, max_body=101_000).gearman.call("/x", timeout=10)
 
 
+def test_a_task_whose_job_server_talks_nonsense_goes_to_the_next_one_or_to_the_outbox(tmp_path: Path) -> None:
+    web = ScriptedServer(lambda number, kind, given: b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    task = middleware(tmp_path, web.address).gearman.task("/x")
+    assert task.handle == "" and len(list((tmp_path / "state" / "outbox").glob("*.http"))) == 1
+    good = ScriptedServer(lambda number, kind, given: CREATED)
+    assert middleware(tmp_path / "two", web.address, good.address).gearman.task("/x").handle == "H:fake:1"
+
+
 def test_an_unusable_state_directory_is_no_reason_to_refuse_what_a_job_server_takes(tmp_path: Path) -> None:
     server = ScriptedServer(lambda number, kind, parameters: CREATED)
     (tmp_path / "state").write_text("a file")
