@@ -223,12 +223,19 @@ class Generation:
                 message = json.loads(line)
             except ValueError:
                 message = None
-            if not isinstance(message, dict):
+            if not (isinstance(message, dict) and self._is_expected(message)):
                 log.note("the application has written to the fork server's socket")
                 raise ProtocolError("a line that is none of the fork server's")
             self._on_message(message)
         if len(self._lines) > _MAX_LINE:
             raise ProtocolError("a line without an end")
+
+    def _is_expected(self, message: dict[str, Any]) -> bool:
+        """Whether the fork server may say that: what an application writes to its socket must end nothing but it."""
+        kinds = {name: type(value) for name, value in message.items()}
+        answers = kinds in ({"pid": int}, {"refused": str}) and bool(self._forking)
+        ended = kinds == {"exit": int, "status": int}
+        return answers or ended or kinds in ({"loaded": dict}, {"failed": str, "traceback": str})
 
     def _on_message(self, message: dict[str, Any]) -> None:
         if "loaded" in message:
