@@ -1,10 +1,9 @@
-"""What several commands share: the settings they go by, the records, spans of time, a question, tables and lines."""
+"""What several commands share: the settings they go by, job servers, spans of time, a question, tables, lines."""
 
-import contextlib
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
@@ -16,14 +15,9 @@ from rich.text import Text
 
 from ..address import Address
 from ..app.loading import load_application
-from ..errors import GearwsgiError, UnknownTask
 from ..log import clean
 from ..settings import Settings, read_settings
-from ..state.outbox import Outbox
-from ..state.records.opening import open_database
-from ..state.records.store import Store, unavailable
 from ..wire.connection import Connection
-from ..wire.payload import is_task_id
 
 app_option = click.option("--app", metavar="MODULE:NAME", help="Go by this application's settings and aliases.")
 
@@ -42,51 +36,6 @@ def get_settings(app: str | None) -> Settings:
     return load_application(app)[1].settings if app else read_settings({})
 
 
-@contextlib.contextmanager
-def open_records(settings: Settings) -> Iterator[Store]:
-    """The records.
-
-    Raises:
-        RecordsUnavailable: they are off, or their database is away.
-    """
-    database = open_database(settings)
-    if database is None:
-        raise unavailable()
-    try:
-        yield Store(database)
-    finally:
-        database.close()
-
-
-def find_queued(settings: Settings, task_id: str) -> int | None:
-    """The attempt as which a task is queued that has no record yet: outbox and job servers know it by its full id.
-
-    Returns:
-        None where it is queued nowhere.
-
-    Raises:
-        UnknownTask: a job server that may have it does not answer.
-    """
-    if not is_task_id(task_id):
-        return None
-    if Outbox(settings).holds(task_id):
-        return 1
-    trouble = ""
-    for address in settings.servers:
-        try:
-            uniques = ask(address, "show unique jobs", settings.connect_timeout)
-        except GearwsgiError as error:
-            trouble = str(error)
-            continue
-        for unique in uniques:
-            found, _, attempt = unique.partition("~")[0].partition(":")
-            if found == task_id and attempt.isascii() and attempt.isdigit():
-                return int(attempt)
-    if trouble:
-        raise UnknownTask(f"task {task_id} has no record, and {trouble}")
-    return None
-
-
 def ask(address: Address, command: str, timeout: float) -> list[str]:
     """What a job server answers to one text command, in lines.
 
@@ -98,18 +47,6 @@ def ask(address: Address, command: str, timeout: float) -> list[str]:
         return connection.admin(command, WHOLE_ANSWER)
     finally:
         connection.close()
-
-
-def read_span(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """A span of time in seconds, for an option: a number with s, m, h or d.
-
-    Raises:
-        click.BadParameter: it is none.
-    """
-    seconds = None if value is None else _seconds(value)
-    if value is not None and seconds is None:
-        raise click.BadParameter(f"{value!r} is no span such as 90s, 15m, 1h or 7d")
-    return seconds
 
 
 def _seconds(text: str) -> float | None:

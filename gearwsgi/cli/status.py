@@ -23,11 +23,11 @@ from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
 from ..state.records.model import DEAD, DONE, RETRYING
-from ..state.records.opening import has_begun
+from ..state.records.opening import reading
 from ..state.records.store import FRESH, Store, Supervisor
 from ..state.spool import Spool
 from ..state.status import read_all
-from .common import app_option, ask, console, get_settings, open_records
+from .common import app_option, ask, console, get_settings
 from .screen import lay_out, warnings
 
 _HOUR = 3600.0
@@ -146,11 +146,11 @@ def _is_row(line: list[str]) -> bool:
 def _ask_records(settings: Settings) -> tuple[dict[str, Any], str | None]:
     """What the records know of now and of the last hour; and why they can't be asked."""
     nothing: dict[str, Any] = {"hour": [], "minute": [], "waiting": [], "pauses": {}, "fleet": [], "now": 0.0}
-    if not settings.records or not has_begun(settings):
+    if not settings.records:
         return nothing, None
     try:
-        with open_records(settings) as store:
-            return _read(store), None
+        with reading(settings) as store:
+            return nothing if store is None else _read(store), None
     except RecordsError as error:
         return nothing, str(error)
 
