@@ -73,6 +73,16 @@ def test_a_length_is_read_as_servers_and_test_clients_hand_it_over(length: Any) 
     assert replayed(environ(CONTENT_LENGTH=length))["body"] == b"x"
 
 
+def test_a_request_without_an_input_has_no_body() -> None:
+    request = environ(CONTENT_LENGTH="")
+    del request["wsgi.input"]
+    assert replayed(request)["body"] == b""
+    request = environ(CONTENT_LENGTH="1")
+    del request["wsgi.input"]
+    with pytest.raises(InvalidTask):
+        replayed(request)
+
+
 def test_a_body_in_chunks_is_queued_whole_whatever_length_is_said_beside_them() -> None:
     body = io.BytesIO(b"thirteen byte")
     chunked = environ(CONTENT_LENGTH="3", HTTP_TRANSFER_ENCODING="chunked")
