@@ -78,7 +78,8 @@ def _queue(queue: Mapping[str, Any]) -> list[str]:
     numbers = [str(queue[name]) for name in ("ready", "later", "running", "workers")]
     oldest = "-" if queue["oldest"] is None else show_span(queue["oldest"])
     note = "paused" if queue["paused"] else "no worker" if is_unserved(queue) else ""
-    return [str(queue["queue"]), *numbers, oldest, str(queue["per_minute"]), str(queue["failed"]), note]
+    counts = ["-" if queue[name] is None else str(queue[name]) for name in ("per_minute", "failed")]
+    return [str(queue["queue"]), *numbers, oldest, *counts, note]
 
 
 def _workers(supervisors: Iterable[Mapping[str, Any]]) -> Iterable[list[str]]:

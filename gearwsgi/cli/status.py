@@ -44,7 +44,8 @@ def show_status(watch: bool, check: bool, as_json: bool, app: str | None) -> int
 
     A warning is a job server that is down, records that are away, a supervisor that does not respond, or a queue in
     which jobs wait and that no worker serves. In the table of queues, `ready` jobs wait for a worker and `later` ones
-    for their time, as far as it is known; `failed` is how many tasks' last attempt failed within the last hour.
+    for their time; `failed` is how many tasks' last attempt failed within the last hour. What only records could tell
+    is a dash where there are none.
     """
     settings = get_settings(app)
     if watch:
@@ -172,8 +173,9 @@ def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict
     found: dict[str, dict[str, Any]] = {}
 
     def of(name: str) -> dict[str, Any]:
-        nothing = {"ready": 0, "later": 0, "running": 0, "workers": 0, "oldest": None, "per_minute": 0, "failed": 0,
-                   "paused": False, "paused_for": None}  # fmt: skip
+        counted = 0 if records["now"] else None  # without records nobody knows
+        nothing = {"ready": 0, "later": 0, "running": 0, "workers": 0, "oldest": None, "per_minute": counted,
+                   "failed": counted, "paused": False, "paused_for": None}  # fmt: skip
         return found.setdefault(clean(name), {"queue": clean(name), **nothing})
 
     for row in (row for server in servers for row in server["queues"]):
