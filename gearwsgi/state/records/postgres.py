@@ -110,10 +110,12 @@ class _Transaction:
         self._cursor = cursor
 
     def all(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return self._cursor.execute(sql.replace("?", "%s"), values).fetchall()
+        rows: list[tuple[Any, ...]] = self._cursor.execute(sql.replace("?", "%s"), values).fetchall()
+        return rows
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> int:
-        return self._cursor.execute(sql.replace("?", "%s"), values).rowcount
+        count: int = self._cursor.execute(sql.replace("?", "%s"), values).rowcount
+        return count
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         self._cursor.executemany(sql.replace("?", "%s"), rows)
