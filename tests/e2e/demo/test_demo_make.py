@@ -54,7 +54,7 @@ def test_the_demo_shows_a_replay_and_a_signal_ends_all_of_it(tree: Tree, number:
         handle = tree.run_printed(tree.printed(output, "queue"))
         assert handle.startswith("H:"), handle
         state = tree.run_printed(tree.printed(output, "watch").removesuffix(" --watch"))
-        assert "gearwsgi.app.overlay:application, running" in state, "the state directory's supervisor"
+        assert "supervisors 1\n" in state, "the state directory's supervisor"
         process.send_signal(number)
         rest, _ = process.communicate(timeout=60)
         assert process.returncode == 0, rest
