@@ -83,11 +83,11 @@ class Progress:
     """What a job reports of itself, passed on to its job server a few times a second at most.
 
     Attributes:
-        last: the newest report that was not passed on: the job's sequence, and the frame's payload.
+        last: the newest report that was not passed on: the job's sequence, how much is done, and of how much.
     """
 
     def __init__(self) -> None:
-        self.last: tuple[int, bytes] | None = None
+        self.last: tuple[int, tuple[int, int]] | None = None
         self._next_at = 0.0
 
     def pass_on(self, running: Held | None, now: float) -> None:
@@ -97,10 +97,10 @@ class Progress:
         """
         if self.last is None or now < self._next_at:
             return
-        (sequence, payload), self.last = self.last, None
+        (sequence, progress), self.last = self.last, None
         if running is not None and running.sequence == sequence and running.session.is_open:
             self._next_at = time.monotonic() + PROGRESS_EVERY
-            numbers = [b"%d" % number for number in channel.read_progress(payload)]
+            numbers = [b"%d" % number for number in progress]
             running.session.send(packets.pack(packets.WORK_STATUS, running.job.handle, *numbers))
 
 
@@ -282,7 +282,7 @@ class Process:
                     self._on_answer(kind, sequence, payload)
                     answered = True
                 elif kind == channel.PROGRESS:
-                    self._progress.last = (sequence, payload)
+                    self._progress.last = (sequence, channel.read_progress(payload))
                 else:
                     self._on_word(kind, sequence, payload)
             except ProtocolError as error:

@@ -282,6 +282,21 @@ def test_a_job_that_writes_to_its_pipe_is_lost_and_its_process_ends(rig: Rig) ->
     assert rig.process.state is State.ENDING
 
 
+def test_a_report_of_progress_of_a_wrong_length_is_foreign_bytes_and_ends_no_supervisor(rig: Rig) -> None:
+    rig.ready()
+    rig.assign(1)
+    [(sequence, _)] = rig.worker.jobs()
+    rig.worker.claim.start(sequence)
+    rig.heard()
+    rig.worker.say(channel.frame(channel.PROGRESS, sequence, b"short"))
+    rig.tick()
+    assert rig.heard() == []
+    rig.worker.say(channel.frame(channel.DONE, sequence, b""))
+    [(kind, submitted)] = rig.heard()
+    assert kind in RETRIES
+    assert b"the application has written to file descriptors that are not its own" in submitted
+
+
 def test_a_failure_is_queued_again_before_the_job_is_answered(rig: Rig) -> None:
     rig.ready()
     rig.assign(1)
