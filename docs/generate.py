@@ -56,7 +56,7 @@ def variable(setting: Setting) -> str:
 
 def show(value: Any) -> str:
     """A default, for a reader."""
-    if value in (None, (), {}):
+    if value in (None, "", (), {}):
         return "none"
     if isinstance(value, float):
         return f"{value:g}"

@@ -33,6 +33,7 @@ class Outcome:
         retry_in: seconds to the next attempt that the handler asked for (`raise Retry(delay=…)`).
         never: the handler answered `X-Gearman-Retry: never`.
         response: status line, headers and the first kilobytes of the response, for the dead letter.
+        traceback: of the exception that it failed with, or the stack of a process that a fatal signal ended.
     """
 
     kind: Literal["response", "exception", "timeout", "lost", "refused"]
@@ -45,6 +46,7 @@ class Outcome:
     retry_in: float | None = None
     never: bool = False
     response: bytes = b""
+    traceback: str = ""
 
 
 class Limits(NamedTuple):

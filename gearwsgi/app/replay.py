@@ -17,7 +17,7 @@ from wsgiref.util import FileWrapper
 from .. import log
 from ..environ import JOB_KEY, WSGIApplication
 from ..errors import JobTimeout
-from ..message.model import Message, one_line, path_info
+from ..message.model import MAX_HEAD, Message, one_line, path_info
 from ..message.response import write_response
 from ..policy import Outcome, succeeded
 from ..submit.frameworks import host_trouble
@@ -26,6 +26,8 @@ KEPT_BODY = 1 << 20
 """Bytes of a response's body that are kept; a longer body is read to its end and dropped."""
 MAX_REASON = 500
 """Characters of an exception's text that travel; its traceback is in the log."""
+MAX_TRACEBACK = 16 * 1024
+"""Characters of a traceback that go into the record and the dead letter; all of it is in the log."""
 KEPT_OF_FAILURE = 4096
 """Bytes of a failed response's body that a dead letter shows."""
 
@@ -199,8 +201,11 @@ class _Response:
         return bytes(self._kept) if self._keep_all or self.size <= KEPT_BODY else b""
 
     def whole(self) -> bytes:
-        """Status, headers and body as a message; nothing where the body is too long to be kept."""
-        return write_response(self.status, self.headers, bytes(self._kept)) if self.size <= KEPT_BODY else b""
+        """Status, headers and body as a message; nothing where that is too long to be kept."""
+        if self.size > KEPT_BODY:
+            return b""
+        message = write_response(self.status, self.headers, bytes(self._kept))
+        return message if len(message) <= KEPT_BODY + MAX_HEAD else b""
 
     def beginning(self) -> bytes:
         """Status, headers and the first kilobytes of the body."""
@@ -330,6 +335,8 @@ def run(
     outcome, data = _judge(app, task, job, response, error)
     if error is None and job._error is not None and (task.wants_reply or not succeeded(outcome)):
         error = job._error
+    if error is not None:
+        outcome.traceback = format_traceback(error)
     kept = response.whole() if keep and succeeded(outcome) and not task.wants_reply else b""
     return Result(outcome, data, time.perf_counter() - began, error, kept)
 
@@ -438,11 +445,20 @@ def error_reply(status: int, text: str) -> bytes:
 
 
 def _show_traceback(errors: Any, error: BaseException) -> None:
-    # The first two frames are this module's own.
+    errors.write("".join(_lines(error)))
+
+
+def _lines(error: BaseException) -> list[str]:
+    # The first frames are this module's own.
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    errors.write("".join(traceback.format_exception(type(error), error, trace)))
+    return traceback.format_exception(type(error), error, trace)
+
+
+def format_traceback(error: BaseException) -> str:
+    """An exception's traceback for records and dead letters: a long one without its middle."""
+    return log.cut_middle("".join(_lines(error)), MAX_TRACEBACK)
 
 
 def describe(task: Message, result: Result) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from ..errors import BadMessage, SpoolError
 from ..message import model, reading
@@ -51,6 +52,13 @@ class Entry:
     outcome: str
 
 
+class Place(NamedTuple):
+    """Where a dead letter is: the task's id, and its file's name."""
+
+    id: str
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter(Entry):
     """One dead letter.
@@ -72,8 +80,8 @@ class DeadLetters:
         self._settings = settings
         self._retention = Retention(self.spool, settings.dead_max_age, settings.dead_max_count)
 
-    def put(self, job: Grabbed, task: model.Message | None, reason: str, outcome: Outcome) -> str:
-        """Keep a job that is not tried again, durably; its id.
+    def put(self, job: Grabbed, task: model.Message | None, reason: str, outcome: Outcome) -> "Place":
+        """Keep a job that is not tried again, durably; where it is.
 
         Args:
             job: as it was grabbed.
@@ -102,11 +110,13 @@ class DeadLetters:
             "outcome": outcome.kind,
         }
         notes = [*(task.failures if task is not None else ())]
+        if outcome.traceback:
+            notes += ["traceback of the last attempt:", *outcome.traceback.splitlines()]
         if outcome.response:
             notes += ["last response:", *outcome.response.decode("utf-8", "replace").splitlines()]
         self.spool.put(Letter(self._content(job, task), fields, notes), name)
         self._retention.start()
-        return fields["id"]
+        return Place(fields["id"], name)
 
     def _is_of_another_queue(self, name: str, queue: str) -> bool:
         """Whether a letter of that name came through another queue: whoever may feed this one can't overwrite it."""

@@ -18,7 +18,7 @@ from itertools import islice
 
 from ..errors import ProtocolError
 from .channel import Claim
-from .settle import Held
+from .held import Held
 
 
 class Backlog:
@@ -106,6 +106,10 @@ class Backlog:
     def is_damaged(self) -> bool:
         """Whether something else has been written to the memory."""
         return self._claim.started() is None
+
+    def read_stack(self) -> str:
+        """The Python stack of the process, where a fatal signal had it write one."""
+        return self._claim.read_stack()
 
     def close(self) -> Held | None:
         """The process is gone; the job that it had started, if any. What is left in `jobs` was not started."""

@@ -5,6 +5,7 @@ anything to the descriptor. Bytes that are no frame are told and skipped: they e
 after them still counts.
 """
 
+import faulthandler
 import json
 import math
 import mmap
@@ -15,8 +16,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 
-from ..app.replay import KEPT_BODY
+from ..app.replay import KEPT_BODY, MAX_TRACEBACK
 from ..errors import ProtocolError
+from ..message.model import MAX_HEAD
 from ..policy import Outcome
 from ..wire.payload import Grabbed
 
@@ -35,6 +37,8 @@ TRANSLATED = 7
 """A plain call as the HTTP message that it stands for, sent before it is run: only the worker has the resolver."""
 RETIRING = 8
 """The worker wants to be replaced: it has grown over --max-rss."""
+RESPONSE = 9
+"""What DONE, which follows, does not say: a status that is not 200, and the response where it is to be kept."""
 # From neither.
 FOREIGN = 0
 """Bytes that are no frame: the application has written to the pipe."""
@@ -43,16 +47,17 @@ _MAGIC = b"\xfegw\xff"
 """No text in any Unicode encoding has it."""
 _HEADER = struct.Struct("!4sBBI")
 _HEADER_SIZE = _HEADER.size
-_KINDS = range(JOB, RETIRING + 1)
+_KINDS = range(JOB, RESPONSE + 1)
 _JOB = struct.Struct("!HHH")
 _PROGRESS = struct.Struct("!QQ")
+_STATUS = struct.Struct("!H")
 MAX_DATA = KEPT_BODY
 """Bytes of a job's result where nobody waits for the whole response."""
 _MAX_FRAME = 1 << 30
 _MAX_OUTCOME = 1 << 20
 _MAX_TEXT = 8 * 1024
 _MAX_RESPONSE = 64 * 1024
-"""Of an outcome's texts and its response: with every character escaped, the JSON is shorter than `_MAX_OUTCOME`."""
+"""Of an outcome's other texts and response: with all characters escaped, the JSON is shorter than `_MAX_OUTCOME`."""
 
 
 def frame(kind: int, sequence: int, payload: bytes = b"") -> bytes:
@@ -94,6 +99,22 @@ def read_progress(payload: bytes) -> tuple[int, int]:
     return done, total
 
 
+def response_frame(sequence: int, status: int, kept: bytes) -> bytes:
+    """The frame that tells a response's status and, where it is to be kept, the response as a message."""
+    return frame(RESPONSE, sequence, _STATUS.pack(status) + kept)
+
+
+def read_response_frame(payload: bytes) -> tuple[int, bytes]:
+    """(status, response) of a RESPONSE frame.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    if len(payload) < _STATUS.size:
+        raise ProtocolError("a response's status of a wrong length")
+    return _STATUS.unpack_from(payload)[0], payload[_STATUS.size :]
+
+
 def from_worker(max_job: int, may_answer_at_length: Callable[[], bool]) -> "FrameReader":
     """A reader of what a worker process sends, which is believed only as far as it may be true.
 
@@ -103,6 +124,7 @@ def from_worker(max_job: int, may_answer_at_length: Callable[[], bool]) -> "Fram
     """
     limits = dict.fromkeys((READY, SKIPPED, RETIRING), 0)
     limits |= {PROGRESS: _PROGRESS.size, FAILED: _MAX_OUTCOME, TRANSLATED: max_job, DONE: MAX_DATA}
+    limits[RESPONSE] = _STATUS.size + MAX_HEAD + KEPT_BODY
     return FrameReader(limits, may_answer_at_length)
 
 
@@ -164,6 +186,7 @@ class Claim:
 
     def __init__(self, descriptor: int) -> None:
         self._bytes = mmap.mmap(descriptor, mmap.PAGESIZE)
+        self._file = os.dup(descriptor)
 
     @staticmethod
     def make_file() -> IO[bytes]:
@@ -198,9 +221,21 @@ class Claim:
         sequence = self._bytes[1]
         return sequence if self._bytes[2] == 255 - sequence else None
 
+    def write_stack_here(self) -> None:
+        """Have a fatal signal write this process's Python stack behind the memory, unless the application has its own
+        way."""
+        if not faulthandler.is_enabled():
+            os.lseek(self._file, mmap.PAGESIZE, os.SEEK_SET)
+            faulthandler.enable(self._file)
+
+    def read_stack(self) -> str:
+        """What a fatal signal has written."""
+        return os.pread(self._file, MAX_TRACEBACK, mmap.PAGESIZE).decode("utf-8", "replace").strip("\0\n")
+
     def close(self) -> None:
         """Let go of the memory."""
         self._bytes.close()
+        os.close(self._file)
 
 
 _FIELDS = get_type_hints(Outcome)
@@ -216,7 +251,7 @@ def failed_frame(sequence: int, outcome: Outcome) -> bytes:
         if hint is bytes:
             values[name] = values[name][:_MAX_RESPONSE].decode("latin-1")
         elif hint is str:
-            values[name] = values[name][:_MAX_TEXT]
+            values[name] = values[name][: MAX_TRACEBACK if name == "traceback" else _MAX_TEXT]
     return frame(FAILED, sequence, json.dumps(values).encode())
 
 

@@ -13,7 +13,7 @@ from .. import log
 from ..app import replay
 from ..app.context import ready_context
 from ..app.hooks import run_start_hooks
-from ..app.replay import Job, Result, describe, error_reply, notice_exceptions
+from ..app.replay import Job, Result, describe, error_reply, format_traceback, notice_exceptions
 from ..environ import WSGIApplication
 from ..errors import BadMessage, JobTimeout, ProtocolError
 from ..message.model import MAX_HEAD, Message
@@ -70,6 +70,7 @@ class Child:
             Exception: what a hook of `on_worker_start` raises.
         """
         signal.signal(signal.SIGALRM, self._on_alarm)
+        self._claim.write_stack_here()
         notice_exceptions()
         run_start_hooks()
         self._context = ready_context()
@@ -134,7 +135,10 @@ class Child:
         if succeeded(outcome) or (task.wants_reply and outcome.kind == "response"):
             if self._verbose:
                 log.write(handle, f"result {describe(task, result)}, id {task.id}")
-            return channel.frame(channel.DONE, sequence, result.data)
+            answer = channel.frame(channel.DONE, sequence, result.data)
+            if outcome.status == 200 and not result.kept:
+                return answer
+            return channel.response_frame(sequence, outcome.status, result.kept) + answer
         return channel.failed_frame(sequence, outcome)
 
     def _run_in_time(self, task: Message, job: Job) -> Result:
@@ -143,18 +147,19 @@ class Child:
         self._deadline = time.monotonic() + limit
         try:
             try:
-                result = replay.run(self._app, task, job, self._stream, self._context)
+                keep = self._settings.keeps_result(task) > 0
+                result = replay.run(self._app, task, job, self._stream, self._context, keep=keep)
             finally:
                 self._deadline = math.inf
-        except JobTimeout:
-            result = Result(Outcome("timeout"), b"", limit)
+        except JobTimeout as error:
+            result = Result(Outcome("timeout", traceback=format_traceback(error)), b"", limit)
         if not self._late:
             return self._cut(task, result)
         # Even where the handler caught it and answered: what it answered was not the work asked for.
         reason = f"timed out after {limit:g} s"
         if task.wants_reply:
             return Result(Outcome("response", reason, status=504), error_reply(504, reason), result.seconds)
-        return Result(Outcome("timeout", reason), b"", result.seconds)
+        return Result(Outcome("timeout", reason, traceback=result.outcome.traceback), b"", result.seconds)
 
     def _cut(self, task: Message, result: Result) -> Result:
         """What was made of a call, or that it is too long for all who would read it on its way to the caller."""

@@ -32,8 +32,8 @@ from ..wire.payload import can_be_handed_back
 from . import channel
 from .backlog import Backlog
 from .forks import Forks
+from .held import Held
 from .loop import Loop, Stream
-from .settle import Held
 
 AHEAD_MAX = 0.5
 """Seconds that a job may wait ahead, which is far more than it should."""
@@ -47,6 +47,9 @@ PROGRESS_EVERY = 0.1
 """Seconds between two reports of a job's progress that are passed on; of those between, the last one is."""
 EXIT_REPORT = 7.0
 """Seconds to wait for the fork server's word on how a process ended: more than its exit functions have."""
+
+TOLD_AFTER = 1.0
+"""Seconds that a job runs before the records are told of it: a shorter one is told when it has ended."""
 
 _ANSWERS = (channel.DONE, channel.FAILED, channel.SKIPPED)
 
@@ -74,7 +77,8 @@ class Owner(Protocol):
     def on_answer(self, held: Held, outcome: Outcome | None, data: bytes, seconds: float) -> None: ...
     def on_answers(self) -> None: ...
     def on_not_started(self, jobs: list[Held]) -> None: ...
-    def on_end(self, process: "Process", reason: str, lost: Held | None, kind: str) -> None: ...
+    def on_running(self, held: Held) -> None: ...
+    def on_end(self, process: "Process", reason: str, lost: Held | None, outcome: Outcome | None) -> None: ...
     def time_limit(self, held: Held) -> float: ...
     def hand_back(self, held: Held, why: str) -> None: ...
 
@@ -98,7 +102,10 @@ class Progress:
         if self.last is None or now < self._next_at:
             return
         (sequence, progress), self.last = self.last, None
-        if running is not None and running.sequence == sequence and running.session.is_open:
+        if running is None or running.sequence != sequence:
+            return
+        running.note().progress = progress
+        if running.session.is_open:
             self._next_at = time.monotonic() + PROGRESS_EVERY
             numbers = [b"%d" % number for number in progress]
             running.session.send(packets.pack(packets.WORK_STATUS, running.job.handle, *numbers))
@@ -251,12 +258,16 @@ class Process:
         self._stream.close()
         self.state = State.ENDED
         reason = self._why(status, self.running)
+        stack = self.backlog.read_stack() if status is not None and status < 0 else ""
+        outcome = None
         lost = self.backlog.close()
         if lost is not None and lost.returned:
             lost = None  # it died between looking at the job and at the fence
         elif lost is not None:
+            lost.pid = pid
             log.write(lost.handle, f"worker process {pid} {reason}")
-        self._owner.on_end(self, reason, lost, "timeout" if self._timed_out else "lost")
+            outcome = Outcome("timeout" if self._timed_out else "lost", reason, traceback=stack)
+        self._owner.on_end(self, reason, lost, outcome)
 
     def _why(self, status: int | None, running: Held | None) -> str:
         took = f" after {time.monotonic() - running.started:.1f} s" if running is not None and running.started else ""
@@ -306,6 +317,7 @@ class Process:
         if self._progress.last is not None:
             self._progress.pass_on(self.running, math.inf)
         held = self.backlog.answered(sequence, now)
+        held.pid = self.pid
         if held is self._spoiler:
             outcome = Outcome("lost", self._why(None, held))
         if kind == channel.SKIPPED:
@@ -325,6 +337,9 @@ class Process:
             self.state = State.READY
             self.came_up = True
             self._owner.on_ready()
+        elif kind == channel.RESPONSE:
+            notes = self.backlog.expect(sequence).note()
+            notes.status, notes.response = channel.read_response_frame(payload)
         elif kind == channel.TRANSLATED:
             held = self.backlog.expect(sequence)
             held.job, held.trusted = held.job._replace(payload=payload), True
@@ -368,6 +383,11 @@ class Process:
         """The time limit of what runs: SIGALRM, which the process turns into an exception; then SIGKILL."""
         if self._timed_out or not held.started:
             return
+        if now - held.started > TOLD_AFTER:
+            notes = held.note()
+            if notes.told is not notes.progress:
+                notes.told, held.pid = notes.progress, self.pid
+                self._owner.on_running(held)
         if held.limit is None:
             held.limit = self._owner.time_limit(held)
             held.alarm_at = held.started + held.limit + LATER

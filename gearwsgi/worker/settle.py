@@ -8,67 +8,20 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 from .. import log
 from ..app.replay import error_reply
 from ..errors import BadMessage, ServerError, SpoolError
 from ..message.model import Message
-from ..policy import Dead, Done, Outcome, decide
+from ..policy import Dead, Done, Outcome, RetryAt, decide
 from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
 from ..wire import packets
-from ..wire.payload import Grabbed, Submission, make_unique, next_attempt, open_payload
-from .link import Session
-
-
-@dataclass(slots=True, eq=False)
-class Held:
-    """A job that this supervisor holds: grabbed, not yet answered.
-
-    Attributes:
-        job: as it was handed out.
-        session: the connection that grabbed it: only that one may answer.
-        grabbed_at: Unix time.
-        sequence: its number on its process's pipe.
-        since: when it was given to its process, of `time.monotonic`, as are the next.
-        started: when it began to run, 0.0 while it lies ahead.
-        limit: seconds that it may run, where it was looked up.
-        alarm_at: when its process is told, or told again, that its time is over.
-        told_at: when it was first told, 0.0 before.
-        returned: whether it was queued again, or its connection is gone: it must not run here.
-        trusted: whether a worker process has verified it.
-    """
-
-    job: Grabbed
-    session: Session
-    grabbed_at: float
-    sequence: int = 0
-    since: float = 0.0
-    started: float = 0.0
-    returned: bool = False
-    limit: float | None = None
-    alarm_at: float = 0.0
-    told_at: float = 0.0
-    trusted: bool = False
-
-    @property
-    def handle(self) -> str:
-        """The job server's handle."""
-        return self.job.handle_name
-
-    def complete(self, data: bytes) -> None:
-        """Answer WORK_COMPLETE."""
-        if not self.session.is_open:
-            log.write(self.handle, "done, but its connection to the job server was lost meanwhile: it may run again")
-            return
-        self.session.send(packets.pack(packets.WORK_COMPLETE, self.job.handle, data))
-
-    def fail(self) -> None:
-        """Answer WORK_FAIL: of a background job nobody hears it, a waiting client is told."""
-        if self.session.is_open:
-            self.session.send(packets.pack(packets.WORK_FAIL, self.job.handle))
+from ..wire.payload import Submission, make_unique, next_attempt, open_payload
+from .held import Held
+from .recorder import Recorder
 
 
 class Settler:
@@ -76,14 +29,21 @@ class Settler:
 
     Args:
         settings: the middleware's.
+        recorder: is told what becomes of them.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, recorder: Recorder) -> None:
         self._settings = settings
+        self.recorder = recorder
         self._dead = DeadLetters(settings)
         self._outbox = Outbox(settings)
         self._undone: deque[tuple[Held, Callable[[], None]]] = deque()
         self._said = ""
+
+    def complete(self, held: Held, data: bytes) -> None:
+        """Answer a job that went well with WORK_COMPLETE's data."""
+        held.complete(data)
+        self.recorder.done(held)
 
     def settle(self, held: Held, outcome: Outcome) -> None:
         """Do with a job whose attempt ended what its outcome asks for."""
@@ -94,19 +54,21 @@ class Settler:
         except BadMessage as error:
             self._make_dead_letter(held, None, str(error), outcome)
             return
+        task.queued = task.queued or held.grabbed_at
         if task.wants_reply:
             status = 504 if outcome.kind == "timeout" else 502
             log.write(held.handle, f"failed {outcome.reason}, id {task.id}; the caller gets {status}")
             held.complete(error_reply(status, outcome.reason))
+            self.recorder.answered(held, status, outcome.reason)
             return
         limits = self._settings.retry_limits(task)
         fate = decide(outcome, task.attempt, limits, now, target=task.target)
         if isinstance(fate, Done):
-            held.complete(b"")
+            self.complete(held, b"")
         elif isinstance(fate, Dead):
             self._make_dead_letter(held, task, fate.reason, outcome)
         else:
-            self._retry(held, task, fate.at, fate.reason, limits.max_attempts)
+            self._retry(held, task, fate, outcome, limits.max_attempts)
 
     def hand_back(self, held: Held, why: str) -> bool:
         """Queue a job again that was never started, and answer the old one; whether it can be."""
@@ -116,7 +78,7 @@ class Settler:
             return False
         unique = make_unique(task.id, task.attempt, "~" + secrets.token_hex(3))
         again = Submission(held.job.queue_name, unique, held.job.payload, task.priority, id=task.id)
-        self._replace(held, again, f"handed back: {why}, id {task.id}", was_started=False)
+        self._replace(held, again, f"handed back: {why}, id {task.id}")
         return True
 
     def tick(self) -> None:
@@ -125,9 +87,10 @@ class Settler:
             held, keep = self._undone.popleft()
             self._keep(held, keep)
 
-    def _retry(self, held: Held, task: Message, at: float, reason: str, max_attempts: int) -> None:
+    def _retry(self, held: Held, task: Message, fate: RetryAt, outcome: Outcome, max_attempts: int) -> None:
         now = time.time()
         queue = held.job.queue_name
+        at, reason = fate
         following, payload = next_attempt(task, queue, self._settings, max_attempts, reason, at, now)
         unique = make_unique(task.id, following.attempt)
         submission = Submission(queue, unique, payload, task.priority, at, task.id)
@@ -135,13 +98,14 @@ class Settler:
             held,
             submission,
             f"failed {reason}; attempt {following.attempt} of {max_attempts} in {at - now:.1f} s, id {task.id}",
+            partial(self.recorder.retried, held, outcome, reason, at),
         )
 
-    def _replace(self, held: Held, submission: Submission, event: str, *, was_started: bool = True) -> None:
-        """Submit, and answer the held job when that is safe."""
+    def _replace(self, held: Held, submission: Submission, event: str, then: Callable[[], None] | None = None) -> None:
+        """Submit, and answer the held job when that is safe; `then` tells of its attempt. None: it was not started."""
 
         def answer(handle: str, error: ServerError | None) -> None:
-            if error is not None and error.code == "CONNECTION_LOST" and not was_started:
+            if error is not None and error.code == "CONNECTION_LOST" and then is None:
                 # With the connection the job itself is in its queue again: a copy would run beside it.
                 log.write(held.handle, f"{error}; id {submission.id} is in its queue again")
             elif error is not None:
@@ -150,11 +114,15 @@ class Settler:
             else:
                 log.write(held.handle, f"{event}, queued as {handle}")
                 held.fail()
+                if then is not None:
+                    then()
 
         def keep() -> None:
             self._outbox.put(submission)
             log.write(held.handle, f"{event}, kept in the outbox")
             held.fail()
+            if then is not None:
+                then()
 
         if not held.session.is_open:
             self._keep(held, keep)
@@ -168,8 +136,9 @@ class Settler:
     def _make_dead_letter(self, held: Held, task: Message | None, reason: str, outcome: Outcome) -> None:
         def keep() -> None:
             letter = self._dead.put(held.job, task, reason, outcome)
-            log.write(held.handle, f"dead {reason}, id {letter}")
+            log.write(held.handle, f"dead {reason}, id {letter.id}")
             held.fail()
+            self.recorder.dead(held, outcome, reason, letter, trusted=task is not None)
 
         self._keep(held, keep)
 

@@ -16,6 +16,7 @@ from ..submit.client import Client
 from ..wire.launch import EmbeddedProcess
 from .link import Backoff, Connector
 from .loop import Loop
+from .recorder import Recorder
 
 STATUS_INTERVAL = 1.0
 """Seconds between two writes of the status file."""
@@ -135,13 +136,14 @@ class Site:
     Args:
         settings: the middleware's.
         loop: the supervisor's.
+        name: the supervisor's.
 
     Raises:
         ConfigError: the state directory is not usable.
         StartError: the embedded job server can't start, or there are too many open files.
     """
 
-    def __init__(self, settings: Settings, loop: Loop) -> None:
+    def __init__(self, settings: Settings, loop: Loop, name: str) -> None:
         try:
             make_private_folder(settings.state_dir)
             self._file = StatusFile(settings.state_dir)
@@ -159,6 +161,7 @@ class Site:
             log.note(
                 "WARNING: no secret_keys, and a job server that others can reach: whoever does can run any request"
             )
+        self.recorder = _recorder(settings, name)
         self._relay = Relay(Outbox(settings), Client(settings).submit_now, forever=True)
         self._relay.start()
         self._write_at = 0.0
@@ -183,9 +186,11 @@ class Site:
 
     def write(self, values: dict[str, Any]) -> None:
         """Write the status file."""
+        values = {**values, "down": self.servers.down()}
+        self.recorder.beat(values)
         what = "what `gearwsgi status` shows of this worker can't be written"
         try:
-            self._file.write({**values, "down": self.servers.down()})
+            self._file.write(values)
             self._troubles.is_over(what)
         except OSError as error:
             self._troubles.has(what, str(error))
@@ -195,7 +200,16 @@ class Site:
         self._relay.stop()
         if self._embedded is not None:
             self._embedded.stop()
+        self.recorder.close()
         try:
             self._file.remove()
         except OSError as error:
             log.note(f"what `gearwsgi status` shows of this worker can't be removed: {error}")
+
+
+def _recorder(settings: Settings, name: str) -> Recorder:
+    if not settings.records:
+        return Recorder()
+    from .recording import Recording
+
+    return Recording(settings, name)

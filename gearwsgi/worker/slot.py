@@ -32,13 +32,14 @@ from ..settings import Settings
 from ..state.records.facts import read_facts
 from ..wire.payload import Grabbed, can_be_handed_back, open_payload, own_id
 from .forks import Forks, NoForkServer
+from .held import Held
 from .link import Backoff, Connector, Link, Profile, Session
 from .loop import Loop
 from .options import Options
 from .pace import Pace
 from .posix import resident
 from .process import Process, State
-from .settle import Held, Settler
+from .settle import Settler
 from .site import JobServers
 
 UNREAD = 4
@@ -167,7 +168,7 @@ class Slot:
         if held.session.is_open:
             held.session.has_work = True  # or so we assume, until it says NO_JOB
         if outcome is None:
-            held.complete(data)
+            self._around.settler.complete(held, data)
         else:
             self._around.settler.settle(held, outcome)
 
@@ -182,18 +183,22 @@ class Slot:
         if self.state is SlotState.SERVING and self.process is not None and self.process.state is State.READY:
             self._give_waiting()
 
-    def on_end(self, process: Process, reason: str, lost: Held | None, kind: str) -> None:
-        """The process is gone, and with it at most one job: a failed attempt of this kind."""
+    def on_end(self, process: Process, reason: str, lost: Held | None, outcome: Outcome | None) -> None:
+        """The process is gone, and with it at most one job: a failed attempt with this outcome."""
         self.process = None
         self._waiting = [*process.backlog.jobs, *process.backlog.skipped, *self._waiting]
-        if lost is not None:
-            self._around.settler.settle(lost, Outcome("timeout" if kind == "timeout" else "lost", reason))
+        if lost is not None and outcome is not None:
+            self._around.settler.settle(lost, outcome)
         if not process.came_up:
             self._put_off(reason)
         if self.state is SlotState.DRAINING:
             self._end_if_done()
         elif process.came_up:
             self._start_process()
+
+    def on_running(self, held: Held) -> None:
+        """A job has run for a while, or tells how far it is."""
+        self._around.settler.recorder.running(held)
 
     def time_limit(self, held: Held) -> float:
         """Seconds that a job may run."""

@@ -249,20 +249,21 @@ class Supervisor:
         log.note(f"ready: {_workers(len(generation.slots))}, queues {served}, servers {servers}, pid {os.getpid()}")
 
     def _surroundings(self, generation: Generation, settings: Settings) -> Surroundings:
+        name = f"{socket.gethostname()}:{os.getpid()}"
         if self._site is None:
-            self._site = Site(settings, self._loop)
+            self._site = Site(settings, self._loop, name)
             if self._options.reload:
                 from ..app.watch import watch_code
 
                 watch_code(lambda: os.kill(os.getpid(), signal.SIGHUP))
         return Surroundings(
-            name=f"{socket.gethostname()}:{os.getpid()}",
+            name=name,
             settings=settings,
             options=self._options,
             loop=self._loop,
             connector=self._site.connector,
             servers=self._site.servers,
-            settler=Settler(settings),
+            settler=Settler(settings, self._site.recorder),
             forks=generation,
         )
 

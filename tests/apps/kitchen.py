@@ -98,6 +98,10 @@ def do_segfault(environ, start_response, data):
     ctypes.string_at(0)
 
 
+def do_abort(environ, start_response, data):
+    os.abort()
+
+
 def do_fork(environ, start_response, data):
     """Forks, and lets the copy come back too."""
     os.fork()

@@ -34,6 +34,7 @@ from gearwsgi.worker import process as worker
 from gearwsgi.worker import slot as slots
 from gearwsgi.worker.forks import Forked
 from gearwsgi.worker.options import Options
+from gearwsgi.worker.recorder import Recorder
 from gearwsgi.worker.settle import Settler
 from gearwsgi.worker.site import JobServers
 from gearwsgi.worker.slot import Slot, Surroundings
@@ -255,7 +256,7 @@ class Ahead(RuleBasedStateMachine):
             loop=self.loop,
             connector=connector,
             servers=JobServers(),
-            settler=Settler(settings),
+            settler=Settler(settings, Recorder()),
             forks=self.forks,
         )
         self.slot = Slot(around, 1, ["job"])

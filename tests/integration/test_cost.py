@@ -31,6 +31,7 @@ from gearwsgi.worker.forks import Forked
 from gearwsgi.worker.link import Connector
 from gearwsgi.worker.loop import Loop
 from gearwsgi.worker.options import Options
+from gearwsgi.worker.recorder import Recorder
 from gearwsgi.worker.settle import Settler
 from gearwsgi.worker.site import JobServers
 from gearwsgi.worker.slot import Slot, Surroundings
@@ -227,7 +228,7 @@ def test_what_a_job_costs_the_supervisor(tmp_path: Path, lookahead: bool, system
     settings, loop = middleware(server.address, tmp_path).settings, Loop()
     connector = Connector(loop, 5)
     options = Options("no:application", lookahead=lookahead)
-    around = Surroundings("x", settings, options, loop, connector, JobServers(), Settler(settings), Forks())
+    around = Surroundings("x", settings, options, loop, connector, JobServers(), Settler(settings, Recorder()), Forks())
     slot = Slot(around, 1, ["job"])
     slot.start()
 

@@ -52,16 +52,23 @@ class Letters:
             return
         self._store.keep_letter(transaction, self.id, name, task_id, letter.to_bytes(TITLE))
 
-    def compare(self) -> None:
+    def names(self) -> set[str]:
+        """The letters that are here."""
+        return set(self._spool.names())
+
+    def compare(self, before: set[str] | None = None) -> None:
         """Have the records say what is true here: a letter that they lack is added, one that is gone, is discarded.
+
+        Args:
+            before: only what was here then is added: of what is newer, its supervisor writes more. None: all.
 
         Raises:
             RecordsUnavailable, SpoolError: it can't be done now.
         """
-        here = set(self._spool.names())
+        here = self.names()
         with self._store.database.transaction(write=False) as transaction:
             known = {row[0] for row in transaction.all("SELECT name FROM gearwsgi_letter WHERE spool = ?", (self.id,))}
-        missing = sorted(here - known)[:BITE]
+        missing = sorted((here if before is None else here & before) - known)[:BITE]
         gone = sorted(known - here)[:BITE]
         if not (missing or gone):
             return

@@ -7,7 +7,6 @@ from pathlib import Path
 from ...errors import RecordsUnavailable
 from ...settings import Settings
 from .database import Database
-from .sqlite import Sqlite
 from .store import Store, unavailable
 
 
@@ -20,6 +19,8 @@ def open_database(settings: Settings) -> Database | None:
     if not settings.records:
         return None
     if settings.records == "sqlite":
+        from .sqlite import Sqlite  # sqlite3, which few processes need
+
         return Sqlite(_file(settings))
     try:
         from .postgres import Postgres

@@ -238,6 +238,7 @@ class _Work:
         self._letters = Letters(store, settings)
         self._beat_at = self._look_at = 0.0
         self._round_at = 0.0
+        self._seen: set[str] | None = None
         self._refused = 0
 
     def write(self, withdrawn: list[Request], about: dict[str, Any] | None, stopping: bool) -> list[Request] | None:
@@ -281,10 +282,13 @@ class _Work:
             RecordsUnavailable, SpoolError: it can't be done now.
         """
         now = time.monotonic()
+        if self._seen is not None:
+            self._letters.compare(self._seen)
+            self._seen = None
         if now >= self._round_at:
             self._round_at = now + ROUND
             self._retention.begin()
-            self._letters.compare()
+            self._seen = self._letters.names()
         self._retention.work(BITE)
 
     def _write_rows(self, clock: float) -> None:

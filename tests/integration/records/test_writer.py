@@ -229,7 +229,7 @@ def store_tasks(store: Store) -> list[Any]:
 
 @pytest.fixture
 def sqlite_settings(tmp_path: Path) -> Settings:
-    return read_settings({"state_dir": tmp_path / "state"}, {})
+    return read_settings({"state_dir": tmp_path / "state", "records": "sqlite"}, {})
 
 
 def run_until_written(settings: Settings, task_id: str) -> None:

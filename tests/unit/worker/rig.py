@@ -15,6 +15,7 @@ from gearwsgi.worker.forks import Forked, NoForkServer
 from gearwsgi.worker.loop import Loop
 from gearwsgi.worker.options import Options
 from gearwsgi.worker.process import Process
+from gearwsgi.worker.recorder import Recorder
 from gearwsgi.worker.settle import Settler
 from gearwsgi.worker.site import JobServers
 from gearwsgi.worker.slot import Slot, Surroundings
@@ -66,9 +67,9 @@ class Rig:
         self._reader = PacketReader()
         settings = read_settings({"state_dir": folder, "servers": "localhost", "job_timeout": job_timeout}, {})
         connector: Any = self
-        around = Surroundings(
-            "x", settings, Options("no:app", **options), self.loop, connector, JobServers(), Settler(settings), self
-        )
+        settler = Settler(settings, Recorder())
+        wanted = Options("no:app", **options)
+        around = Surroundings("x", settings, wanted, self.loop, connector, JobServers(), settler, self)
         self.slot = Slot(around, 1, ["job"])
         self.outbox = folder / "outbox"
         self.dead = folder / "dead"

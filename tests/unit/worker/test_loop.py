@@ -88,7 +88,7 @@ def test_a_site_goes_on_without_a_status_file_or_a_relay_and_says_each_once(
 
     state = tmp_path / "state"
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    site = Site(read_settings({"state_dir": state, "servers": "localhost"}, {}), loop)
+    site = Site(read_settings({"state_dir": state, "servers": "localhost"}, {}), loop, "x")
     (state / "run").rmdir()
     for now in range(3):
         site.tend(float(now))

@@ -11,7 +11,9 @@ from gearwsgi.policy import Outcome
 from gearwsgi.settings import Settings, read_settings
 from gearwsgi.state.dead import DeadLetters
 from gearwsgi.wire.payload import Grabbed
-from gearwsgi.worker.settle import Held, Settler
+from gearwsgi.worker.held import Held
+from gearwsgi.worker.recorder import Recorder
+from gearwsgi.worker.settle import Settler
 
 KEY = b"k" * 16
 
@@ -40,7 +42,7 @@ def settled(
     link = DeafSession()
     job = Grabbed(b"H:1", b"job", b"u", payload)
     held = Held(job, link, grabbed_at or time.time())  # type: ignore[arg-type]
-    settler = Settler(settings)
+    settler = Settler(settings, Recorder())
     settler.settle(held, outcome)
     return link, settings, settler, held
 

@@ -1,0 +1,83 @@
+"""A job that a supervisor holds: grabbed, not yet answered; and how it is answered."""
+
+from dataclasses import dataclass
+
+from .. import log
+from ..wire import packets
+from ..wire.payload import Grabbed
+from .link import Session
+
+
+@dataclass(slots=True)
+class Notes:
+    """What few jobs have.
+
+    Attributes:
+        status: its response's status, where it went well.
+        response: the response as a message, where it is to be kept.
+        progress: (done, total) as its handler reported it last.
+        told: what the records were told of its progress; False: not even that it runs.
+    """
+
+    status: int = 200
+    response: bytes = b""
+    progress: tuple[int, int] | None = None
+    told: tuple[int, int] | bool | None = False
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A job that this supervisor holds: grabbed, not yet answered.
+
+    Attributes:
+        job: as it was handed out.
+        session: the connection that grabbed it: only that one may answer.
+        grabbed_at: Unix time.
+        sequence: its number on its process's pipe.
+        since: when it was given to its process, of `time.monotonic`, as are the next.
+        started: when it began to run, 0.0 while it lies ahead.
+        limit: seconds that it may run, where it was looked up.
+        alarm_at: when its process is told, or told again, that its time is over.
+        told_at: when it was first told, 0.0 before.
+        returned: whether it was queued again, or its connection is gone: it must not run here.
+        trusted: whether a worker process has verified it.
+        pid: the process that had it, once that has ended with it.
+        notes: what is known of its run beside all that, where there is anything.
+    """
+
+    job: Grabbed
+    session: Session
+    grabbed_at: float
+    sequence: int = 0
+    since: float = 0.0
+    started: float = 0.0
+    returned: bool = False
+    limit: float | None = None
+    alarm_at: float = 0.0
+    told_at: float = 0.0
+    trusted: bool = False
+    pid: int = 0
+    notes: "Notes | None" = None
+
+    def note(self) -> "Notes":
+        """Its notes, to write into."""
+        if self.notes is None:
+            self.notes = Notes()
+        return self.notes
+
+    @property
+    def handle(self) -> str:
+        """The job server's handle."""
+        return self.job.handle_name
+
+    def complete(self, data: bytes) -> None:
+        """Answer WORK_COMPLETE."""
+        if not self.session.is_open:
+            log.write(self.handle, "done, but its connection to the job server was lost meanwhile: it may run again")
+            return
+        self.session.send(packets.pack(packets.WORK_COMPLETE, self.job.handle, data))
+
+    def fail(self) -> None:
+        """Answer WORK_FAIL: of a background job nobody hears it, a waiting client is told."""
+        if self.session.is_open:
+            self.session.send(packets.pack(packets.WORK_FAIL, self.job.handle))

@@ -1,0 +1,39 @@
+"""What becomes of jobs, told to the records where they are on (`recording.py`); else none of that is even imported."""
+
+from typing import Any
+
+from ..policy import Outcome
+from .held import Held
+
+
+class Recorder:
+    """Is told what happens, and keeps nothing of it: records are off."""
+
+    def running(self, held: Held) -> None:
+        """A job has run for a while, or tells how far it is."""
+
+    def done(self, held: Held) -> None:
+        """A job has gone well."""
+
+    def answered(self, held: Held, status: int, reason: str) -> None:
+        """A `call()` that failed got a response of the queue's own: nothing more will come of it."""
+
+    def retried(self, held: Held, outcome: Outcome, reason: str, due: float) -> None:
+        """A job has failed, and its next attempt is queued."""
+
+    def dead(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], *, trusted: bool) -> None:
+        """A job has failed for good.
+
+        Args:
+            held: the job.
+            outcome: of its last attempt.
+            reason: why.
+            letter: the dead letter's id, and its file's name.
+            trusted: whether its message may be believed.
+        """
+
+    def beat(self, about: dict[str, Any]) -> None:
+        """What the supervisor says of itself."""
+
+    def close(self) -> None:
+        """Write what is left."""

@@ -1,0 +1,184 @@
+"""What a supervisor tells the records: what happens to its jobs is noted here and written by a thread.
+
+A job's fate never depends on any of this.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..errors import BadMessage
+from ..message import reading
+from ..policy import Outcome
+from ..settings import Settings
+from ..state.records import model
+from ..state.records.facts import Facts, read_facts
+from ..state.records.rows import (
+    ENDED,
+    MAX_PATH,
+    MAX_REASON,
+    QUEUED,
+    RUNNING,
+    Row,
+    clean,
+    clean_id,
+    place,
+    whole,
+)
+from ..state.records.writer import Change, Writer
+from ..wire.payload import Grabbed, own_id
+from .held import Held, Notes
+from .recorder import Recorder
+
+
+class Recording(Recorder):
+    """See the module.
+
+    Args:
+        settings: the middleware's; records are on.
+        name: the supervisor's, as the job servers' `workers` shows it.
+    """
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings = settings
+        self._host = socket.gethostname()
+        self._name = f"{name}:{time.time_ns():x}"
+        self._writer = Writer(settings, self._name)
+        self._writer.start()
+
+    def running(self, held: Held) -> None:
+        """A job has run for a while, or tells how far it is."""
+        self._put(held, partial(self._row, state=model.RUNNING))
+
+    def done(self, held: Held) -> None:
+        """A job has gone well."""
+        self._put(held, partial(self._row, state=model.DONE))
+
+    def answered(self, held: Held, status: int, reason: str) -> None:
+        """A `call()` that failed got a response of the queue's own: nothing more will come of it."""
+        outcome = Outcome("response", status=status)
+        self._put(held, partial(self._row, state=model.DONE, outcome=outcome, reason=reason))
+
+    def retried(self, held: Held, outcome: Outcome, reason: str, due: float) -> None:
+        """A job has failed, and its next attempt is queued."""
+        self._put(held, partial(self._row, state=model.RETRYING, outcome=outcome, reason=reason, due=due))
+
+    def dead(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], *, trusted: bool) -> None:
+        """A job has failed for good: see the base."""
+        make = self._row if trusted else self._stranger
+        self._put(held, partial(make, state=model.DEAD, outcome=outcome, reason=reason, letter=letter))
+
+    def beat(self, about: dict[str, Any]) -> None:
+        """What the supervisor says of itself."""
+        self._writer.beat({"host": self._host, **about})
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.stop()
+
+    # -- in the writer's thread --------------------------------------------------------------------------------------
+
+    def _put(self, held: Held, make: Callable[..., Change | None]) -> None:
+        now = time.time()
+        began = now - (time.monotonic() - held.started) if held.started else None
+        notes = held.notes
+        size = len(held.job.payload) + (len(notes.response) if notes is not None else 0) + 500
+        self._writer.put(partial(make, held.job, held.grabbed_at, began, now, held.pid, notes), size)
+
+    def _row(
+        self,
+        job: Grabbed,
+        grabbed_at: float,
+        began: float | None,
+        now: float,
+        pid: int,
+        notes: Notes | None,
+        *,
+        state: str,
+        outcome: Outcome | None = None,
+        reason: str | None = None,
+        due: float | None = None,
+        letter: tuple[str, str] = ("", ""),
+    ) -> Change | None:
+        try:
+            facts = read_facts(job.payload, partial(own_id, job))
+        except BadMessage:
+            return None  # a call that nobody could read, and whose dead letter says so
+        row = self._of(facts, job, grabbed_at, began, now)
+        row.state, row.pid, row.due = state, pid or None, facts.due or None
+        if due is not None:
+            row.due = due
+        if reason is not None:
+            row.reason = clean(reason, MAX_REASON)
+        if state == model.RUNNING:
+            row.place, row.owner = place(facts.attempt, RUNNING), self._name
+        elif state != model.RETRYING:
+            row.ended = now
+        result = None
+        if notes is not None:
+            row.status = notes.status if state == model.DONE else None
+            row.done, row.total = map(whole, notes.progress) if notes.progress is not None else (None, None)
+            result = self._result(job, notes)
+        elif state == model.DONE:
+            row.status = 200
+        if outcome is not None:
+            row.status = outcome.status or None
+        if began is not None and state != model.RUNNING and (state != model.DONE or facts.attempt > 1 or reason):
+            row.history = self._line(row, began, now, outcome)
+        return Change(row, result, letter[1])
+
+    def _of(self, facts: Facts, job: Grabbed, grabbed_at: float, began: float | None, now: float) -> Row:
+        has_begun = began is not None
+        return Row(
+            id=clean_id(facts.id), service=clean(facts.service), method=clean(facts.method),
+            path=clean(facts.path, MAX_PATH), queue=clean(job.queue_name), priority=facts.priority, state="",
+            queued=facts.queued or grabbed_at, due=None, started=began, ended=None,
+            attempts=facts.attempt if has_begun else facts.attempt - 1,
+            max_attempts=facts.max_attempts or self._settings.max_attempts, done=None, total=None, status=None,
+            reason=None, host=self._host, pid=None, request_id=_clean(facts.request_id),
+            traceparent=_clean(facts.traceparent), owner=None, place=place(facts.attempt, ENDED), changed=now,
+            began=began, history="",
+        )  # fmt: skip
+
+    def _line(self, row: Row, began: float, ended: float, outcome: Outcome | None) -> str:
+        """The attempt that has ended, for the history."""
+        return model.write_attempt(
+            row.attempts, began, ended, "retried" if row.state == model.RETRYING else row.state, host=row.host,
+            pid=row.pid or 0, status=row.status, reason=row.reason,
+            traceback=clean(outcome.traceback, len(outcome.traceback)) or None if outcome is not None else None,
+        )  # fmt: skip
+
+    def _result(self, job: Grabbed, notes: Notes) -> tuple[float, bytes] | None:
+        if not notes.response:
+            return None
+        task = reading.read(job.payload, max_body=len(job.payload))
+        return self._settings.keeps_result(task), notes.response
+
+    def _stranger(
+        self,
+        job: Grabbed,
+        grabbed_at: float,
+        began: float | None,
+        now: float,
+        pid: int,
+        notes: Notes | None,
+        *,
+        state: str,
+        outcome: Outcome,
+        reason: str,
+        letter: tuple[str, str],
+    ) -> Change:
+        """A payload that nobody vouches for: nothing in it is believed."""
+        row = Row(
+            id=clean_id(letter[0]), service="-", method="-", path="-", queue=clean(job.queue_name), priority="normal",
+            state=state, queued=grabbed_at, due=None, started=None, ended=now, attempts=0, max_attempts=None,
+            done=None, total=None, status=None, reason=clean(reason, MAX_REASON), host=self._host, pid=None,
+            request_id=None, traceparent=None, owner=None, place=place(1, QUEUED), changed=now, began=None, history="",
+        )  # fmt: skip
+        return Change(row, letter=letter[1])
+
+
+def _clean(text: str | None) -> str | None:
+    return None if text is None else clean(text)
