@@ -51,7 +51,7 @@ def dead_letter(
     job = Grabbed(b"H:1", b"job", b"u", tasks[0].payload)
     settings = GearmanMiddleware(app.app, state_dir=folder / "state").settings
     task = open_payload(job, settings, 0, trusted=True) if trusted else None
-    return DeadLetters(settings).put(job, task, 'ConnectionRefusedError: no """ server', Outcome(kind))
+    return DeadLetters(settings).put(job, task, 'ConnectionRefusedError: no """ server', Outcome(kind)).id
 
 
 def run(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:

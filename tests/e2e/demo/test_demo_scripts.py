@@ -46,9 +46,7 @@ def test_what_run_sh_shows_works_as_it_is_in_another_terminal(tree: Tree) -> Non
     mark = tree.environ.pop("GEARMAN_SERVERS", None)
     handle = tree.run_printed(tree.printed(done.stdout, "queue")).strip()
     tree.has_line(handle, '"name": "you"')
-    assert "supervisors 1\n" in tree.run_printed(
-        tree.printed(done.stdout, "watch").removesuffix(" --watch")
-    )
+    assert "supervisors 1\n" in tree.run_printed(tree.printed(done.stdout, "watch").removesuffix(" --watch"))
     output = tree.run_printed(tree.printed(done.stdout, "its output").replace("tail -f", "tail -n 100"))
     assert READY in output and handle in output
     assert "has ended" in tree.run_printed(tree.printed(done.stdout, "end it"))
