@@ -1,4 +1,4 @@
-"""What several commands share: the settings they go by, job servers, spans of time, a question, tables, lines."""
+"""What several commands share: the settings they go by, spans of time, a question, tables, lines."""
 
 import re
 import sys
@@ -13,16 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..address import Address
 from ..app.loading import load_application
 from ..log import clean
 from ..settings import Settings, read_settings
-from ..wire.connection import Connection
 
 app_option = click.option("--app", metavar="MODULE:NAME", help="Go by this application's settings and aliases.")
 
-WHOLE_ANSWER = 5.0
-"""Seconds until a job server must have said all."""
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -34,19 +30,6 @@ def get_settings(app: str | None) -> Settings:
         AppLoadError, ConfigError: they can't be had.
     """
     return load_application(app)[1].settings if app else read_settings({})
-
-
-def ask(address: Address, command: str, timeout: float) -> list[str]:
-    """What a job server answers to one text command, in lines.
-
-    Raises:
-        GearwsgiError: nothing, or not in time.
-    """
-    connection = Connection(address, timeout)
-    try:
-        return connection.admin(command, WHOLE_ANSWER)
-    finally:
-        connection.close()
 
 
 def _seconds(text: str) -> float | None:

@@ -6,31 +6,13 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from ..log import clean
+from ..state.overview import is_unserved, warnings
 from .common import cut, show_span
 
 SHORT_ID = 12
 """Characters of a task's id: enough for the commands that take one."""
 _QUEUES = ("queue", "ready", "later", "running", "workers", "oldest", "per min", "failed", "")
 _WORKERS = ("worker", "state", "service", "id", "try", "age", "memory", "queues")
-
-
-def warnings(known: Mapping[str, Any]) -> list[str]:
-    """What somebody should look at now, each in a line; none: all is well."""
-    found = [f"job server {each['address']} is down: {each['error']}" for each in known["servers"] if not each["up"]]
-    if known["records"]["error"]:
-        found.append(f"records: {known['records']['error']}")
-    silent = [f"{each['host']}:{each['pid']}" for each in known["supervisors"] if not each["fresh"]]
-    if silent:
-        found.append(f"not responding: supervisor {', '.join(silent)}")
-    idle = [each["queue"] for each in known["queues"] if is_unserved(each)]
-    if idle:
-        found.append(f"no worker for queue {', '.join(idle)}")
-    return found
-
-
-def is_unserved(queue: Mapping[str, Any]) -> bool:
-    """Whether jobs wait in it and nobody takes any. A paused one is as somebody wants it."""
-    return bool(queue["ready"] + queue["later"]) and not queue["workers"] and not queue["paused"]
 
 
 def lay_out(known: Mapping[str, Any], width: int | None = None, height: int | None = None) -> list[str]:

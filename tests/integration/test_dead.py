@@ -17,13 +17,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gearwsgi.cli.outbox import outbox
-from gearwsgi.cli.reproduce import dead, write_curl
+from gearwsgi.cli.reproduce import dead
 from gearwsgi.errors import GearwsgiError, SpoolError
 from gearwsgi.message.model import Message
 from gearwsgi.policy import Outcome
 from gearwsgi.settings import read_settings
 from gearwsgi.state import retention
 from gearwsgi.state.dead import DeadLetters
+from gearwsgi.state.reproduce import write_curl
 from gearwsgi.state.spool import Letter
 from gearwsgi.wire.payload import Grabbed
 from tests.hostile import HOSTILE, obeys_no_terminal

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gearwsgi.cli.reproduce import _quote
+from gearwsgi.state.reproduce import _quote
 from tests.integration.security.conftest import KEY, Attacker
 from tests.support import Bench, until
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from gearwsgi.cli.screen import lay_out, warnings
+from gearwsgi.cli.screen import lay_out
+from gearwsgi.state.overview import warnings
 from tests.hostile import HOSTILE, obeys_no_terminal
 
 

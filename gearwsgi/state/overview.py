@@ -1,0 +1,170 @@
+"""What goes on: on the job servers, with the supervisors, in the records, the outbox and the dead letters."""
+
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..address import Address
+from ..errors import GearwsgiError, RecordsError
+from ..log import clean
+from ..settings import Settings
+from ..wire.connection import Connection
+from .dead import DeadLetters
+from .outbox import Outbox
+from .records.model import DEAD, DONE, RETRYING
+from .records.opening import reading
+from .records.store import FRESH, Store, Supervisor
+from .spool import Spool
+from .status import read_all
+
+_HOUR = 3600.0
+_MINUTE = 60.0
+_WHOLE_ANSWER = 5.0
+"""Seconds until a job server must have said all."""
+
+
+def collect(settings: Settings) -> dict[str, Any]:
+    """All that is known, as JSON's types. Where something can't be had, that is said in it."""
+    servers = [_ask(address, settings.connect_timeout) for address in settings.servers]
+    records, error = _ask_records(settings)
+    hour_ago = time.time() - _HOUR
+    dead, outbox = DeadLetters(settings).spool, Outbox(settings).spool
+    recently_dead = sum(number for _, state, number in records["hour"] if state == DEAD)
+    known: dict[str, Any] = {
+        "warnings": [],
+        "servers": servers,
+        "queues": _queues(servers, records),
+        "supervisors": _supervisors(list(read_all(settings.state_dir)), records["fleet"]),
+        "last_hour": {"dead": max(recently_dead, _since(dead, hour_ago)), "outbox": _since(outbox, hour_ago)},
+        "outbox": outbox.count(),
+        "dead": dead.count(),
+        "records": {"on": bool(settings.records), "error": error},
+        "state_dir": str(settings.state_dir),
+    }
+    known["warnings"] = [clean(text) for text in warnings(known)]
+    return known
+
+
+def _since(spool: Spool, since: float) -> int:
+    return sum(1 for written, _ in spool.dated() if written >= since)
+
+
+def _ask(address: Address, timeout: float) -> dict[str, Any]:
+    try:
+        version = " ".join(_admin(address, "version", timeout)).removeprefix("OK ")
+        # A queue's name is whatever someone submitted to: tabs, or what a terminal obeys.
+        lines = [line.rsplit("\t", 3) for line in _admin(address, "status", timeout)]
+    except GearwsgiError as error:
+        return {"address": str(address), "up": False, "error": str(error), "queues": []}
+    queues = [
+        {"queue": clean(name), "waiting": int(total) - int(running), "running": int(running), "workers": int(workers)}
+        for name, total, running, workers in (line for line in lines if _is_row(line))
+    ]
+    return {"address": str(address), "up": True, "version": version, "queues": queues}
+
+
+def _admin(address: Address, command: str, timeout: float) -> list[str]:
+    connection = Connection(address, timeout)
+    try:
+        return connection.admin(command, _WHOLE_ANSWER)
+    finally:
+        connection.close()
+
+
+def _is_row(line: list[str]) -> bool:
+    return len(line) == 4 and all(number.isascii() and number.isdigit() for number in line[1:])
+
+
+def _ask_records(settings: Settings) -> tuple[dict[str, Any], str | None]:
+    """What the records know of now and of the last hour; and why they can't be asked."""
+    nothing: dict[str, Any] = {"hour": [], "minute": [], "waiting": [], "pauses": {}, "fleet": [], "now": 0.0}
+    if not settings.records:
+        return nothing, None
+    try:
+        with reading(settings) as store:
+            return nothing if store is None else _read(store), None
+    except RecordsError as error:
+        return nothing, str(error)
+
+
+def _read(store: Store) -> dict[str, Any]:
+    now = store.database.now()
+    return {
+        "hour": store.counts(now - _HOUR),
+        "minute": store.counts(now - _MINUTE),
+        "waiting": store.waiting(),
+        "pauses": store.pauses(),
+        "fleet": store.fleet(),
+        "now": now,
+    }
+
+
+def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict[str, Any]]:
+    """The queues of all job servers together, with what the records know of them."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def of(name: str) -> dict[str, Any]:
+        counted = 0 if records["now"] else None  # without records nobody knows
+        nothing = {"ready": 0, "later": 0, "running": 0, "workers": 0, "oldest": None, "per_minute": counted,
+                   "failed": counted, "paused": False, "paused_for": None}  # fmt: skip
+        return found.setdefault(clean(name), {"queue": clean(name), **nothing})
+
+    for row in (row for server in servers for row in server["queues"]):
+        queue = of(row["queue"])
+        for name, number in (("ready", "waiting"), ("running", "running"), ("workers", "workers")):
+            queue[name] += row[number]
+    for name, later, oldest in records["waiting"]:
+        queue = of(name)
+        # What a job server has lost waits nowhere.
+        queue["later"] = min(later, queue["ready"])
+        queue["ready"] -= queue["later"]
+        queue["oldest"] = oldest if queue["ready"] else None
+    for name, state, number in records["minute"]:
+        of(name)["per_minute"] += number if state == DONE else 0
+    for name, state, number in records["hour"]:
+        of(name)["failed"] += number if state in (DEAD, RETRYING) else 0
+    for name, until in records["pauses"].items():
+        of(name).update(paused=True, paused_for=None if until is None else max(0.0, round(until - records["now"], 1)))
+    return [found[name] for name in sorted(found)]
+
+
+def _supervisors(local: list[dict[str, Any]], fleet: list[Supervisor]) -> list[dict[str, Any]]:
+    """Those of this state directory, and those that share the records; what was written last counts."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for each in fleet:
+        host, pid = str(each.about.get("host", "")), int(each.about.get("pid", 0))
+        silent = round(each.silent, 1)
+        found[host, pid] = {
+            "workers": [],
+            **each.about,
+            "host": host,
+            "pid": pid,
+            "fresh": each.silent < FRESH,
+            "silent": silent,
+        }
+    here = socket.gethostname()
+    for values in local:
+        silent = round(max(0.0, time.time() - values["at"]), 1)
+        if (here, values["pid"]) not in found or values["fresh"]:
+            found[here, values["pid"]] = {**values, "host": here, "silent": silent}
+    return [found[key] for key in sorted(found)]
+
+
+def warnings(known: Mapping[str, Any]) -> list[str]:
+    """What somebody should look at now, each in a line; none: all is well."""
+    found = [f"job server {each['address']} is down: {each['error']}" for each in known["servers"] if not each["up"]]
+    if known["records"]["error"]:
+        found.append(f"records: {known['records']['error']}")
+    silent = [f"{each['host']}:{each['pid']}" for each in known["supervisors"] if not each["fresh"]]
+    if silent:
+        found.append(f"not responding: supervisor {', '.join(silent)}")
+    idle = [each["queue"] for each in known["queues"] if is_unserved(each)]
+    if idle:
+        found.append(f"no worker for queue {', '.join(idle)}")
+    return found
+
+
+def is_unserved(queue: Mapping[str, Any]) -> bool:
+    """Whether jobs wait in it and nobody takes any. A paused one is as somebody wants it."""
+    return bool(queue["ready"] + queue["later"]) and not queue["workers"] and not queue["paused"]
