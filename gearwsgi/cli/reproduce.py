@@ -20,11 +20,11 @@ from ..errors import BadMessage, SpoolError
 from ..message import reading
 from ..message.model import Message
 from ..message.redact import redact_payload
+from ..message.routes import Paths, spellings
 from ..policy import succeeded
 from ..settings import Settings
 from ..state.dead import DeadLetter, DeadLetters
 from ..state.reproduce import ENDS_A_PROCESS, write_curl, write_test
-from ..submit.middleware import Guard
 from .common import app_option, get_settings
 from .dead import dead, secrets_option
 
@@ -47,7 +47,8 @@ def dead_curl(id: str, secrets: bool, app: str | None) -> None:
         raise SpoolError(f"dead letter {letter.id} holds no request: {error}") from error
     if not letter.trusted:
         click.echo(f"this was never accepted: whoever sent it chose where it goes, {task.host}", err=True)
-    if settings.tasks_only and Guard(settings.tasks_only).forbids(unquote(task.path.partition("?")[0], "latin-1")):
+    ways = spellings(unquote(task.path.partition("?")[0], "latin-1"))
+    if settings.tasks_only and Paths(settings.tasks_only).fit(ways):
         click.echo(
             f"the web application answers this with a 404, for {task.path} is only for tasks (tasks_only); "
             f"`gearwsgi dead replay {letter.id} --app {app}` runs it here, `gearwsgi dead retry` in a worker",

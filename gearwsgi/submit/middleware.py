@@ -1,15 +1,13 @@
 """The WSGI middleware: puts `gearman` into the environ, keeps tasks' paths private, submits after the response."""
 
-import fnmatch
 import inspect
-import posixpath
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
 from ..environ import JOB_KEY, KEYS, WSGIApplication
 from ..errors import ConfigError
 from ..message.model import Message
+from ..message.routes import Paths, spellings
 from ..policy import accepted
 from ..settings import SETTINGS, Keywords, read_settings
 from .client import Client
@@ -53,7 +51,7 @@ class GearmanMiddleware:
         self.client = Client(self.settings)
         self.gearman = Gearman(self.client, None)
         """The same object without a request, for scripts and cron jobs."""
-        self._guard = Guard(self.settings.tasks_only) if self.settings.tasks_only else None
+        self._private = Paths(self.settings.tasks_only) if self.settings.tasks_only else None
 
     @classmethod
     def from_config(cls, app: WSGIApplication, config: Mapping[str, Any]) -> "GearmanMiddleware":
@@ -103,7 +101,8 @@ class GearmanMiddleware:
             if "HTTP_X_GEARMAN" in "\n".join(environ):
                 for key in [key for key in environ if key.startswith("HTTP_X_GEARMAN")]:
                     del environ[key]
-            if self._guard is not None and self._guard.forbids(environ.get("PATH_INFO", "")):
+            # Whichever way of writing it the application goes by, a public request does not get through.
+            if self._private is not None and self._private.fit(spellings(environ.get("PATH_INFO", ""))):
                 return _not_found(environ, start_response)
         gearman = environ[KEY] = Gearman(self.client, environ, sees_response=True)
         if self.settings.short_key:
@@ -186,27 +185,6 @@ class _Body:
             sent = self._exhausted
         finally:
             self._gearman.finish(sent, self._status())
-
-
-class Guard:
-    """The paths that only a replay may reach.
-
-    A path is looked at as it came, with slashes collapsed, with dot segments resolved, and with a slash at its end:
-    whichever of them the application goes by, a public request does not get through.
-    """
-
-    def __init__(self, patterns: Sequence[str]) -> None:
-        # PEP 3333: a path's bytes come as one character each. A server that decodes them itself is met as well.
-        spellings = {*patterns, *(pattern.encode().decode("latin-1") for pattern in patterns)}
-        self._matches = re.compile("|".join(fnmatch.translate(spelling) for spelling in spellings), re.DOTALL).match
-
-    def forbids(self, path: str) -> bool:
-        """Whether a public request for this PATH_INFO (decoded once by the server) is answered with 404."""
-        rooted = "/" + path
-        collapsed = re.sub("/+", "/", rooted)
-        resolved = posixpath.normpath(collapsed)
-        directory = resolved.rstrip("/") + "/"
-        return any(map(self._matches, (path, collapsed, resolved, directory)))
 
 
 def _not_found(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
