@@ -7,7 +7,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .app.hooks import on_worker_exit, on_worker_start
-    from .app.replay import Job, Retry
+    from .app.job import Continue, Job, Retry
     from .errors import GearwsgiError, ResultNotKept, ResultPending, TaskDead, UnknownService, UnknownTask
     from .state.records.model import Record
     from .submit.client import Status
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .submit.tasks import Gearman
 
 __all__ = [
+    "Continue",
     "Gearman",
     "GearmanMiddleware",
     "GearwsgiError",
@@ -35,14 +36,15 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Continue": "app.job",
     "Gearman": "submit.tasks",
     "GearmanMiddleware": "submit.middleware",
     "GearwsgiError": "errors",
-    "Job": "app.replay",
+    "Job": "app.job",
     "Record": "state.records.model",
     "ResultNotKept": "errors",
     "ResultPending": "errors",
-    "Retry": "app.replay",
+    "Retry": "app.job",
     "Status": "submit.client",
     "Task": "submit.task",
     "TaskDead": "errors",

@@ -23,20 +23,22 @@ class Outcome:
 
     Attributes:
         kind: `response`; `exception` (the application raised, or broke WSGI's rules); `timeout`; `lost` (the worker
-            died); `refused` (the payload is no message that may be replayed).
+            died); `refused` (the payload is no message that may be replayed); `continued` (the handler said how far it
+            is, and goes on as another job).
         reason: in words: "500 Internal Server Error", "ValueError: bad", "killed by SIGKILL (out of memory?)".
         status: the response's status, 0 without one.
         accepted: the status is none from 200 to 299, and means for this task that its work is done: see `accepted`.
         caught: the exception that a framework turned into this response, where it says so, or what else was the cause.
         location: a redirect's Location.
         retry_after: the response's Retry-After as it came.
-        retry_in: seconds to the next attempt that the handler asked for (`raise Retry(delay=…)`).
+        retry_in: seconds to the next attempt that the handler asked for (`raise Retry(delay=…)`), or until it goes on.
         never: the handler answered `X-Gearman-Retry: never`.
         response: status line, headers and the first kilobytes of the response, for the dead letter.
         traceback: of the exception that it failed with, or the stack of a process that a fatal signal ended.
+        cursor: how far a handler is that goes on as another job, in JSON.
     """
 
-    kind: Literal["response", "exception", "timeout", "lost", "refused"]
+    kind: Literal["response", "exception", "timeout", "lost", "refused", "continued"]
     reason: str = ""
     status: int = 0
     accepted: bool = False
@@ -47,6 +49,7 @@ class Outcome:
     never: bool = False
     response: bytes = b""
     traceback: str = ""
+    cursor: str = ""
 
 
 class Limits(NamedTuple):
@@ -68,13 +71,19 @@ class RetryAt(NamedTuple):
     reason: str
 
 
+class GoOnAt(NamedTuple):
+    """The same attempt goes on at the Unix time `at`, as another job that knows how far it is."""
+
+    at: float
+
+
 class Dead(NamedTuple):
     """A dead letter, for `reason`."""
 
     reason: str
 
 
-Fate: TypeAlias = Done | RetryAt | Dead
+Fate: TypeAlias = Done | RetryAt | GoOnAt | Dead
 
 
 def decide(
@@ -92,6 +101,8 @@ def decide(
     """
     if succeeded(outcome):
         return Done()
+    if outcome.kind == "continued":
+        return GoOnAt(now + min(max(outcome.retry_in or 0.0, 0.0), MAX_DELAY))
     reason = outcome.reason + (f" after {outcome.caught}" if outcome.caught else "")
     reason += f" from {target}" if target else ""
     if outcome.kind == "refused":

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -21,6 +21,7 @@ from ..message.model import MAX_HEAD, Message, one_line, path_info
 from ..message.response import write_response
 from ..policy import Outcome, succeeded
 from ..submit.frameworks import host_trouble
+from .job import Continue, Job, Retry, running
 
 KEPT_BODY = 1 << 20
 """Bytes of a response's body that are kept; a longer body is read to its end and dropped."""
@@ -35,105 +36,6 @@ KEPT_OF_FAILURE = 4096
 _STATUS = re.compile(r"[0-9]{3}(?: [^\x00-\x1f\x7f]*)?")
 _PAIR = (tuple, list)
 _ENDS_LINE = re.compile(r"[\x00\r\n]")
-
-
-@dataclass(slots=True)
-class Job:
-    """What a handler may know of the job that it runs in: `environ["gearwsgi.job"]`.
-
-    Attributes:
-        id: the task's id, the same in all attempts.
-        service: what the caller called.
-        queue: the queue (Gearman function) that it came through.
-        handle: the job server's handle.
-        attempt: 1-based.
-        max_attempts: how often it is tried.
-        data: what the caller gave, decoded whatever its encoding was.
-    """
-
-    id: str
-    service: str
-    queue: str
-    handle: str
-    attempt: int
-    max_attempts: int
-    _message: Message = field(repr=False)
-    _report: Callable[[int, int], None] = field(repr=False)
-    _retry: "Retry | None" = field(repr=False, default=None)
-    _error: BaseException | None = field(repr=False, default=None)
-    _finishers: list[Callable[[bool, int], None]] | None = field(repr=False, default=None)
-    _accepts: Callable[[Message, int, str], bool] | None = field(repr=False, default=None)
-
-    @classmethod
-    def of(
-        cls,
-        task: Message,
-        *,
-        queue: str,
-        handle: str,
-        max_attempts: int,
-        id: str = "",
-        report: Callable[[int, int], None] = lambda done, total: None,
-    ) -> "Job":
-        """The job of a message: the one way to make it.
-
-        Args:
-            task: the message.
-            queue: the queue that it came through.
-            handle: the job server's.
-            max_attempts: how often it is tried.
-            id: where the message has none.
-            report: called with `progress`'s numbers.
-        """
-        return cls(task.id or id, task.service, queue, handle, task.attempt, max_attempts, task, report)
-
-    @property
-    def data(self) -> Any:
-        """The data that the caller gave: JSON's types, form fields, a query's fields, or bytes."""
-        return self._message.data()
-
-    def watch(self, finish: Callable[[bool, int], None], accepts: Callable[[Message, int, str], bool]) -> bool:
-        """For the middleware that the replay goes through; handlers have no use for it.
-
-        Args:
-            finish: called at the response's end: was it sent and closed, and with which status?
-            accepts: asked whether the work is done where the status (the second argument) is none from 200 to 299;
-                the third is the response's Location.
-
-        Returns:
-            False where the replay is over, so that neither is called.
-        """
-        if self._finishers is None:
-            return False
-        self._finishers.append(finish)
-        self._accepts = accepts
-        return True
-
-    def progress(self, done: int, total: int) -> None:
-        """Tell the job server that `done` of `total` are done; `status()` shows it."""
-        self._report(int(done), int(total))
-
-
-_running: contextvars.ContextVar[Job] = contextvars.ContextVar("gearwsgi.running")
-
-
-class Retry(Exception):
-    """Raise it in a handler to have this job tried again. It counts as an attempt.
-
-    A framework may turn it into its own 500; the job knows of it all the same, because it is noted when it is made: few
-    frameworks tell what they have caught. One that is made and not raised does nothing, unless the job fails.
-
-    Args:
-        delay: seconds to wait; None: the backoff.
-        reason: what the log and the dead letter say.
-    """
-
-    def __init__(self, delay: float | None = None, reason: str = "") -> None:
-        super().__init__(reason or "the handler asked for another attempt")
-        self.delay = None if delay is None else max(0.0, float(delay))
-        job = _running.get(None)
-        if job is not None:
-            job._retry = self
 
 
 @dataclass(slots=True)
@@ -331,8 +233,11 @@ def run(
         raise
     except BaseException as caught:  # SystemExit too: whatever the application does is this attempt's outcome
         error = caught
-        _show_traceback(errors, caught)
+        if task.wants_reply or not isinstance(caught, Continue):
+            _show_traceback(errors, caught)
     outcome, data = _judge(app, task, job, response, error)
+    if outcome.kind == "continued":
+        return Result(outcome, data, time.perf_counter() - began)
     if error is None and job._error is not None and (task.wants_reply or not succeeded(outcome)):
         error = job._error
     if error is not None:
@@ -342,7 +247,7 @@ def run(
 
 
 def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job: Job) -> None:
-    _running.set(job)
+    running.set(job)
     finishers: list[Callable[[bool, int], None]] = []
     job._finishers = finishers
     sent = False
@@ -372,6 +277,9 @@ def _judge(
     if task.wants_reply:
         return _reply(response, error)
     retry = job._retry
+    goes_on = _goes_on(job, response.code, error)
+    if goes_on is not None:
+        return goes_on.outcome(), b""
     if error is not None:
         delay = error.delay if isinstance(error, Retry) else retry.delay if retry else None
         return Outcome("exception", _in_words(error), retry_in=delay), b""
@@ -401,6 +309,17 @@ def _judge(
     ), b""
 
 
+def _goes_on(job: Job, status: int, error: BaseException | None) -> Continue | None:
+    """What the handler raised to go on later, where that is what the response, or the exception, comes from."""
+    if isinstance(error, Continue):
+        return error
+    asked = job._continue
+    if asked is None or error is not None:
+        return None
+    is_why = asked.is_caught or (status >= 500 and job._error in (None, asked))
+    return asked if is_why else None
+
+
 def _in_words(error: BaseException) -> str:
     name = type(error).__name__
     try:
@@ -423,7 +342,7 @@ def notice_exceptions() -> None:
 
 
 def _notice(*arguments: Any, **keywords: Any) -> None:
-    job = _running.get(None)
+    job = running.get(None)
     if job is not None:
         job._error = sys.exc_info()[1]
 

@@ -14,8 +14,9 @@ import click
 
 from ..app import replay
 from ..app.context import ready_context
+from ..app.job import Job
 from ..app.loading import load_application
-from ..app.replay import Job, Result, notice_exceptions
+from ..app.replay import Result, notice_exceptions
 from ..errors import BadMessage, SpoolError
 from ..message import reading
 from ..message.model import Message

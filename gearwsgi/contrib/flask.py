@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 
+from ..app.job import Continue
 from ..environ import JOB_KEY
 from ..errors import ConfigError
 from ..kinds import BaseURL
@@ -67,6 +68,7 @@ class Gearman:
         app.wsgi_app = middleware  # type: ignore[method-assign]
         # The first of all: Flask-WTF's check is one of them, and may have been put there before.
         app.before_request_funcs.setdefault(None, []).insert(0, _trust_replays)
+        app.register_error_handler(Continue, _go_on_later)
 
     @property
     def current(self) -> tasks.Gearman:
@@ -140,6 +142,13 @@ def _trust_replays() -> None:
     if csrf is not None and not hasattr(csrf, "gearwsgi_protect") and hasattr(csrf, "protect"):
         csrf.gearwsgi_protect = csrf.protect
         csrf.protect = _unless_replay(csrf.protect)
+
+
+def _go_on_later(error: Continue) -> tuple[str, int]:
+    """It is no error: nothing is logged, and no one is told by Flask's signal."""
+    if not error.catch(request.environ.get(JOB_KEY)):
+        raise error
+    return "", 204
 
 
 def _unless_replay(protect: Callable[..., None]) -> Callable[..., None]:

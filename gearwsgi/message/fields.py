@@ -21,6 +21,10 @@ PRIORITIES = ("high", "normal", "low")
 _SCRIPT_NAME = re.compile(r"(?:/[!-\"$->@-~]{0,4095})?")
 _NUMBER = re.compile(r"\d{1,9}")
 _SECONDS = re.compile(r"\d{1,10}(?:\.\d{1,9})?")
+MAX_CURSOR = 4096
+"""Characters of JSON that a cursor may have."""
+_CURSOR = re.compile(rf"[ -~]{{1,{MAX_CURSOR}}}")
+_PROGRESS = re.compile(r"(\d{1,20}) (\d{1,20})")
 _STATUSES = re.compile(r"[1-9]\d\d(?: [1-9]\d\d){0,9}")
 PROTOCOL = re.compile(r"HTTP/[0-9](?:\.[0-9])?")
 
@@ -115,6 +119,24 @@ def _read_statuses(value: str) -> tuple[int, ...]:
     return tuple(map(int, value.split(" ")))
 
 
+def is_cursor(text: str) -> bool:
+    """Whether it can stand in a header: JSON in ASCII, and not too long."""
+    return _CURSOR.fullmatch(text) is not None
+
+
+def _read_cursor(value: str) -> str:
+    if not is_cursor(value):
+        raise BadMessage(f"{PREFIX}Cursor {value[:40]!r} is no JSON in ASCII of at most {MAX_CURSOR} characters")
+    return value
+
+
+def _read_progress(value: str) -> tuple[int, int]:
+    found = _PROGRESS.fullmatch(value)
+    if found is None:
+        raise BadMessage(f"{PREFIX}Progress {value[:40]!r} is not two numbers, such as 3 10")
+    return int(found[1]), int(found[2])
+
+
 def _read_protocol(value: str) -> str:
     if not PROTOCOL.fullmatch(value):
         raise BadMessage(f"{PREFIX}Protocol {value[:40]!r} is none, such as HTTP/1.0")
@@ -167,6 +189,9 @@ RARE = (
     Field("Protocol", "protocol", "HTTP/1.1", _read_protocol),
     Field("Origin", "from_request", False, _read_flag("Origin", "request"), lambda _: "request"),
     Field("Succeeds", "succeeds", (), _read_statuses, lambda codes: " ".join(map(str, codes))),
+    Field("Cursor", "cursor", "", _read_cursor),
+    Field("Continued", "continued", 0, _read_number("Continued")),
+    Field("Progress", "progress", None, _read_progress, lambda both: f"{both[0]} {both[1]}"),
 )
 FIELDS = (*USUAL, ADDRESS, *RARE)
 """In the order in which they are written."""

@@ -68,6 +68,9 @@ class Message:
         queued: when the task was queued, in Unix time; 0 where a foreign message does not say.
         due: when this attempt is due, in Unix time; 0: at once.
         keep_result: seconds that its response is kept; None: what the worker's settings say.
+        cursor: how far its handler said that it is, in JSON; empty: it begins.
+        continued: how often it has gone on as another job.
+        progress: (done, total) as it was reported before that.
     """
 
     method: str
@@ -95,6 +98,9 @@ class Message:
     queued: float = 0.0
     due: float = 0.0
     keep_result: float | None = None
+    cursor: str = ""
+    continued: int = 0
+    progress: tuple[int, int] | None = None
     plain: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property

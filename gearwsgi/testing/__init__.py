@@ -70,6 +70,15 @@ class Tasks(Sequence[QueuedTask]):
         return [run for run in self._memory.runs if run.fate == "dead"]
 
     @property
+    def stop_requested(self) -> bool:
+        """What `job.stop_requested` says in the tasks that run: set it to see them go on later (`Continue`)."""
+        return self._memory.stop_requested
+
+    @stop_requested.setter
+    def stop_requested(self, value: bool) -> None:
+        self._memory.stop_requested = value
+
+    @property
     def calls(self) -> list[QueuedTask]:
         """What `call()` asked for; it is run at once."""
         return list(self._memory.calls)

@@ -50,6 +50,7 @@ class QueuedTask:
         body: the request's body.
         attempt: 1-based.
         max_attempts: how often it is tried.
+        cursor: how far its handler is, as it said in `Continue`; None: it begins.
         payload: the message's bytes.
     """
 
@@ -67,6 +68,7 @@ class QueuedTask:
     body: bytes
     attempt: int
     max_attempts: int
+    cursor: Any
     payload: bytes
     _headers: Sequence[tuple[str, str]]
     _skew: float
@@ -91,18 +93,18 @@ class Run:
 
     Attributes:
         task: what was run.
-        fate: `done`, `retry` (the next attempt is in the queue) or `dead`.
+        fate: `done`, `retry` (the next attempt is in the queue), `continue` (so is the rest of its work) or `dead`.
         status: the response's status line, such as `200 OK`; empty where there was none.
         body: a good response's body: what WORK_COMPLETE carries.
         response: status, headers and the body's beginning of a response that was no 2xx.
         reason: why it is tried again, or dead.
-        retry_in: seconds until the next attempt; None where there is none.
+        retry_in: seconds until the next attempt, or until it goes on; None where neither comes.
         error: what the handler raised.
         output: what was written to `wsgi.errors`.
     """
 
     task: QueuedTask
-    fate: Literal["done", "retry", "dead"]
+    fate: Literal["done", "retry", "continue", "dead"]
     status: str = ""
     body: bytes = b""
     response: bytes = field(default=b"", repr=False)

@@ -18,17 +18,18 @@ from typing import Any
 
 from ..app import replay
 from ..app.context import ready_context
-from ..app.replay import Job, Result, Retry, notice_exceptions
+from ..app.job import Job, Retry
+from ..app.replay import Result, notice_exceptions
 from ..environ import WSGIApplication
 from ..errors import BadMessage, CallFailed, GearwsgiError, RecordsUnavailable, UnknownTask
 from ..message import plain, response, signature
 from ..message.model import PRIORITIES, Message
-from ..policy import Dead, Done, decide
+from ..policy import Dead, Done, GoOnAt, decide
 from ..settings import Settings
 from ..state.records import model
 from ..state.records.model import Record, moment
 from ..submit.client import Client, Receipt, Status
-from ..wire.payload import Grabbed, Submission, make_unique, next_attempt, open_payload, own_id
+from ..wire.payload import Grabbed, Submission, make_unique, next_attempt, next_piece, open_payload, own_id
 from .attempts import QueuedTask, Run
 
 SERVER = "memory"
@@ -87,6 +88,7 @@ class Memory(Client):
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._context: contextvars.Context | None = None
+        self.stop_requested = False
 
     # -- what a middleware asks of its client ------------------------------------------------------------------------
 
@@ -162,18 +164,18 @@ class Memory(Client):
             state = model.RUNNING
         elif waiting is not None:
             later = model.SCHEDULED if waiting.due > self.clock.now() else model.QUEUED
-            state = model.RETRYING if waiting.attempt > 1 else later
+            state = model.RETRYING if last is not None and last.fate == "retry" else later
         else:
             state = last.fate if last is not None else model.QUEUED
         host, pid = socket.gethostname(), os.getpid()
-        history = tuple([run.attempt(host, pid) for run in runs])
+        history = tuple([run.attempt(host, pid) for run in runs if run.fate != "continue"])
         has_begun = running is not None or last is not None
         return Record(
             id=task.id, service=task.service, method=task.method, path=task.path, queue=task.queue,
             priority=task.priority, state=state, queued=moment(task.due - task.delay),
             due=moment((now or task).due) if (now or task).delay else None,
-            started=history[0].started if history else None,
-            ended=history[-1].started if last is not None and now is None else None,
+            started=moment(runs[0]._at) if runs else None,
+            ended=moment(last._at) if last is not None and now is None else None,
             attempts=running[0].attempt if running is not None else last.task.attempt if last is not None else 0,
             max_attempts=task.max_attempts, progress=None, status=history[-1].status if history else None,
             reason=next((each.reason for each in reversed(history) if each.reason), None),
@@ -225,6 +227,7 @@ class Memory(Client):
             body=task.body,
             attempt=task.attempt,
             max_attempts=self.settings.retry_limits(task).max_attempts,
+            cursor=json.loads(task.cursor) if task.cursor else None,
             payload=submission.payload,
             _headers=tuple(task.headers),
             _skew=skew,
@@ -292,18 +295,31 @@ class Memory(Client):
             return Run(queued, "dead", reason=str(error), _at=self.clock.now())
         limits = self.settings.retry_limits(task)
 
+        progress = task.progress
+
         def report(done: int, total: int) -> None:
+            nonlocal progress
+            progress = done, total
             with self._lock:
                 self._running[queued.handle] = (queued, Status("running", done, total))
 
-        known = Job.of(task, queue=queued.queue, handle=queued.handle, max_attempts=limits.max_attempts, report=report)
+        known = Job.of(
+            task,
+            queue=queued.queue,
+            handle=queued.handle,
+            max_attempts=limits.max_attempts,
+            report=report,
+            stops=lambda: self.stop_requested,
+        )
+        if progress is not None:
+            report(*progress)
         errors = io.StringIO()
         notice_exceptions()
         if self._context is None:
             self._context = ready_context(contextvars.Context())
         seconds = self.settings.keeps_result(task)
         result = replay.run(self._app, task, known, errors, self._context, keep=seconds > 0)
-        run = self._settle(queued, task, result, errors.getvalue())
+        run = self._settle(queued, replace(task, progress=progress), result, errors.getvalue())
         if result.kept:
             self._kept[task.id] = self.clock.now() + seconds, result.kept
         return run
@@ -320,6 +336,10 @@ class Memory(Client):
             return run
         if isinstance(fate, Dead):
             return replace(run, fate="dead", reason=fate.reason)
+        if isinstance(fate, GoOnAt):
+            rest = next_piece(task, queued.queue, self.settings, outcome.cursor, None, fate.at, now)
+            self._add(rest, fate.at - now)
+            return replace(run, fate="continue", retry_in=fate.at - now)
         self._retry(queued, task, fate.at, fate.reason, limits.max_attempts)
         return replace(run, fate="retry", reason=fate.reason, retry_in=fate.at - now)
 
@@ -327,10 +347,13 @@ class Memory(Client):
         now = self.clock.now()
         following, payload = next_attempt(task, queued.queue, self.settings, max_attempts, reason, at, now)
         unique = make_unique(task.id, following.attempt)
-        submission = Submission(queued.queue, unique, payload, task.priority, at, task.id)
+        self._add(Submission(queued.queue, unique, payload, task.priority, at, task.id), at - now)
+
+    def _add(self, submission: Submission, delay: float) -> None:
+        """Queue what follows from an attempt, as from now on the clock."""
         with self._lock:
             number = next(self._numbers)
-            self.waiting.append(self._look(submission, f"H:{SERVER}:{number}", number, at - now, 0.0))
+            self.waiting.append(self._look(submission, f"H:{SERVER}:{number}", number, delay, 0.0))
 
 
 def seal_given(payload: bytes, queue: str, settings: Settings) -> bytes:

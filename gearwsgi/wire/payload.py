@@ -113,7 +113,7 @@ def seal(task: model.Message, queue: str, settings: Settings, now: float) -> byt
     """
     data = task.to_bytes()
     # A line has five bytes at least, so this short a head has not too many.
-    if task.attempt == 1 and len(data) - len(task.body) > 5 * model.MAX_HEADERS:
+    if task.attempt == 1 and not task.continued and len(data) - len(task.body) > 5 * model.MAX_HEADERS:
         model.check_head(data)
     return signature.sign(data, queue, settings.secret_keys[0], now) if settings.secret_keys else data
 
@@ -146,6 +146,26 @@ class Submission(NamedTuple):
         if self.at - now < 0.5:
             return None
         return int(self.at) + (self.at > int(self.at))
+
+
+def next_piece(
+    task: model.Message,
+    queue: str,
+    settings: Settings,
+    cursor: str,
+    progress: tuple[int, int] | None,
+    at: float,
+    now: float,
+) -> Submission:
+    """The job as which an attempt of `task` goes on from `cursor`, due `at`.
+
+    Its unique follows from what was before: where a piece runs twice, the second run adds no second rest.
+    """
+    number = task.continued + 1
+    due = at if at > now else 0.0
+    rest = replace(task, cursor=cursor, continued=number, progress=progress or task.progress, due=due)
+    unique = make_unique(task.id, task.attempt, f"+{number}")
+    return Submission(queue, unique, seal(rest, queue, settings, at), task.priority, due, task.id)
 
 
 _REPLY = fields.find_line(fields.NAMES["wants_reply"])

@@ -87,6 +87,10 @@ class Backlog:
             self.fenced_at = time.monotonic()
             self._claim.fence(self.jobs[0].sequence)
 
+    def request_stop(self) -> None:
+        """Have the job that runs know that it had better end."""
+        self._claim.request_stop()
+
     def holds_behind(self, now: float) -> bool:
         """Whether the fence was in time, which is known a turn of the loop after it was put up."""
         return 0.0 < self.fenced_at < now and self._claim.started() == self.jobs[0].sequence

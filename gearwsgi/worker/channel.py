@@ -18,6 +18,7 @@ from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..app.replay import KEPT_BODY, MAX_TRACEBACK
 from ..errors import ProtocolError
+from ..message.fields import is_cursor
 from ..message.model import MAX_HEAD
 from ..policy import Outcome
 from ..wire.payload import Grabbed
@@ -181,7 +182,8 @@ class Claim:
     The worker marks a job as started and then looks for a fence. The supervisor puts the fence behind the job that
     runs, and looks a turn of its loop later, which is milliseconds, whether another was started. So whichever order
     the processors show the two bytes in, never do both have a job: where the supervisor finds none started, the worker
-    will find the fence. A third byte is the complement of the worker's: an application may write here, too.
+    will find the fence. A third byte is the complement of the worker's: an application may write here, too. A fourth
+    one says that the supervisor wants the worker to stop.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -200,7 +202,7 @@ class Claim:
         else:
             file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - its user closes it
         file.truncate(mmap.PAGESIZE)
-        os.pwrite(file.fileno(), bytes([0, 0, 255]), 0)
+        os.pwrite(file.fileno(), bytes([0, 0, 255, 0]), 0)
         return file
 
     def fence(self, sequence: int) -> None:
@@ -212,6 +214,14 @@ class Claim:
         self._bytes[1] = sequence
         self._bytes[2] = 255 - sequence
         return self._bytes[0] in (0, sequence)
+
+    def request_stop(self) -> None:
+        """The supervisor wants the worker to end."""
+        self._bytes[3] = 1
+
+    def is_stop_requested(self) -> bool:
+        """Whether it does."""
+        return self._bytes[3] != 0
 
     def started(self) -> int | None:
         """The last job that the worker has started; 0: none yet; None: something else has been written there.
@@ -268,6 +278,8 @@ def read_outcome(payload: bytes) -> Outcome:
                 values[name] = values[name].encode("latin-1")
             if not _fits(values[name], hint):
                 raise ValueError(f"{name} is {values[name]!r}")
+        if values["kind"] == "continued" and not is_cursor(values["cursor"]):
+            raise ValueError("a cursor that no header can hold")
         return Outcome(**values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"an outcome that can't be read: {error}") from error

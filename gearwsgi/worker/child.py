@@ -13,7 +13,8 @@ from .. import log
 from ..app import replay
 from ..app.context import ready_context
 from ..app.hooks import run_start_hooks
-from ..app.replay import Job, Result, describe, error_reply, format_traceback, notice_exceptions
+from ..app.job import Job
+from ..app.replay import Result, describe, error_reply, format_traceback, notice_exceptions
 from ..environ import WSGIApplication
 from ..errors import BadMessage, JobTimeout, ProtocolError
 from ..message.model import MAX_HEAD, Message
@@ -119,7 +120,10 @@ class Child:
             handle=handle,
             max_attempts=max_attempts,
             report=lambda done, total: self._send(channel.progress_frame(sequence, done, total)),
+            stops=self._claim.is_stop_requested,
         )
+        if task.progress is not None:
+            job.progress(*task.progress)
         if self._verbose:
             log.write(
                 handle,

@@ -201,6 +201,11 @@ class Process:
         if self.state in _WORKS and (len(self.backlog.jobs) > 1 or self._spoiler is not None):
             self.backlog.fence(why)
 
+    def request_stop(self) -> None:
+        """Have its job know that the supervisor wants to stop or to reload."""
+        if not self.is_over:
+            self.backlog.request_stop()
+
     def retire(self) -> None:
         """Let it end: it has nothing left to do, and reads the end of its pipe."""
         self._stream.close()

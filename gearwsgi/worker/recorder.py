@@ -21,6 +21,9 @@ class Recorder:
     def retried(self, held: Held, outcome: Outcome, reason: str, due: float) -> None:
         """A job has failed, and its next attempt is queued."""
 
+    def continued(self, held: Held, due: float) -> None:
+        """A job has done a part of its work, and the rest is queued."""
+
     def dead(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], *, trusted: bool) -> None:
         """A job has failed for good.
 

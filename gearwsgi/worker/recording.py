@@ -32,6 +32,8 @@ from ..wire.payload import Grabbed, own_id
 from .held import Held, Notes
 from .recorder import Recorder
 
+_ENDS_ATTEMPT = frozenset({model.RETRYING, model.DONE, model.DEAD})
+
 
 class Recording(Recorder):
     """See the module.
@@ -64,6 +66,11 @@ class Recording(Recorder):
     def retried(self, held: Held, outcome: Outcome, reason: str, due: float) -> None:
         """A job has failed, and its next attempt is queued."""
         self._put(held, partial(self._row, state=model.RETRYING, outcome=outcome, reason=reason, due=due))
+
+    def continued(self, held: Held, due: float) -> None:
+        """A job has done a part of its work, and the rest is queued: one attempt still."""
+        state = model.SCHEDULED if due else model.QUEUED
+        self._put(held, partial(self._row, state=state, due=due))
 
     def dead(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], *, trusted: bool) -> None:
         """A job has failed for good: see the base."""
@@ -114,6 +121,8 @@ class Recording(Recorder):
             row.reason = clean(reason, MAX_REASON)
         if state == model.RUNNING:
             row.place, row.owner = place(facts.attempt, RUNNING), self._name
+        elif state in (model.QUEUED, model.SCHEDULED):
+            row.place, row.due = place(facts.attempt, RUNNING), due or None
         elif state != model.RETRYING:
             row.ended = now
         result = None
@@ -125,7 +134,7 @@ class Recording(Recorder):
             row.status = 200
         if outcome is not None:
             row.status = outcome.status or None
-        if began is not None and state != model.RUNNING and (state != model.DONE or facts.attempt > 1 or reason):
+        if began is not None and state in _ENDS_ATTEMPT and (state != model.DONE or facts.attempt > 1 or reason):
             row.history = self._line(row, began, now, outcome)
         return Change(row, result, letter[1])
 

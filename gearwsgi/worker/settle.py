@@ -14,12 +14,12 @@ from .. import log
 from ..app.replay import error_reply
 from ..errors import BadMessage, ServerError, SpoolError
 from ..message.model import Message
-from ..policy import Dead, Done, Outcome, RetryAt, decide
+from ..policy import Dead, Done, GoOnAt, Outcome, RetryAt, decide
 from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
 from ..wire import packets
-from ..wire.payload import Submission, make_unique, next_attempt, open_payload
+from ..wire.payload import Submission, make_unique, next_attempt, next_piece, open_payload
 from .held import Held
 from .recorder import Recorder
 
@@ -67,6 +67,8 @@ class Settler:
             self.complete(held, b"")
         elif isinstance(fate, Dead):
             self._make_dead_letter(held, task, fate.reason, outcome)
+        elif isinstance(fate, GoOnAt):
+            self._go_on(held, task, outcome.cursor, fate.at)
         else:
             self._retry(held, task, fate, outcome, limits.max_attempts)
 
@@ -100,6 +102,13 @@ class Settler:
             f"failed {reason}; attempt {following.attempt} of {max_attempts} in {at - now:.1f} s, id {task.id}",
             partial(self.recorder.retried, held, outcome, reason, at),
         )
+
+    def _go_on(self, held: Held, task: Message, cursor: str, at: float) -> None:
+        progress = held.notes.progress if held.notes is not None else None
+        now = time.time()
+        rest = next_piece(task, held.job.queue_name, self._settings, cursor, progress, at, now)
+        event = f"continues in {at - now:.1f} s, id {task.id}" if rest.at else f"continues, id {task.id}"
+        self._replace(held, rest, event, partial(self.recorder.continued, held, rest.at))
 
     def _replace(self, held: Held, submission: Submission, event: str, then: Callable[[], None] | None = None) -> None:
         """Submit, and answer the held job when that is safe; `then` tells of its attempt. None: it was not started."""

@@ -343,6 +343,7 @@ class Slot:
         if self.state is SlotState.SERVING:
             self.state = SlotState.DRAINING
         if self.process is not None:
+            self.process.request_stop()
             self.process.fence(_ENDS)
         self.pump()
 

@@ -14,7 +14,7 @@ import pytest
 from gearwsgi import GearmanMiddleware
 from gearwsgi.address import parse_address
 from gearwsgi.app import replay
-from gearwsgi.app.replay import Job
+from gearwsgi.app.job import Job
 from gearwsgi.errors import InvalidTask
 from gearwsgi.message.model import Message
 from gearwsgi.wire import packets

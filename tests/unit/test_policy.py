@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gearwsgi.policy import MAX_RETRY_AFTER, Dead, Done, Limits, Outcome, RetryAt, backoff, decide, retry_after
+from gearwsgi.policy import MAX_RETRY_AFTER, Dead, Done, GoOnAt, Limits, Outcome, RetryAt, backoff, decide, retry_after
 
 LIMITS = Limits(5, 10.0, 3600.0)
 NOW = 1_800_000_000.0
@@ -54,6 +54,10 @@ def test_the_last_attempt_is_dead_and_says_how_many_there_were() -> None:
 def test_an_exception_that_a_framework_made_a_500_is_named() -> None:
     result = fate(Outcome("response", "500 INTERNAL SERVER ERROR", 500, caught="ValueError: x"), 5)
     assert result == Dead("500 INTERNAL SERVER ERROR after ValueError: x from POST /x; all 5 attempts used")
+
+
+def test_what_goes_on_later_is_no_failure_whatever_the_attempt() -> None:
+    assert fate(Outcome("continued", retry_in=7.0, cursor="1"), 5) == GoOnAt(NOW + 7)
 
 
 def test_a_refused_payload_is_dead_at_once() -> None:

@@ -19,8 +19,10 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application as _django_application
 from django.db import transaction
+from django.http import HttpResponse
 from django.utils.module_loading import import_string
 
+from ...app.job import Continue
 from ...environ import JOB_KEY
 from ...errors import InvalidTask
 from ...submit import tasks
@@ -137,6 +139,11 @@ class JobMiddleware:
             return self.get_response(request)
         finally:
             _current.reset(token)
+
+    def process_exception(self, request: Any, exception: Exception) -> HttpResponse | None:
+        """`Continue` is no error: nothing is logged, and nobody gets a mail."""
+        goes_on = isinstance(exception, Continue) and exception.catch(request.META.get(JOB_KEY))
+        return HttpResponse(status=204) if goes_on else None
 
 
 def get_wsgi_application() -> GearmanMiddleware:

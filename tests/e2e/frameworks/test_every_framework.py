@@ -70,6 +70,13 @@ def test_urls_client_language_and_session_are_the_original_requests(site: Site) 
     assert found["user"] == "alice"
 
 
+def test_long_work_goes_on_from_its_cursor_and_uses_up_no_attempt(site: Site) -> None:
+    site.bench.app(base_url=f"https://{HOST}{MOUNT}").gearman.task("/long")
+    found = record(site)
+    assert (found["got"], found["attempt"]) == ({"half": 2}, 1)
+    assert "continues, id " in site.worker.log
+
+
 def test_the_request_in_hand_is_replayed(site: Site) -> None:
     token = site.web.get(f"{MOUNT}/token", Host=HOST)  # Django alone has one
     headers = {"Host": HOST, "Cookie": (token.header("Set-Cookie") or "").partition(";")[0]}

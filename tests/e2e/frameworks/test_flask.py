@@ -52,6 +52,14 @@ def test_a_public_post_without_a_token_is_refused_after_replays_as_before(site: 
     assert len(site.bench.lines()) == 1
 
 
+def test_long_work_goes_on_without_an_error_in_the_log_and_a_call_is_told(site: Site) -> None:
+    gearman = site.bench.app().gearman
+    gearman.task("/long", headers={"Host": HOST})
+    assert site.records(1)[0]["got"] == {"half": 2}
+    assert "Traceback" not in site.worker.log
+    assert gearman.call("/long", headers={"Host": HOST}).status_code == 500
+
+
 def test_the_same_worker_process_refuses_what_is_no_replay(site: Site) -> None:
     """What lets replays pass is no switch that stays on: a forged field in a job changes nothing either."""
     gearman = site.bench.app().gearman

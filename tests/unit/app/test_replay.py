@@ -18,7 +18,8 @@ from webob.dec import wsgify
 
 from gearwsgi import GearmanMiddleware, Retry
 from gearwsgi.app import replay
-from gearwsgi.app.replay import KEPT_BODY, Job, Result, make_environ
+from gearwsgi.app.job import Job
+from gearwsgi.app.replay import KEPT_BODY, Result, make_environ
 from gearwsgi.log import LogStream
 from gearwsgi.message.model import Message
 from gearwsgi.testing import capture

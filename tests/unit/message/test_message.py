@@ -84,6 +84,9 @@ messages = st.builds(
     wants_reply=st.booleans(),
     remote_addr=st.sampled_from(["", "127.0.0.1", "::1"]),
     remote_user=st.none() | values,
+    cursor=st.sampled_from(["", "null", '{"row":"\\u00e9"}', '"' + "x" * 4094 + '"']),
+    continued=st.integers(0, 10**6),
+    progress=st.none() | st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
     failures=st.lists(texts.map(model.one_line).filter(bool), max_size=3).map(tuple),
 )
 

@@ -54,8 +54,9 @@ def test_an_outcome_is_read_as_it_was_written(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("kind", "fine"), ("kind", []), ("status", True), ("status", "500"), ("never", 1), ("retry_in", "1"),
-     ("retry_in", float("nan")), ("response", 1), ("response", "\u20ac"), ("reason", None), ("more", 1)],
+    [("kind", "fine"), ("kind", "continued"), ("kind", []), ("status", True), ("status", "500"), ("never", 1),
+     ("retry_in", "1"), ("retry_in", float("nan")), ("response", 1), ("response", "\u20ac"), ("reason", None),
+     ("more", 1)],
 )  # fmt: skip
 def test_an_outcome_with_a_field_of_a_wrong_type_is_none(name: str, value: object) -> None:
     [(_, _, payload)] = channel.FrameReader().feed(channel.failed_frame(1, Outcome("lost")))

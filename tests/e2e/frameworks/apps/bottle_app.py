@@ -1,7 +1,7 @@
 """Bottle, as its tutorial writes it."""
 
 from bottle import Bottle, HTTPResponse, request, response
-from notes import SAMPLES, SETTINGS, record
+from notes import SAMPLES, SETTINGS, go_on, record
 
 from gearwsgi import GearmanMiddleware
 
@@ -99,6 +99,11 @@ def flaky():
     if request.environ["gearwsgi.job"].attempt == 1:
         raise RuntimeError("the first attempt fails")
     return note("flaky", None)
+
+
+@app.post("/long")
+def long():
+    return note("long", go_on(request.environ["gearwsgi.job"]))
 
 
 @app.get("/fail")

@@ -1,7 +1,7 @@
 """CherryPy, with its tree of objects."""
 
 import cherrypy
-from notes import SAMPLES, SETTINGS, record
+from notes import SAMPLES, SETTINGS, go_on, record
 
 from gearwsgi import GearmanMiddleware
 
@@ -103,6 +103,10 @@ class Root:
         if environ()["gearwsgi.job"].attempt == 1:
             raise RuntimeError("the first attempt fails")
         return note("flaky", None)
+
+    @cherrypy.expose
+    def long(self):
+        return note("long", go_on(environ()["gearwsgi.job"]))
 
     @cherrypy.expose
     def fail(self):

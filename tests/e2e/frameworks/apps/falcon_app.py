@@ -1,7 +1,7 @@
 """Falcon, with resources."""
 
 import falcon
-from notes import SAMPLES, SETTINGS, record
+from notes import SAMPLES, SETTINGS, go_on, record
 
 from gearwsgi import GearmanMiddleware
 
@@ -94,6 +94,11 @@ class Flaky:
         note(req, resp, "flaky", None)
 
 
+class Long:
+    def on_post(self, req, resp):
+        note(req, resp, "long", go_on(req.env["gearwsgi.job"]))
+
+
 class Fail:
     def on_get(self, req, resp):
         resp.text = str(req.env["gearman"].task("/flaky"))
@@ -111,6 +116,7 @@ app.add_route("/later", Later())
 app.add_route("/tasks/clean", Clean())
 app.add_route("/call", Call())
 app.add_route("/flaky", Flaky())
+app.add_route("/long", Long())
 app.add_route("/fail", Fail())
 
 application = GearmanMiddleware(app, **SETTINGS)

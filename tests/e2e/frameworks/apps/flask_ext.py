@@ -5,7 +5,7 @@ import os
 from flask import Flask, redirect, render_template_string, request, url_for
 from flask_login import LoginManager, login_required
 from flask_wtf import CSRFProtect, FlaskForm
-from notes import SETTINGS, record
+from notes import SETTINGS, go_on, record
 from wtforms import StringField
 
 from gearwsgi.contrib.flask import Gearman
@@ -72,6 +72,12 @@ def create_app():
             gearman.replay()
             return "later", 202
         return save()
+
+    @app.post("/long")
+    def long():
+        job = request.environ["gearwsgi.job"]
+        record(job, kind="long", got=go_on(job))
+        return "done"
 
     @app.get("/door")
     def door():

@@ -1,6 +1,6 @@
 """Pyramid, with routes and view functions."""
 
-from notes import SAMPLES, SETTINGS, record
+from notes import SAMPLES, SETTINGS, go_on, record
 from pyramid.config import Configurator
 from pyramid.response import Response
 from pyramid.session import SignedCookieSessionFactory
@@ -83,6 +83,10 @@ def flaky(request):
     return note(request, "flaky", None)
 
 
+def long(request):
+    return note(request, "long", go_on(request.environ["gearwsgi.job"]))
+
+
 def fail(request):
     return Response(str(request.environ["gearman"].task("/flaky")))
 
@@ -103,6 +107,7 @@ def main():
             ("clean", "/tasks/clean", clean),
             ("call", "/call", call),
             ("flaky", "/flaky", flaky),
+            ("long", "/long", long),
             ("fail", "/fail", fail),
         ):
             config.add_route(name, path)

@@ -1,6 +1,6 @@
 """WebOb alone, with a decorator and a dictionary for routing."""
 
-from notes import SAMPLES, SETTINGS, record
+from notes import SAMPLES, SETTINGS, go_on, record
 from webob import Response
 from webob.dec import wsgify
 
@@ -76,11 +76,15 @@ def flaky(request):
     return note(request, "flaky", None)
 
 
+def long(request):
+    return note(request, "long", go_on(request.environ["gearwsgi.job"]))
+
+
 def fail(request):
     return str(request.environ["gearman"].task("/flaky"))
 
 
-PAGES = {page.__name__: page for page in (hello, login, queue, receive, defer, later, call, flaky, fail)}
+PAGES = {page.__name__: page for page in (hello, login, queue, receive, defer, later, call, flaky, long, fail)}
 PAGES |= {"default/index": index, "tasks/clean": clean}
 
 

@@ -20,6 +20,7 @@ urlpatterns = [
     path("tasks/clean", views.clean),
     path("call", views.call),
     path("flaky", views.flaky),
+    path("long", views.long),
     path("fail", views.fail),
     path("async", views.queue_async),
     path("order", views.order),

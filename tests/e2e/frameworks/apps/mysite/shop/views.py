@@ -7,7 +7,7 @@ from django.middleware.csrf import get_token
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.translation import get_language
-from notes import SAMPLES, record
+from notes import SAMPLES, go_on, record
 
 from gearwsgi.contrib.django import gearman
 from gearwsgi.errors import InvalidTask
@@ -114,6 +114,10 @@ def flaky(request):
     if request.environ["gearwsgi.job"].attempt == 1:
         raise RuntimeError("the first attempt fails")
     return note(request, "flaky", None)
+
+
+def long(request):
+    return note(request, "long", go_on(request.environ["gearwsgi.job"]))
 
 
 def fail(request):

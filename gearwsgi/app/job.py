@@ -1,0 +1,169 @@
+"""What a handler may know of the job that it runs in, and what it may raise to have it run again."""
+
+import contextvars
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import InvalidTask
+from ..message.fields import MAX_CURSOR
+from ..message.model import Message, encode_json
+from ..policy import MAX_DELAY, Outcome
+
+
+@dataclass(slots=True)
+class Job:
+    """What a handler may know of the job that it runs in: `environ["gearwsgi.job"]`.
+
+    Attributes:
+        id: the task's id, the same in all attempts.
+        service: what the caller called.
+        queue: the queue (Gearman function) that it came through.
+        handle: the job server's handle.
+        attempt: 1-based.
+        max_attempts: how often it is tried.
+        data: what the caller gave, decoded whatever its encoding was.
+    """
+
+    id: str
+    service: str
+    queue: str
+    handle: str
+    attempt: int
+    max_attempts: int
+    _message: Message = field(repr=False)
+    _report: Callable[[int, int], None] = field(repr=False)
+    _stops: Callable[[], bool] = field(repr=False)
+    _retry: "Retry | None" = field(repr=False, default=None)
+    _continue: "Continue | None" = field(repr=False, default=None)
+    _error: BaseException | None = field(repr=False, default=None)
+    _finishers: list[Callable[[bool, int], None]] | None = field(repr=False, default=None)
+    _accepts: Callable[[Message, int, str], bool] | None = field(repr=False, default=None)
+
+    @classmethod
+    def of(
+        cls,
+        task: Message,
+        *,
+        queue: str,
+        handle: str,
+        max_attempts: int,
+        id: str = "",
+        report: Callable[[int, int], None] = lambda done, total: None,
+        stops: Callable[[], bool] = bool,
+    ) -> "Job":
+        """The job of a message: the one way to make it.
+
+        Args:
+            task: the message.
+            queue: the queue that it came through.
+            handle: the job server's.
+            max_attempts: how often it is tried.
+            id: where the message has none.
+            report: called with `progress`'s numbers.
+            stops: whether the supervisor wants to stop or reload.
+        """
+        return cls(task.id or id, task.service, queue, handle, task.attempt, max_attempts, task, report, stops)
+
+    @property
+    def data(self) -> Any:
+        """The data that the caller gave: JSON's types, form fields, a query's fields, or bytes."""
+        return self._message.data()
+
+    @property
+    def cursor(self) -> Any:
+        """How far the work is: what the handler said in `Continue(cursor=…)`; None where it begins."""
+        return json.loads(self._message.cursor) if self._message.cursor else None
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the supervisor wants to stop or to load new code: a long job had better go on later (`Continue`)."""
+        return self._stops()
+
+    def watch(self, finish: Callable[[bool, int], None], accepts: Callable[[Message, int, str], bool]) -> bool:
+        """For the middleware that the replay goes through; handlers have no use for it.
+
+        Args:
+            finish: called at the response's end: was it sent and closed, and with which status?
+            accepts: asked whether the work is done where the status (the second argument) is none from 200 to 299;
+                the third is the response's Location.
+
+        Returns:
+            False where the replay is over, so that neither is called.
+        """
+        if self._finishers is None:
+            return False
+        self._finishers.append(finish)
+        self._accepts = accepts
+        return True
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell the job server that `done` of `total` are done; `status()` shows it."""
+        self._report(int(done), int(total))
+
+
+running: contextvars.ContextVar[Job] = contextvars.ContextVar("gearwsgi.running")
+
+
+class Retry(Exception):
+    """Raise it in a handler to have this job tried again. It counts as an attempt.
+
+    A framework may turn it into its own 500; the job knows of it all the same, because it is noted when it is made: few
+    frameworks tell what they have caught. One that is made and not raised does nothing, unless the job fails.
+
+    Args:
+        delay: seconds to wait; None: the backoff.
+        reason: what the log and the dead letter say.
+    """
+
+    def __init__(self, delay: float | None = None, reason: str = "") -> None:
+        super().__init__(reason or "the handler asked for another attempt")
+        self.delay = None if delay is None else max(0.0, float(delay))
+        job = running.get(None)
+        if job is not None:
+            job._retry = self
+
+
+class Continue(Exception):
+    """Raise it in a handler that has done a part of its work: the same task is queued again, with `job.cursor`.
+
+    That is no failure: it uses up no attempt, and what `job.progress` reported stays. So long work lasts over deploys:
+    a handler looks at `job.stop_requested` between two steps. What it has written must be committed before: to most
+    frameworks an exception means to roll back.
+
+    As with `Retry`, a framework may turn it into its own 500. Raised in a `call()`, it is an exception as any other.
+
+    Args:
+        cursor: how far the work is, as JSON has it: at most 4096 characters.
+        delay: seconds until it goes on.
+
+    Raises:
+        InvalidTask: the cursor is too long or not JSON, or the delay is no number of seconds.
+    """
+
+    def __init__(self, cursor: Any = None, delay: float = 0) -> None:
+        super().__init__("the handler goes on later")
+        self.cursor = cursor
+        self.is_caught = False
+        self._text = encode_json(cursor).decode()
+        if len(self._text) > MAX_CURSOR:
+            raise InvalidTask(
+                f"a cursor of {len(self._text)} characters of JSON; it has {MAX_CURSOR} at most: keep what is long in "
+                "a database, and its key here"
+            )
+        if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY:
+            raise InvalidTask(f"delay is {delay!r}: give seconds, from 0 to ten years")
+        self.delay = float(delay)
+        job = running.get(None)
+        if job is not None:
+            job._continue = self
+
+    def catch(self, job: Job | None) -> bool:
+        """For a framework's own handling of exceptions: whether `job` goes on, so that any response will do."""
+        self.is_caught = job is not None and not job._message.wants_reply
+        return self.is_caught
+
+    def outcome(self) -> Outcome:
+        """What it means for the job."""
+        return Outcome("continued", "continues", retry_in=self.delay, cursor=self._text)
