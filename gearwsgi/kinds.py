@@ -92,6 +92,7 @@ class BaseURL(NamedTuple):
     script_name: str = ""
 
 
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 _BASE_URL = re.compile(r"(https?)://([^/?#]+)((?:/[!$-.0-;=@-Z_a-z~]+)*)/?", re.IGNORECASE)
 
 
@@ -142,6 +143,12 @@ def _read_paths(name: str, value: Any) -> tuple[str, ...]:
         if not item.startswith("/"):
             raise ConfigError(f"{name} holds {item!r}: a pattern begins with a slash, such as '/tasks/*'")
     return names
+
+
+def _read_path(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not _PATH.fullmatch(value):
+        raise ConfigError(f"{name} is {value!r}: give a path such as '/-/tasks', without a slash at its end")
+    return value
 
 
 def _read_keys(name: str, value: Any) -> tuple[bytes, ...]:
@@ -205,6 +212,8 @@ HEADERS = Kind(_read_headers, load=tuple)
 """Names of headers, in lower case."""
 PATHS = Kind(_read_paths, load=tuple)
 """Patterns of paths."""
+PATH = Kind(_read_path)
+"""One path."""
 KEYS = Kind(
     _read_keys, dump=lambda keys: [key.hex() for key in keys], load=lambda keys: tuple(map(bytes.fromhex, keys))
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
-from . import kinds
+from . import kinds, rules
 from .address import EMBEDDED, Address
 from .errors import ConfigError
 from .message import model, signature, targets
@@ -43,6 +43,7 @@ class Settings:
 
     Attributes:
         embedded: whether `servers` is the embedded job server, which the worker starts.
+        shows_status: whether status addresses are answered: `defer` or `status_path` is given.
 
     The others are what their declarations say.
     """
@@ -54,6 +55,7 @@ class Settings:
         variable="GEARMAN_SERVERS",
     )
     embedded: bool
+    shows_status: bool = False
     tasks: Mapping[str, targets.Service] = _setting(
         kinds.TASKS,
         {},
@@ -89,6 +91,26 @@ class Settings:
     )
     tasks_only: tuple[str, ...] = _setting(
         kinds.PATHS, (), "patterns of paths (`/tasks/*`) that only a replay may reach; others get 404."
+    )
+    defer: tuple[rules.Rule, ...] = _setting(
+        rules.DEFER,
+        (),
+        "routes of public requests that are queued instead of answered: `POST /reports/*`, or dicts with a `route` and "
+        "`prefer`, `wait`, `queue`, `keep_result`, `max_waiting`, …",
+    )
+    status_path: str = _setting(
+        kinds.PATH,
+        "/-/tasks",
+        "path of the tasks' status addresses, below the application's mount. They are answered where `defer` is used "
+        "or this is given.",
+    )
+    defer_max_wait: float = _setting(
+        kinds.number(0), 30.0, "seconds that a client's `Prefer: wait=N` may have it wait for a deferred response."
+    )
+    owner: rules.Owner | None = _setting(
+        rules.OWNER,
+        None,
+        "a callable from an environ to who asks: to anybody else the status address of a deferred request is a 404.",
     )
     plain_queues: tuple[str, ...] = _setting(kinds.NAMES, (), "queues whose tasks are sent as plain JSON calls.")
     resolver: targets.Resolver | None = _setting(
@@ -196,6 +218,10 @@ class Keywords(TypedDict, total=False):
     accept_unsigned: Sequence[str] | None
     inherit: Sequence[str] | None
     tasks_only: Sequence[str] | None
+    defer: Sequence[str | Mapping[str, Any]] | None
+    status_path: str | None
+    defer_max_wait: float | None
+    owner: rules.Owner | None
     plain_queues: Sequence[str] | None
     resolver: targets.Resolver | None
     base_url: str | None
@@ -241,7 +267,8 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
             value = default
         values[name] = None if value is None else kind.read(name, value)
     values["servers"], values["embedded"] = values["servers"]
-    settings = Settings(**values)
+    shows_status = bool(values["defer"]) or given.get("status_path") is not None
+    settings = Settings(**values, shows_status=shows_status)
     if settings.backoff_min > settings.backoff_max:
         raise ConfigError(f"backoff_min={settings.backoff_min:g} is over backoff_max={settings.backoff_max:g}")
     return settings
