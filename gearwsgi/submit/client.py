@@ -39,6 +39,7 @@ _ASKED = 3
 """How often a job server is asked whether it has what it did not answer, before another one gets that."""
 _DOUBLED = 5
 """How often these times are doubled where they were not enough."""
+_FILL_LASTS = 0.5
 _PATIENCE = 300.0
 """Seconds that an answer may take for its size, at most."""
 
@@ -119,6 +120,9 @@ class Client:
         self._none_answers = f"no job server answers: {', '.join(map(str, settings.servers))}"
         self._relay: Relay | None = None
         self._relay_pid = 0
+        self.shows_status = settings.shows_status
+        """Whether the middleware answers status addresses."""
+        self._fill: dict[str, tuple[float, int]] = {}
 
     # -- submit ------------------------------------------------------------------------------------------------------
 
@@ -416,13 +420,54 @@ class Client:
         """
         found = []
         for server in self._servers:
-            connection = server.connect()
-            try:
-                lines = connection.admin("show unique jobs", self._answer + _PATIENCE)
-            finally:
-                connection.close()
+            lines = self._ask(server, "show unique jobs")
             found += [line for line in lines if line.startswith(beginning)]
         return found
+
+    def _ask(self, server: Server, command: str) -> list[str]:
+        """What a job server answers to a text command."""
+        connection = server.connect()
+        try:
+            return connection.admin(command, self._answer + _PATIENCE)
+        finally:
+            connection.close()
+
+    # -- deferral ----------------------------------------------------------------------------------------------------
+
+    def show_status(self) -> None:
+        """Have status addresses answered from now on: `defer()` gives one."""
+        if not self.shows_status:
+            self.shows_status = True
+            _log.warning(
+                "defer() is used, and the setting status_path is not given: only this process answers its status "
+                "addresses; give status_path=%r, so that each process does",
+                self.settings.status_path,
+            )
+
+    def is_full(self, queue: str | None, limit: int) -> bool:
+        """Whether so many jobs wait in a queue; if not, one more is about to.
+
+        What job servers said is believed for half a second while there is room for as many again.
+        """
+        name = queue or self.settings.queue
+        until, count = self._fill.get(name, (0.0, 0))
+        if count * 2 >= limit or time.monotonic() >= until:
+            count, until = self._count_waiting(name), time.monotonic() + _FILL_LASTS
+        self._fill[name] = until, count + 1
+        return count >= limit
+
+    def _count_waiting(self, queue: str) -> int:
+        """Jobs that wait in a queue of the job servers that answer, and in the outbox."""
+        waiting = len(self.outbox.spool.names())
+        for server in self._in_order(0):
+            try:
+                lines = self._ask(server, "status")
+            except ServerUnavailable:
+                continue  # what is meant for it is in the outbox
+            for name, total, running, *_ in (line.split("\t") for line in lines):
+                if name == queue:
+                    waiting += int(total) - int(running)
+        return waiting
 
     # -- records -----------------------------------------------------------------------------------------------------
 

@@ -64,9 +64,19 @@ def compose(given: Given, task_id: str, settings: Settings, request: InHand | No
     return surround(message, own, settings, request)
 
 
-def surround(message: Message, own: list[tuple[str, str]], settings: Settings, request: InHand | None) -> Message:
-    """The message with its `own` headers over those of the request in hand that travel, and what is known of it."""
-    pairs = [("User-Agent", USER_AGENT)] if request is None else request.surroundings(settings.inherit)
+def surround(
+    message: Message,
+    own: list[tuple[str, str]],
+    settings: Settings,
+    request: InHand | None,
+    inherit: tuple[str, ...] | None = None,
+) -> Message:
+    """The message with its `own` headers over those of the request in hand that travel, and what is known of it.
+
+    `inherit` is in place of the setting where it is given.
+    """
+    inherit = settings.inherit if inherit is None else inherit
+    pairs = [("User-Agent", USER_AGENT)] if request is None else request.surroundings(inherit)
     given = {name.lower() for name, _ in own}
     if "host" in given:
         message.host = next(value for name, value in own if name.lower() == "host")
@@ -80,7 +90,7 @@ def surround(message: Message, own: list[tuple[str, str]], settings: Settings, r
     message.headers = pairs
     if request is not None:
         message.remote_addr = request.remote_addr()
-        if "remote-user" in settings.inherit:
+        if "remote-user" in inherit:
             message.remote_user = request.remote_user()
     return message
 

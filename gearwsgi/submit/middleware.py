@@ -1,8 +1,9 @@
 """The WSGI middleware: puts `gearman` into the environ, keeps tasks' paths private, submits after the response."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from ..environ import JOB_KEY, KEYS, WSGIApplication
 from ..errors import ConfigError
@@ -14,6 +15,9 @@ from .client import Client
 from .frameworks import known_login_urls, leads_to
 from .tasks import Gearman
 from .walk import walk
+
+if TYPE_CHECKING:
+    from .deferral.door import Door
 
 KEY, SHORT_KEY = KEYS
 
@@ -52,6 +56,12 @@ class GearmanMiddleware:
         self.gearman = Gearman(self.client, None)
         """The same object without a request, for scripts and cron jobs."""
         self._private = Paths(self.settings.tasks_only) if self.settings.tasks_only else None
+
+    @functools.cached_property
+    def _door(self) -> "Door":
+        from .deferral.door import Door  # where it is used
+
+        return Door(self.settings)
 
     @classmethod
     def from_config(cls, app: WSGIApplication, config: Mapping[str, Any]) -> "GearmanMiddleware":
@@ -104,6 +114,10 @@ class GearmanMiddleware:
             # Whichever way of writing it the application goes by, a public request does not get through.
             if self._private is not None and self._private.fit(spellings(environ.get("PATH_INFO", ""))):
                 return _not_found(environ, start_response)
+            if self.client.shows_status:
+                answer = self._door.answer(environ, self.client)
+                if answer is not None:
+                    return answer.send(environ, start_response)
         gearman = environ[KEY] = Gearman(self.client, environ, sees_response=True)
         if self.settings.short_key:
             environ[SHORT_KEY] = gearman

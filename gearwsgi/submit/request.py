@@ -41,6 +41,18 @@ _FORWARDED = (
 )
 
 
+class BodyError(InvalidTask):
+    """The request's body can't be read, or not all of it.
+
+    Attributes:
+        status: the number of the response that says so.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class InHand:
     """The request in hand.
 
@@ -196,18 +208,20 @@ def _read_body(environ: dict[str, Any], limit: int) -> bytes:
     """
     length = str(environ.get("CONTENT_LENGTH") or "").strip()
     if length and not (length.isascii() and length.isdigit()):
-        raise InvalidTask(f"the request's Content-Length {length[:40]!r} is no number")
+        raise BodyError(400, f"the request's Content-Length {length[:40]!r} is no number")
     stream = environ.get("wsgi.input", io.BytesIO())  # a test client may leave it out where there is no body
     # RFC 9112, section 6.3: where both are there, the body is what the chunks say, not as long as the length.
     chunked = "HTTP_TRANSFER_ENCODING" in environ
     if length and not chunked:
         if int(length) > limit:
-            raise InvalidTask(f"a body of {length} bytes is over max_body={limit}")
+            raise BodyError(413, f"a body of {length} bytes is over max_body={limit}")
         body = _read_whole(stream, int(length))
     elif environ.get("wsgi.input_terminated"):
         body = bytes(stream.read(limit + 1))
+        if len(body) > limit:
+            raise BodyError(413, f"a body of over max_body={limit} bytes")
     elif chunked:
-        raise InvalidTask("the server does not say where the request's body ends: give replay(body=…)")
+        raise BodyError(411, "the server does not say where the request's body ends: give replay(body=…)")
     else:
         return b""
     environ["wsgi.input"] = io.BytesIO(body)
@@ -226,9 +240,10 @@ def _read_whole(stream: Any, length: int) -> bytes:
     while left:
         part = stream.read(left)
         if not part:
-            raise InvalidTask(
+            raise BodyError(
+                400,
                 f"the request's body has {length} bytes and only {length - left} of them are left: something has "
-                "read it; call replay() before that, or give replay(body=…)"
+                "read it; call replay() before that, or give replay(body=…)",
             )
         parts.append(part)
         left -= len(part)

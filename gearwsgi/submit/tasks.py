@@ -5,21 +5,23 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ..environ import KEYS
-from ..errors import InvalidTask
+from ..errors import ConfigError, InvalidTask
 from ..kinds import BaseURL
 from ..message.model import Message
 from ..message.plain import write_plain
 from ..message.response import response_class
+from ..rules import Given as DeferGiven
+from ..rules import Options, read_options
 from ..settings import Settings
 from ..wire.payload import Submission, seal
 from . import checks
 from .client import Client, Receipt, Status
 from .compose import Given, Pairs, backoff, compose, plain_name, refuse_with_plain, surround
 from .frameworks import known_base_url
-from .request import InHand
+from .request import BodyError, InHand
 from .task import Task
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from .lookup import Lookup
 
 _log = logging.getLogger("gearwsgi")
+
+_NO_REQUEST = "%s needs a request: use environ['gearman'] in a handler"
 
 After = Callable[[Callable[[], None]], object]
 """Takes a function and calls it when the time has come, or never."""
@@ -64,6 +68,11 @@ class Gearman:
         self._count = 0
         self._waiting: list[tuple[Task, Submission]] = []
         self._sees_response = sees_response
+
+    @property
+    def client(self) -> Client:
+        """What it queues with."""
+        return self._client
 
     def use(self, client: Client) -> None:
         """Queue with this client from now on: the test kit's, say."""
@@ -253,25 +262,88 @@ class Gearman:
         Raises:
             InvalidTask: there is no request in hand, it is a replay already, or its body can't be read any more.
         """
-        request = self._request
-        if request is None:
-            raise InvalidTask("replay() needs a request: use environ['gearman'] in a handler")
-        if request.is_replay:
-            raise InvalidTask("this request is a replay already; look for environ['gearwsgi.job'] first")
         settings = self._settings
         queue = settings.queue if queue is None else checks.checked_queue(queue)
         due = checks.due(delay, at)
         checks.check_priority(priority)
-        message = request.message(body, settings.max_body)
-        message.id = os.urandom(16).hex()
-        message.service = message.path if message.path.startswith("/") else f"/{message.path}"
-        surround(message, list(message.headers), settings, request)
+        message = self._message_of_request("replay()", os.urandom(16).hex(), body)
         if keep_result is not None:
             message.keep_result = checks.seconds(keep_result, "keep_result")
         task, payload = self._seal(message, queue, priority, unique, max_attempts, timeout, due)
         submission = Submission(queue, task.unique, payload, priority, due, task.id)
         self._submit(task, submission, after_response, after)
         return task
+
+    def defer(self, *, body: bytes | None = None, **options: Unpack[DeferGiven]) -> "Response | None":
+        """Queue the request in hand, and answer `202 Accepted` with the address that tells what becomes of it.
+
+        For a handler that has looked at the request and leaves the work to a worker, which calls it again with the
+        same request: `if "gearwsgi.job" not in environ: return environ["gearman"].defer()`.
+
+        Args:
+            body: the request's, as `replay()` has it.
+            options: what a rule of the setting `defer` takes beside its route and owner: `wait`, `queue`,
+                `keep_result` (an hour where it is not given), `max_waiting` and the others.
+
+        Returns:
+            The answer, a WSGI application. Where the request is not queued, it says why: 413 for a body over
+            `max_body`, 503 for a queue that is full or can't be reached. With `wait` it may be the handler's own
+            response. None where `prefer=True` is given and the client did not ask for it.
+
+        Raises:
+            InvalidTask: an option can't work, there is no request in hand, or it is a replay already.
+        """
+        from .deferral import queueing  # where it is used
+
+        if self._environ is None:
+            raise InvalidTask(_NO_REQUEST % "defer()")
+        try:
+            read = read_options(options)
+        except ConfigError as error:
+            raise InvalidTask(f"defer(): {error}") from None
+        self._client.show_status()
+        answer = queueing.defer(self, self._environ, read, None, body)
+        return answer.response() if answer is not None else None
+
+    def queue_request(self, options: Options, task_id: str, body: bytes | None = None) -> Task:
+        """Queue the request in hand, as a rule says.
+
+        Args:
+            options: how.
+            task_id: the id that it gets.
+            body: as `replay()` has it.
+
+        Raises:
+            InvalidTask, ServerUnavailable, ServerError, SpoolError: as `replay()`.
+        """
+        settings = self._settings
+        message = self._message_of_request("defer()", task_id, body, options.inherit)
+        message.keep_result, message.succeeds = options.keep_result, options.succeeds
+        if options.backoff_min is not None or options.backoff_max is not None:
+            message.backoff = backoff(settings, message.service, options.backoff_min, options.backoff_max)
+        queue = options.queue or settings.queue
+        due = checks.due(options.delay, None)
+        task, payload = self._seal(message, queue, options.priority, None, options.max_attempts, options.timeout, due)
+        self._submit(task, Submission(queue, task.unique, payload, options.priority, due, task_id), False, None)
+        return task
+
+    def _message_of_request(
+        self, caller: str, task_id: str, body: bytes | None, inherit: tuple[str, ...] | None = None
+    ) -> Message:
+        """The request in hand as the message of a task.
+
+        Raises:
+            InvalidTask: there is none, it is a replay already, or it can't be read any more.
+        """
+        request = self._request
+        if request is None:
+            raise InvalidTask(_NO_REQUEST % caller)
+        if request.is_replay:
+            raise InvalidTask("this request is a replay already; look for environ['gearwsgi.job'] first")
+        message = request.message(body, self._settings.max_body)
+        message.id = task_id
+        message.service = message.path if message.path.startswith("/") else f"/{message.path}"
+        return surround(message, list(message.headers), self._settings, request, inherit)
 
     def status(self, task: Task | str) -> Status:
         """The state of a task, through all its attempts.
@@ -346,7 +418,7 @@ class Gearman:
         """The task that `message` is, and its bytes."""
         settings = self._settings
         if len(message.body) > settings.max_body:
-            raise InvalidTask(f"a body of {len(message.body)} bytes is over max_body={settings.max_body}")
+            raise BodyError(413, f"a body of {len(message.body)} bytes is over max_body={settings.max_body}")
         message.priority = priority
         message.queued, message.due = time.time(), due
         if timeout is not None:

@@ -1,0 +1,77 @@
+"""Answers that the middleware gives itself, as JSON or as a small page: whichever the client would rather have."""
+
+import json
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...message.response import response_class
+
+if TYPE_CHECKING:
+    from webob import Response
+
+JSON, HTML, EVENTS = "application/json", "text/html", "text/event-stream"
+
+_PHRASES = {413: "Content Too Large"}
+"""RFC 9110's, where Python's are older ones."""
+
+
+class Answer(NamedTuple):
+    """A whole response.
+
+    Attributes:
+        status: its status line.
+        headers: its headers but Content-Length.
+        body: its body.
+    """
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def send(self, environ: Mapping[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Give it as a WSGI application does."""
+        start_response(self.status, [*self.headers, *self._length()])
+        return [b""] if environ.get("REQUEST_METHOD") == "HEAD" else [self.body]
+
+    def response(self) -> "Response":
+        """As WebOb's object."""
+        return response_class()(status=self.status, headerlist=[*self.headers, *self._length()], app_iter=[self.body])
+
+    def _length(self) -> list[tuple[str, str]]:
+        return [("Content-Length", str(len(self.body)))] if self.status[:3] not in ("204", "304") else []
+
+
+def make(status: int, kind: str, body: str, *headers: tuple[str, str]) -> Answer:
+    """An answer of ours, which nobody may store: it is true now."""
+    own = [("Content-Type", f"{kind}; charset=utf-8" if kind == HTML else kind), ("Cache-Control", "no-store")]
+    return Answer(line(status), [*own, ("Vary", "Accept"), *headers], body.encode())
+
+
+def make_json(status: int, values: Mapping[str, Any], *headers: tuple[str, str]) -> Answer:
+    """An answer in JSON."""
+    return make(status, JSON, json.dumps(values, ensure_ascii=False) + "\n", *headers)
+
+
+def problem(status: int, text: str, *headers: tuple[str, str]) -> Answer:
+    """Why something can't be had: RFC 9457."""
+    values = {"title": line(status)[4:], "status": status, "detail": text}
+    return make(status, "application/problem+json", json.dumps(values, ensure_ascii=False) + "\n", *headers)
+
+
+def line(status: int) -> str:
+    """The status line with this number."""
+    return f"{status} {_PHRASES.get(status) or HTTPStatus(status).phrase}"
+
+
+def choose(environ: Mapping[str, Any], *offers: str) -> str:
+    """Which of these kinds of content the client would rather have; the first where it does not say, or has no use
+    for any.
+    """
+    accept = environ.get("HTTP_ACCEPT")
+    if not accept:
+        return offers[0]
+    from webob.acceptparse import create_accept_header
+
+    found = create_accept_header(str(accept)).acceptable_offers(list(offers))
+    return str(found[0][0]) if found else offers[0]

@@ -1,0 +1,91 @@
+"""A request that is queued instead of answered: its 202, or why there is none."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...errors import ServerError, ServerUnavailable, SpoolError
+from ...message.prefer import RESPOND_ASYNC, read_prefer
+from ...rules import Options, Owner
+from ...state.records import model
+from ..request import BodyError
+from ..task import Task
+from . import pages
+from .answer import HTML, JSON, Answer, choose, make, make_json, problem
+from .owners import known_owners, make_id
+
+if TYPE_CHECKING:
+    from ..tasks import Gearman
+
+_log = logging.getLogger("gearwsgi")
+
+BUSY = 5
+"""Seconds after which a client may ask again for what could not be queued."""
+
+
+def is_preflight(environ: Mapping[str, Any]) -> bool:
+    """Whether a browser asks here, before the true request, whether it may send that (CORS)."""
+    return environ.get("REQUEST_METHOD") == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+
+
+def defer(
+    gearman: "Gearman", environ: dict[str, Any], options: Options, owner: Owner | None, body: bytes | None = None
+) -> Answer | None:
+    """Queue the request in hand, and say so.
+
+    Args:
+        gearman: the request's.
+        environ: the request's.
+        options: how.
+        owner: says who asks.
+        body: the request's, where something has read it before.
+
+    Returns:
+        A 202 where it is queued, else an answer that says why it is not; None where the client has to ask for it, and
+        does not.
+
+    Raises:
+        InvalidTask: there is no request in hand that can be queued.
+    """
+    preferences = read_prefer(environ.get("HTTP_PREFER", ""))
+    if options.prefer and RESPOND_ASYNC not in preferences:
+        return None
+    settings = gearman.client.settings
+    try:
+        if options.max_waiting is not None and gearman.client.is_full(options.queue, options.max_waiting):
+            return _busy("Too much is waiting already: ask again later.")
+        task = gearman.queue_request(options, make_id(environ, owner or settings.owner, known_owners(settings)), body)
+    except BodyError as error:
+        return problem(error.status, str(error))
+    except (ServerUnavailable, ServerError, SpoolError) as error:
+        _log.error("%s %s can't be deferred: %s", environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"), error)
+        return _busy("It can't be queued just now: ask again later.")
+    return _accepted(gearman, environ, task, options, preferences)
+
+
+def _busy(text: str) -> Answer:
+    return problem(503, text, ("Retry-After", str(BUSY)))
+
+
+def _accepted(
+    gearman: "Gearman", environ: Mapping[str, Any], task: Task, options: Options, preferences: Mapping[str, str]
+) -> Answer:
+    url = status_url(gearman, task.id)
+    seconds = max(1, math.ceil(options.delay))
+    headers = [("Location", url), ("Retry-After", str(seconds))]
+    if RESPOND_ASYNC in preferences:
+        headers.append(("Preference-Applied", RESPOND_ASYNC))
+    if choose(environ, JSON, HTML) == HTML:
+        state = model.SCHEDULED if options.delay else model.QUEUED
+        text = pages.page(task.id, state, refresh=seconds, url=url)
+        return make(202, HTML, text, *headers, ("Content-Security-Policy", pages.POLICY))
+    return make_json(202, {"id": task.id, "status": url}, *headers)
+
+
+def status_url(gearman: "Gearman", task_id: str) -> str:
+    """The address that tells what becomes of a task."""
+    scheme, host, mount = gearman.base
+    return f"{scheme}://{host}{mount}{gearman.client.settings.status_path}/{task_id}"
+
+
