@@ -40,19 +40,27 @@ class Lookup:
 
     def status(self) -> Status:
         """Its state, as `Gearman.status` has it."""
+        found = self.known()
+        if found is None:
+            return Status(model.UNKNOWN)
+        return Status(found.state, *(found.progress or (0, 0)))
+
+    def known(self) -> Record | None:
+        """What records, outbox and job servers know of it, also where records are off; None: nobody knows it.
+
+        Raises:
+            ServerUnavailable, RecordsUnavailable, UnknownTask: as `Gearman.status`.
+        """
         try:
             if not self._client.settings.records:
-                found = self._known(None)
-            else:
-                with self._client.open_records() as records:
-                    found = self._known(records)
+                return self._known(None)
+            with self._client.open_records() as records:
+                return self._known(records)
         except RecordsUnavailable:
             found = self._known(None)
             if found is None:
                 raise  # it may well have been done, or be dead
-        if found is None:
-            return Status(model.UNKNOWN)
-        return Status(found.state, *(found.progress or (0, 0)))
+            return found
 
     def record(self) -> Record:
         """Its record, as `Gearman.record` has it."""

@@ -3,25 +3,34 @@
 import logging
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...errors import ServerError, ServerUnavailable, SpoolError
+from ...kinds import BaseURL
 from ...message.prefer import RESPOND_ASYNC, read_prefer
 from ...rules import Options, Owner
 from ...state.records import model
+from ..client import Client
 from ..request import BodyError
 from ..task import Task
 from . import pages
 from .answer import HTML, JSON, Answer, choose, make, make_json, problem
 from .owners import known_owners, make_id
 
-if TYPE_CHECKING:
-    from ..tasks import Gearman
-
 _log = logging.getLogger("gearwsgi")
 
 BUSY = 5
 """Seconds after which a client may ask again for what could not be queued."""
+
+
+class Queuer(Protocol):
+    """`environ["gearman"]`, as far as it is needed here."""
+
+    @property
+    def client(self) -> Client: ...
+    @property
+    def base(self) -> BaseURL: ...
+    def queue_request(self, options: Options, task_id: str, body: bytes | None = None) -> Task: ...
 
 
 def is_preflight(environ: Mapping[str, Any]) -> bool:
@@ -30,7 +39,7 @@ def is_preflight(environ: Mapping[str, Any]) -> bool:
 
 
 def defer(
-    gearman: "Gearman", environ: dict[str, Any], options: Options, owner: Owner | None, body: bytes | None = None
+    gearman: Queuer, environ: dict[str, Any], options: Options, owner: Owner | None, body: bytes | None = None
 ) -> Answer | None:
     """Queue the request in hand, and say so.
 
@@ -69,7 +78,7 @@ def _busy(text: str) -> Answer:
 
 
 def _accepted(
-    gearman: "Gearman", environ: Mapping[str, Any], task: Task, options: Options, preferences: Mapping[str, str]
+    gearman: Queuer, environ: Mapping[str, Any], task: Task, options: Options, preferences: Mapping[str, str]
 ) -> Answer:
     url = status_url(gearman, task.id)
     seconds = max(1, math.ceil(options.delay))
@@ -83,9 +92,7 @@ def _accepted(
     return make_json(202, {"id": task.id, "status": url}, *headers)
 
 
-def status_url(gearman: "Gearman", task_id: str) -> str:
+def status_url(gearman: Queuer, task_id: str) -> str:
     """The address that tells what becomes of a task."""
     scheme, host, mount = gearman.base
     return f"{scheme}://{host}{mount}{gearman.client.settings.status_path}/{task_id}"
-
-
