@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from ..errors import InvalidTask, StartError
+from ..address import parse_listen
+from ..errors import ConfigError, InvalidTask, StartError
 from ..kinds import check_queue
 from ..worker.generation import ForkServerProcess
 from ..worker.options import Options, declared
@@ -29,6 +30,16 @@ def _read_queues(context: click.Context, parameter: click.Parameter, value: str 
     if len({name for name, _ in queues}) < len(queues):
         raise click.BadParameter("a queue is named twice")
     return tuple(queues)
+
+
+def _read_listen(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """`HOST:PORT`; a port alone is one of this machine's own."""
+    if value is None:
+        return None
+    try:
+        return str(parse_listen(f"127.0.0.1:{value}" if value.isdecimal() else value))
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 class Seconds(click.FloatRange):
@@ -61,6 +72,8 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
             kind = click.Choice(more.pop("choice"))
         elif each.name == "queues":
             more["callback"] = _read_queues
+        elif each.name == "metrics":
+            more["callback"] = _read_listen
         flags = more.pop("flags", ("--" + each.name.replace("_", "-"),))
         command = click.option(
             *flags, each.name, type=kind, default=None if each.default == () else each.default, **more

@@ -38,6 +38,7 @@ class Job:
         id: the number in its handle; never used again, also not after a restart.
         position: its place in its line; changes when it is queued again.
         due: when it may run (seconds since 1970); 0 is at once.
+        since: when it began to wait in its line (seconds since 1970).
         attempts: how often it was handed to a worker.
         durable: it outlives its clients and a restart; a foreground job does neither.
         stored: it has a row on disk.
@@ -46,7 +47,7 @@ class Job:
     """
 
     __slots__ = ("attempts", "clients", "data", "due", "durable", "function", "id", "limit_at",
-                 "position", "priority", "progress", "state", "stored", "unique", "worker")  # fmt: skip
+                 "position", "priority", "progress", "since", "state", "stored", "unique", "worker")  # fmt: skip
 
     def __init__(self, id: int, function: "Function", unique: bytes, data: bytes, *, priority: int, due: float) -> None:
         self.id = self.position = id
@@ -55,6 +56,7 @@ class Job:
         self.data = data
         self.priority = priority
         self.due = due
+        self.since = 0.0
         self.attempts = 0
         self.durable = self.stored = False
         self.state = QUEUED

@@ -170,6 +170,7 @@ class Queue:
             self.alarm = min(self.alarm, job.due)
         else:
             job.state = QUEUED
+            job.since = now
             function.lines[job.priority][job.id] = job
             self._wake_for(function, now)
 

@@ -1,11 +1,13 @@
 """The text commands: what `gearadmin` and `nc` ask."""
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from .._version import __version__
-from .jobs import RUNNING, Job, Peer
+from ..message.glance import glance
+from .jobs import RUNNING, Function, Job, Peer
 from .queues import Queue
 
 __all__ = ["Host", "run"]
@@ -91,7 +93,23 @@ def _show(host: Host, words: list[bytes]) -> bytes:
             )
         case [b"unique", b"jobs"]:
             return _table(_shown(job.unique) for job in jobs)
+        case [b"queues"]:
+            now = time.time()
+            return _table(_queue(function, now) for function in host.queue.functions.values())
     return b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n" if words else _unknown(b"show")
+
+
+def _queue(f: Function, now: float) -> bytes:
+    """What gearmand does not tell: how many jobs are ready and how many delayed, and how long the oldest one waits."""
+    first = [next(iter(line.values())) for line in f.lines if line]
+    oldest = max(0.0, now - min(map(_since, first))) if first else 0.0
+    return b"%s\t%d\t%d\t%d\t%d\t%.3f" % (_shown(f.name), f.ready, f.delayed, f.running, f.workers, oldest)
+
+
+def _since(job: Job) -> float:
+    """Since when a job waits: by its message, which has outlived any restart, or as long as it has been here."""
+    said = glance(job.data)
+    return min(job.since, said[1]) if said is not None else job.since
 
 
 def _cancel(host: Host, words: list[bytes]) -> bytes:

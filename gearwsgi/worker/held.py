@@ -36,6 +36,7 @@ class Held:
         sequence: its number on its process's pipe.
         since: when it was given to its process, of `time.monotonic`, as are the next.
         started: when it began to run, 0.0 while it lies ahead.
+        ended: when its attempt ended, where it failed.
         limit: seconds that it may run, where it was looked up.
         alarm_at: when its process is told, or told again, that its time is over.
         told_at: when it was first told, 0.0 before.
@@ -51,6 +52,7 @@ class Held:
     sequence: int = 0
     since: float = 0.0
     started: float = 0.0
+    ended: float = 0.0
     returned: bool = False
     limit: float | None = None
     alarm_at: float = 0.0

@@ -26,6 +26,7 @@ class Options:
         lookahead: whether jobs are held ahead while they are short.
         reload: whether a change of a Python file below the current folder is a HUP.
         burst: whether to end when the queues are empty.
+        metrics: where the metrics are served, `host:port`; None: nowhere.
         log_level: `info`, or `warning`: no lines for jobs that go well.
     """
 
@@ -56,6 +57,12 @@ class Options:
     burst: bool = _option(False, "End when the queues are empty.", is_flag=True)
     log_level: str = _option(
         "info", "warning: no lines for jobs that go well.", choice=("info", "warning"), show_default=True
+    )
+
+    metrics: str | None = _option(
+        None,
+        "Serve /metrics, /livez and /readyz there (needs gearwsgi[metrics]); a port alone is on 127.0.0.1.",
+        metavar="HOST:PORT",
     )
 
     @classmethod

@@ -51,6 +51,10 @@ EXIT_REPORT = 7.0
 TOLD_AFTER = 1.0
 """Seconds that a job runs before the records are told of it: a shorter one is told when it has ended."""
 
+EXITS = ("recycled", "stopped", "timeout", "killed", "exited", "failed")
+"""Why a process ended, in one word: --max-jobs or --max-rss; a reload or a stop; killed after a job's time limit; a
+signal; by itself; before it was ready."""
+
 _ANSWERS = (channel.DONE, channel.FAILED, channel.SKIPPED)
 
 
@@ -128,6 +132,7 @@ class Process:
         pid: its process id; 0 while it is not known.
         state: see the module.
         came_up: whether it has been ready.
+        ended: why it ended: one of `EXITS`.
         backlog: what it was given.
     """
 
@@ -154,6 +159,7 @@ class Process:
         self.pid = 0
         self.state = State.STARTING
         self.came_up = False
+        self.ended = "stopped"
         self.backlog = Backlog(claim)
 
     @property
@@ -261,6 +267,7 @@ class Process:
         if self.is_over:
             return  # with that, the slot's work was done
         self._stream.close()
+        self.ended = self._judge(status)
         self.state = State.ENDED
         reason = self._why(status, self.running)
         stack = self.backlog.read_stack() if status is not None and status < 0 else ""
@@ -273,6 +280,15 @@ class Process:
             log.write(lost.handle, f"worker process {pid} {reason}")
             outcome = Outcome("timeout" if self._timed_out else "lost", reason, traceback=stack)
         self._owner.on_end(self, reason, lost, outcome)
+
+    def _judge(self, status: int | None) -> str:
+        if self._timed_out:
+            return "timeout"
+        if not self.came_up:
+            return "failed"
+        if status == 0 and not self._trouble:
+            return "recycled"
+        return "killed" if status is not None and status < 0 else "exited"
 
     def _why(self, status: int | None, running: Held | None) -> str:
         took = f" after {time.monotonic() - running.started:.1f} s" if running is not None and running.started else ""

@@ -9,6 +9,16 @@ from .held import Held
 class Recorder:
     """Is told what happens, and keeps nothing of it: records are off."""
 
+    @property
+    def dropped(self) -> int:
+        """How many records were not written, and never will be."""
+        return 0
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The queues that are paused."""
+        return frozenset()
+
     def running(self, held: Held) -> None:
         """A job has run for a while, or tells how far it is."""
 
@@ -34,6 +44,9 @@ class Recorder:
             letter: the dead letter's id, and its file's name.
             trusted: whether its message may be believed.
         """
+
+    def exited(self, reason: str) -> None:
+        """A worker process has ended: see `EXITS` in `process`."""
 
     def beat(self, about: dict[str, Any]) -> None:
         """What the supervisor says of itself."""

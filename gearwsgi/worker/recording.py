@@ -50,6 +50,16 @@ class Recording(Recorder):
         self._writer = Writer(settings, self._name)
         self._writer.start()
 
+    @property
+    def dropped(self) -> int:
+        """How many records were not written, and never will be."""
+        return self._writer.dropped
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The queues that are paused."""
+        return frozenset(each.name for each in self._writer.requests if each.kind == "pause")
+
     def running(self, held: Held) -> None:
         """A job has run for a while, or tells how far it is."""
         self._put(held, partial(self._row, state=model.RUNNING))

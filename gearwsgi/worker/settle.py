@@ -48,6 +48,7 @@ class Settler:
     def settle(self, held: Held, outcome: Outcome) -> None:
         """Do with a job whose attempt ended what its outcome asks for."""
         now = time.time()
+        held.ended = time.monotonic()
         try:
             # Its signature was young enough when it came: it does not grow old while the job runs.
             task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)

@@ -186,6 +186,7 @@ class Slot:
     def on_end(self, process: Process, reason: str, lost: Held | None, outcome: Outcome | None) -> None:
         """The process is gone, and with it at most one job: a failed attempt with this outcome."""
         self.process = None
+        self._around.settler.recorder.exited(process.ended)
         self._waiting = [*process.backlog.jobs, *process.backlog.skipped, *self._waiting]
         if lost is not None and outcome is not None:
             self._around.settler.settle(lost, outcome)
@@ -306,6 +307,11 @@ class Slot:
         return self.state is SlotState.CLOSED
 
     @property
+    def is_up(self) -> bool:
+        """Whether its process is there, and has been ready."""
+        return self.process is not None and self.process.works
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing runs and every job server that answers has said that it has nothing."""
         sessions = self._sessions()
@@ -317,20 +323,25 @@ class Slot:
     def _sessions(self) -> list[Session]:
         return [link.session for link in self.links if link.session is not None]
 
+    @property
+    def condition(self) -> str:
+        """What it does just now, in one word: `starting`, `busy`, `idle`, `disconnected`, `draining`."""
+        if self.state is not SlotState.SERVING:
+            return "draining"
+        if self.process is None or not self.is_up:
+            return "starting"
+        return "busy" if self.process.running is not None else "idle" if self._sessions() else "disconnected"
+
     def describe(self, now: float) -> dict[str, Any]:
         """What `gearwsgi status` shows of it."""
         process = self.process
         held = process.running if process is not None else None
         pid = process.pid if process is not None else 0
-        if process is None or not process.works:
-            state = "starting"
-        else:
-            state = "busy" if held is not None else "idle" if self._sessions() else "disconnected"
         return {
             "slot": self.number,
             "pid": pid,
             "queues": list(self.queues),
-            "state": state if self.state is SlotState.SERVING else "draining",
+            "state": self.condition,
             "job": held.handle if held is not None else "",
             **(_about(held) if held is not None else {}),
             "age": round(now - held.started, 1) if held is not None and held.started else 0.0,
@@ -369,6 +380,7 @@ class Slot:
             link.close()
         if self.process is not None:
             self.process.abandon()
+            self._around.settler.recorder.exited(self.process.ended)
             self.process = None
 
     def kill(self) -> None:

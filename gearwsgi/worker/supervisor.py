@@ -17,10 +17,11 @@ import signal
 import socket
 import time
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import log
-from ..errors import EXIT_APP, EXIT_FORCED
+from ..address import parse_listen
+from ..errors import EXIT_APP, EXIT_FORCED, StartError
 from ..settings import Settings, from_json
 from . import generation as generations
 from .generation import ForkServerProcess, Generation
@@ -30,6 +31,9 @@ from .settle import Settler
 from .signals import Signals
 from .site import Site
 from .slot import Slot, SlotState, Surroundings
+
+if TYPE_CHECKING:
+    from .metering import Metering
 
 TICK = 0.2
 """Seconds between two looks at what time brings."""
@@ -80,6 +84,7 @@ class Supervisor:
         self._load_at = 0.0
         self._next_tick = 0.0
         self._exit_code = 0
+        self._metering = _metering(options.metrics) if options.metrics else None
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -92,6 +97,8 @@ class Supervisor:
         """
         log.adopt_loggers(self._options.verbose)
         self._load()
+        if self._metering is not None:
+            self._metering.start()
         try:
             while not self._is_over():
                 self._loop.turn(self._next_tick)
@@ -120,6 +127,10 @@ class Supervisor:
             loading.server.kill()
         if self._site is not None:
             self._tend_site(self._site, now)
+        if self._metering is not None:
+            slots = [slot for generation in self._generations for slot in generation.open_slots()]
+            current = self._current.slots if self._current is not None else ()
+            self._metering.tick(now, slots, self._phase is Phase.SERVING and all(slot.is_up for slot in current))
 
     def _on_pause(self, seconds: float) -> None:
         """This process, or its machine, was stopped for so long: that time is nobody's who was to answer."""
@@ -152,6 +163,8 @@ class Supervisor:
             generation.close()
         if self._site is not None:
             self._site.close()
+            if self._metering is not None:
+                self._metering.close()
             forced = self._exit_code == EXIT_FORCED
             log.note("stopped" + (", jobs were cut off and are in the queue again" if forced else ""))
 
@@ -252,10 +265,14 @@ class Supervisor:
         name = f"{socket.gethostname()}:{os.getpid()}"
         if self._site is None:
             self._site = Site(settings, self._loop, name)
+            if self._metering is not None:
+                self._site.recorder = self._metering.count(self._site.recorder)
             if self._options.reload:
                 from ..app.watch import watch_code
 
                 watch_code(lambda: os.kill(os.getpid(), signal.SIGHUP))
+        if self._metering is not None:
+            self._metering.use(settings)
         return Surroundings(
             name=name,
             settings=settings,
@@ -354,6 +371,23 @@ class Supervisor:
             "stopping": self._phase in _STOPPING,
             "workers": [slot.describe(now) for slot in slots],
         }
+
+
+def _metering(text: str) -> "Metering":
+    """The metrics, served at this address.
+
+    Raises:
+        StartError: what is needed for them is not installed, or they can't be served there.
+    """
+    try:
+        from .metering import Metering
+    except ImportError as error:
+        raise StartError(f"--metrics: {error}: `pip install 'gearwsgi[metrics]'`") from error
+    address = parse_listen(text)
+    try:
+        return Metering(address)
+    except OSError as error:
+        raise StartError(f"--metrics: can't listen on {address}: {error}") from error
 
 
 def _workers(count: int) -> str:

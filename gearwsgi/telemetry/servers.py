@@ -1,0 +1,112 @@
+"""What the job servers say of their queues: asked at most once in a while, all at once, and not waited for long."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..address import Address
+from ..errors import GearwsgiError
+from ..wire.connection import Connection
+
+TIMEOUT = 1.0
+"""Seconds until a job server must have answered."""
+KEEP = 2.0
+"""Seconds that an answer is good for."""
+
+
+class Queue(NamedTuple):
+    """What a job server says of one queue.
+
+    Attributes:
+        waiting: jobs that wait; of gearmand those that are delayed, too.
+        delayed: jobs whose time has not come, where the job server tells them from others.
+        running: jobs that run.
+        oldest: seconds that the one in front has waited; None: this job server does not say.
+    """
+
+    waiting: int
+    delayed: int
+    running: int
+    oldest: float | None
+
+
+Answer = Mapping[str, Queue] | None
+"""The queues of a job server by their names; None: it does not answer."""
+
+
+@dataclass
+class _Asking:
+    """One question to one job server, in a thread of its own."""
+
+    address: Address
+    answer: Answer = None
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._run, daemon=True, name="gearwsgi metrics: job server")
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.answer = ask(self.address)
+        except (GearwsgiError, ValueError):
+            self.answer = None  # it is away, or is no job server: that is all there is to say
+
+
+class JobServers:
+    """The job servers, for any number of threads that ask at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asking: dict[Address, _Asking] = {}
+        self._found: dict[Address, Answer] = {}
+        self._found_at = -KEEP
+
+    def look(self, addresses: Sequence[Address]) -> Mapping[Address, Answer]:
+        """What each says; at most `KEEP` seconds old, and here after `TIMEOUT` seconds."""
+        with self._lock:
+            if time.monotonic() - self._found_at >= KEEP or set(self._found) != set(addresses):
+                self._found = self._ask(addresses)
+                self._found_at = time.monotonic()
+            return self._found
+
+    def _ask(self, addresses: Sequence[Address]) -> dict[Address, Answer]:
+        for address in addresses:
+            before = self._asking.get(address)
+            if before is None or not before.thread.is_alive():  # else a name server that does not answer, say
+                self._asking[address] = _Asking(address)
+        deadline = time.monotonic() + TIMEOUT
+        found: dict[Address, Answer] = {}
+        for address in addresses:
+            asking = self._asking[address]
+            asking.thread.join(max(0.0, deadline - time.monotonic()))
+            found[address] = None if asking.thread.is_alive() else asking.answer
+        return found
+
+
+def ask(address: Address) -> dict[str, Queue]:
+    """The queues of a job server.
+
+    Raises:
+        GearwsgiError: it does not answer, or not as a job server does.
+    """
+    connection = Connection(address, TIMEOUT)
+    try:
+        is_ours = any("+gearwsgi" in line for line in connection.admin("version", TIMEOUT))
+        lines = connection.admin("show queues" if is_ours else "status", TIMEOUT)
+    finally:
+        connection.close()
+    rows = [line.rsplit("\t", 5 if is_ours else 3) for line in lines]
+    return dict(map(_read_own if is_ours else _read_status, rows))
+
+
+def _read_status(row: list[str]) -> tuple[str, Queue]:
+    name, total, running, _workers = row
+    return name, Queue(int(total) - int(running), 0, int(running), None)
+
+
+def _read_own(row: list[str]) -> tuple[str, Queue]:
+    name, ready, delayed, running, _workers, oldest = row
+    return name, Queue(int(ready), int(delayed), int(running), float(oldest))

@@ -1,0 +1,155 @@
+"""How often which attempt ended how, how long it ran and how long it waited: counted in a job's way, so cheaply.
+
+What is counted here has no need of a library: `collector` shows it to Prometheus's when that asks. One thread counts,
+and others read at any time: a number that they see is at most one attempt behind.
+"""
+
+import fnmatch
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ..errors import BadMessage
+from ..message import reading
+from ..message.glance import glance
+from ..settings import Settings
+
+OUTCOMES = ("done", "retried", "dead", "cancelled")
+"""What an attempt can end with; as in the history of a record."""
+BUCKETS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+    1800.0, 3600.0,
+)  # fmt: skip
+"""Upper ends in seconds, from a millisecond to an hour; one without an end comes behind them."""
+MAX_SERVICES = 200
+"""Names of services that are told apart."""
+OTHER = "other"
+"""The service of all others, and of what has no name that could be one's own."""
+_MAX_KNOWN = 1000
+_MAX_LABEL = 200
+
+
+class Tally:
+    """The attempts of one queue and service.
+
+    Attributes:
+        outcomes: how many ended so.
+        ran: how many ran so long, bucket by bucket; `ran_for` all their seconds.
+        waited: how many had waited so long when they began; `waited_for` all their seconds.
+    """
+
+    __slots__ = ("outcomes", "ran", "ran_for", "waited", "waited_for")
+
+    def __init__(self) -> None:
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
+        self.ran = [0] * (len(BUCKETS) + 1)
+        self.ran_for = 0.0
+        self.waited = [0] * (len(BUCKETS) + 1)
+        self.waited_for = 0.0
+
+
+class Tallies:
+    """All attempts that a supervisor has seen, over any number of loads of the application."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], Tally] = {}
+        self._known: dict[tuple[bytes, bytes], Tally] = {}
+        self._services = Services()
+
+    def use(self, settings: Settings) -> None:
+        """Name services by these settings from now on."""
+        self._services.use(settings)
+        self._known.clear()
+
+    def count(self, queue: bytes, payload: bytes, outcome: str, seconds: float | None, began: float) -> None:
+        """One attempt has ended.
+
+        Args:
+            queue: the Gearman function.
+            payload: the message, which was found good; else empty.
+            outcome: one of `OUTCOMES`.
+            seconds: how long it ran; None: it never began.
+            began: when it did, in Unix time.
+        """
+        service, since = glance(payload) or _look(payload)
+        tally = self._known.get((queue, service)) or self._find(queue, service)
+        tally.outcomes[outcome] += 1
+        if seconds is None:
+            return
+        tally.ran[bisect_left(BUCKETS, seconds)] += 1
+        tally.ran_for += seconds
+        waited = began - since if 0.0 < since < began else 0.0  # clocks of two machines differ
+        tally.waited[bisect_left(BUCKETS, waited)] += 1
+        tally.waited_for += waited
+
+    def items(self) -> list[tuple[tuple[str, str], Tally]]:
+        """All that was counted, by queue and service."""
+        return list(self._found.items())
+
+    def _find(self, queue: bytes, service: bytes) -> Tally:
+        key = as_label(queue), self._services.label(as_label(service))
+        tally = self._found.get(key)
+        if tally is None:
+            tally = self._found[key] = Tally()
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known[queue, service] = tally
+        return tally
+
+
+def _look(payload: bytes) -> tuple[bytes, float]:
+    """What `glance` answers, of a message that another program has written; of none, nothing."""
+    if not payload:
+        return b"", 0.0
+    try:
+        task = reading.read(payload, max_body=len(payload))
+    except BadMessage:
+        return b"", 0.0
+    return task.service.encode("utf-8", "surrogateescape"), task.due or task.queued
+
+
+def as_label(name: bytes) -> str:
+    """A name as the value of a label: any UTF-8 that is not too long."""
+    return name[:_MAX_LABEL].decode("utf-8", "replace")
+
+
+class Services:
+    """The names by which services are told apart: aliases, dotted names, patterns of routes; never a raw path."""
+
+    def __init__(self) -> None:
+        self._aliases: Mapping[str, Any] = {}
+        self._routes: list[tuple[Callable[[str], Any], str]] = []
+        self._labels: set[str] = set()
+
+    def use(self, settings: Settings) -> None:
+        """Go by these settings from now on; names that were given stay."""
+        self._aliases = settings.tasks
+        self._routes = [(re.compile(fnmatch.translate(route)).match, route) for route in _patterns(settings)]
+
+    def label(self, service: str) -> str:
+        """The name of a service; `other` where it has none, or where there are too many."""
+        name = service
+        if "/" in service and service not in self._aliases:
+            path = service[service.index("/") :].partition("?")[0]
+            name = next((route for matches, route in self._routes if matches(path)), "")
+        if not name:
+            return OTHER
+        if name not in self._labels:
+            if len(self._labels) >= MAX_SERVICES:
+                return OTHER
+            self._labels.add(name)
+        return name
+
+
+def _patterns(settings: Settings) -> Iterable[str]:
+    """The patterns of paths that the settings name."""
+    return settings.tasks_only
+
+
+def cumulated(buckets: list[int]) -> Iterator[tuple[str, int]]:
+    """The buckets as Prometheus has them: the text of each upper end, and how many are not over it."""
+    total = 0
+    for end, number in zip((*map(repr, BUCKETS), "+Inf"), buckets, strict=True):
+        total += number
+        yield end, total

@@ -1,0 +1,82 @@
+"""Counts what a supervisor's recorder is told: the attempts, and the ends of worker processes."""
+
+import time
+from typing import Any
+
+from ..policy import Outcome
+from ..telemetry.collector import State
+from .held import Held
+from .recorder import Recorder
+
+
+class Counting(Recorder):
+    """See the module.
+
+    Args:
+        state: what the metrics are made of.
+        then: the recorder, which is told all the same.
+    """
+
+    def __init__(self, state: State, then: Recorder) -> None:
+        self._state = state
+        self._add = state.tallies.count
+        self._then = then
+
+    @property
+    def dropped(self) -> int:
+        """How many records were not written."""
+        return self._then.dropped
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The queues that are paused."""
+        return self._then.paused
+
+    def running(self, held: Held) -> None:
+        """A job has run for a while."""
+        self._then.running(held)
+
+    def done(self, held: Held) -> None:
+        """A job has gone well."""
+        # In the way of each job: `_count`, written out.
+        seconds = time.monotonic() - held.started
+        job = held.job
+        self._add(job.queue, job.payload, "done", seconds, time.time() - seconds)
+        self._then.done(held)
+
+    def answered(self, held: Held, status: int, reason: str) -> None:
+        """A `call()` got a response of the queue's own."""
+        self._count(held, "done")
+        self._then.answered(held, status, reason)
+
+    def retried(self, held: Held, outcome: Outcome, reason: str, due: float) -> None:
+        """A job has failed, and its next attempt is queued."""
+        self._count(held, "retried")
+        self._then.retried(held, outcome, reason, due)
+
+    def dead(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], *, trusted: bool) -> None:
+        """A job has failed for good."""
+        self._count(held, "dead", trusted=trusted)
+        self._then.dead(held, outcome, reason, letter, trusted=trusted)
+
+    def exited(self, reason: str) -> None:
+        """A worker process has ended."""
+        self._state.exits[reason] = self._state.exits.get(reason, 0) + 1
+        self._then.exited(reason)
+
+    def beat(self, about: dict[str, Any]) -> None:
+        """What the supervisor says of itself."""
+        self._then.beat(about)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._then.close()
+
+    def _count(self, held: Held, outcome: str, *, trusted: bool = True) -> None:
+        payload = held.job.payload if trusted else b""
+        if not held.started:
+            self._add(held.job.queue, payload, outcome, None, 0.0)
+            return
+        ended = held.ended or time.monotonic()
+        began = time.time() - (time.monotonic() - held.started)
+        self._add(held.job.queue, payload, outcome, ended - held.started, began)
