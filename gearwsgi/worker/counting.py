@@ -54,6 +54,10 @@ class Counting(Recorder):
         self._count(held, "retried")
         self._then.retried(held, outcome, reason, due)
 
+    def continued(self, held: Held, due: float) -> None:
+        """A job has done a part of its work: its attempt is not over."""
+        self._then.continued(held, due)
+
     def dead(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], *, trusted: bool) -> None:
         """A job has failed for good."""
         self._count(held, "dead", trusted=trusted)

@@ -24,10 +24,13 @@ import pytest
 
 from gearwsgi import GearmanMiddleware, log
 from gearwsgi.message.model import Message
+from gearwsgi.telemetry.collector import State
 from gearwsgi.wire.payload import Grabbed
 from gearwsgi.worker import channel
 from gearwsgi.worker.child import Child
+from gearwsgi.worker.counting import Counting
 from gearwsgi.worker.forks import Forked
+from gearwsgi.worker.held import Held
 from gearwsgi.worker.link import Connector
 from gearwsgi.worker.loop import Loop
 from gearwsgi.worker.options import Options
@@ -253,3 +256,19 @@ def test_what_a_job_costs_the_supervisor(tmp_path: Path, lookahead: bool, system
     print(said)
     assert counts.total() <= system_calls * count, said
     assert counts.python <= python_calls * count, said
+
+
+def test_what_counting_costs_a_job_where_metrics_are_on(tmp_path: Path) -> None:
+    state = State()
+    state.tallies.use(middleware("127.0.0.1:1", tmp_path).settings)
+    counting = Counting(state, Recorder())
+    session: Any = None
+    held = Held(Grabbed(b"H:fake:1", b"job", b"u", message()), session, 1.79e9, started=time.monotonic())
+    with counted() as counts:
+        for _ in range(N):
+            counting.done(held)
+    said = show("counting a job", counts)
+    print(said)
+    assert counts.total() == 0, said
+    # Itself, the count, a glance at the message, and the recorder behind it.
+    assert counts.python <= 5 * N, said
