@@ -114,7 +114,7 @@ def test_threads_and_forked_processes_ask_at_once_and_leave_no_connection(settin
 
 
 def clients(store: Store) -> int:
-    """How many connections to the test's own PostgreSQL database there are; one that was closed is there for a moment."""
+    """How many connections to the test's database there are; one that was closed is there for a moment."""
     own = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
     with store.database.transaction(write=False) as transaction:
         return int(transaction.all(own)[0][0])
