@@ -1,5 +1,8 @@
 """Every error that gearwsgi raises on its own account: one root to catch, one class for each thing to do about it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 __all__ = [
     "AppLoadError",
     "BadMessage",
@@ -35,7 +38,13 @@ EXIT_FORCED = 5
 
 
 class GearwsgiError(Exception):
-    """The root: `except GearwsgiError` catches all of this package's errors and no other's."""
+    """The root: `except GearwsgiError` catches all of this package's errors and no other's.
+
+    Attributes:
+        receipts: where several jobs were submitted at once: of each that is queued all the same, where it is.
+    """
+
+    receipts: Sequence[Any] = ()
 
 
 class ConfigError(GearwsgiError, ValueError):

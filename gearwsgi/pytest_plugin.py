@@ -2,10 +2,11 @@
 
 Which application: the ini option `gearwsgi_app = mysite.wsgi:application`, or a fixture `gearman_app` of the project's
 own that answers the application. Where the option is set, a test that would queue real work fails; `gearwsgi_block`
-says otherwise for all tests, and the marker `gearwsgi_allow` for one.
+(or `--gearwsgi-block`, `--no-gearwsgi-block`) says otherwise for all tests, and the marker `gearwsgi_allow` for one.
 """
 
 # What a fixture needs is imported when it is asked for: the plugin is loaded into every test run of its environment.
+import argparse
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,13 @@ _ALLOW = "gearwsgi_allow"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The ini options."""
+    """The ini options, and the guard's on the command line, which wins."""
+    parser.getgroup("gearwsgi").addoption(
+        "--gearwsgi-block",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help=f"whether a test that queues real work fails; else as the ini option {_BLOCK} says",
+    )
     parser.addini(_APP, "gearwsgi: the WSGI application as module:name, such as mysite.wsgi:application", default="")
     parser.addini(
         _BLOCK,
@@ -36,7 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marker, and the guard where it is wanted."""
     config.addinivalue_line("markers", f"{_ALLOW}: gearwsgi: this test may queue real work")
-    block = config.getini(_BLOCK)  # pytest before 8 makes a list of None
+    block = config.getoption("gearwsgi_block")
+    if block is None:
+        block = config.getini(_BLOCK)  # pytest before 8 makes a list of None
     if block if isinstance(block, bool) else config.getini(_APP):
         config.pluginmanager.register(_Guard(), "gearwsgi-guard")
 

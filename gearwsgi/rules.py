@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from . import kinds
 from .errors import ConfigError
 from .message import targets
-from .message.fields import PRIORITIES
+from .message.followups import PRIORITIES
 from .message.routes import Route, read_route
 from .policy import MAX_DELAY
 

@@ -118,6 +118,12 @@ class Settings:
         None,
         "a callable from a dotted name to a target, for applications with a front controller.",
     )
+    json: model.Encoder | None = _setting(
+        kinds.function("a class of json.JSONEncoder, or a callable from data to str or bytes"),
+        None,
+        "what writes a task's data as JSON: a class of `json.JSONEncoder`, or a callable such as `orjson.dumps`; else "
+        "JSON's own types, dates and times, UUID, Decimal and dataclasses are known.",
+    )
     base_url: kinds.BaseURL | None = _setting(
         kinds.BASE_URL,
         None,
@@ -224,6 +230,7 @@ class Keywords(TypedDict, total=False):
     owner: rules.Owner | None
     plain_queues: Sequence[str] | None
     resolver: targets.Resolver | None
+    json: model.Encoder | None
     base_url: str | None
     login_urls: Sequence[str] | None
     state_dir: str | Path | None

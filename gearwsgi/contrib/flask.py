@@ -26,6 +26,8 @@ from ..submit.middleware import KEY, GearmanMiddleware
 from ..submit.task import Task
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from webob import Response
 
     from ..state.records.model import Record
@@ -104,6 +106,11 @@ class Gearman:
     def call(self) -> "Callable[..., Response]":
         """`environ["gearman"].call`."""
         return self.current.call
+
+    @property
+    def batch(self) -> "Callable[[], AbstractContextManager[list[Task]]]":
+        """The core's `batch()`."""
+        return self.current.batch
 
     @property
     def status(self) -> Callable[[Task | str], Status]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InvalidTask
-from .model import check_value, encode_json
+from .model import Encoder, check_value, encode_json
 from .targets import encode_form
 
 JSON_TYPE = "application/json"
@@ -15,7 +15,7 @@ BYTES_TYPE = "application/octet-stream"
 
 
 def encode_body(
-    *, data: Any, form: Any, files: Any, body: bytes | None, content_type: str | None
+    *, data: Any, form: Any, files: Any, body: bytes | None, content_type: str | None, encoder: Encoder | None = None
 ) -> tuple[bytes, str | None]:
     """The body's bytes and its Content-Type; `b""` and None where there is none.
 
@@ -23,7 +23,7 @@ def encode_body(
         InvalidTask: more than one was given, or what was given can't be encoded.
     """
     if form is None and files is None and body is None and content_type is None:  # nearly always
-        return (encode_json(data), JSON_TYPE) if data is not None else (b"", None)
+        return (encode_json(data, encoder), JSON_TYPE) if data is not None else (b"", None)
     given = [name for name, value in (("data", data), ("form", form), ("body", body)) if value is not None]
     if len(given) > 1 or (files is not None and given not in ([], ["form"])):
         names = " and ".join([*given, "files"] if files is not None else given)
@@ -35,7 +35,7 @@ def encode_body(
             raise InvalidTask("content_type can't be given with files=: its boundary is chosen here")
         return _multipart(form, files)
     if data is not None:
-        return encode_json(data), content_type or JSON_TYPE
+        return encode_json(data, encoder), content_type or JSON_TYPE
     if form is not None:
         return encode_form(form, "form").encode(), content_type or FORM_TYPE
     if body is not None:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..errors import BadMessage
+from .followups import PRIORITIES, FollowUp, read_follow_up
 
 PREFIX = "X-Gearman-"
 OWN = PREFIX.lower()
 """What the folded name of an own field begins with."""
 MAX_SECONDS = 10**9
 """More than a timer can be set to is no time-out."""
-PRIORITIES = ("high", "normal", "low")
 
 _SCRIPT_NAME = re.compile(r"(?:/[!-\"$->@-~]{0,4095})?")
 _NUMBER = re.compile(r"\d{1,9}")
@@ -192,6 +192,8 @@ RARE = (
     Field("Cursor", "cursor", "", _read_cursor),
     Field("Continued", "continued", 0, _read_number("Continued")),
     Field("Progress", "progress", None, _read_progress, lambda both: f"{both[0]} {both[1]}"),
+    Field("Then", "then", None, read_follow_up, FollowUp.to_text),
+    Field("On-Dead", "on_dead", None, read_follow_up, FollowUp.to_text),
 )
 FIELDS = (*USUAL, ADDRESS, *RARE)
 """In the order in which they are written."""

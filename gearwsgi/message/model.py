@@ -6,14 +6,15 @@ What begins with `{` is no message but a plain call: `plain` reads that as the r
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote_to_bytes
 
 from ..errors import InvalidTask
-from . import fields, targets
+from . import fields, followups, targets
+from .followups import FollowUp
 from .values import for_json
 
 MAX_HEAD = 64 * 1024
@@ -29,7 +30,7 @@ MAX_FAILURES = 10
 MAX_UNIQUE = 63
 """Bytes of a unique that Gearman compares."""
 
-PRIORITIES = fields.PRIORITIES
+PRIORITIES = followups.PRIORITIES
 
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::\d{0,5})?")
 LATIN1_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -71,6 +72,8 @@ class Message:
         cursor: how far its handler said that it is, in JSON; empty: it begins.
         continued: how often it has gone on as another job.
         progress: (done, total) as it was reported before that.
+        then: what is queued when it has gone well.
+        on_dead: what is queued when it is dead.
     """
 
     method: str
@@ -101,6 +104,8 @@ class Message:
     cursor: str = ""
     continued: int = 0
     progress: tuple[int, int] | None = None
+    then: FollowUp | None = None
+    on_dead: FollowUp | None = None
     plain: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
@@ -117,6 +122,16 @@ class Message:
         """The header's value, folded with commas where it is repeated, or None."""
         found = [value for key, value in self.headers if key.lower() == name]
         return ", ".join(found) if found else None
+
+    def json(self) -> Any:
+        """What the body says in JSON; None where it is none."""
+        kind = (self.header("content-type") or "").partition(";")[0].strip().lower()
+        if self.plain is not None or not (kind == "application/json" or kind.endswith("+json")):
+            return None
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
 
     def data(self) -> Any:
         """The data that the caller gave, decoded: JSON, form fields, query, or the body's bytes.
@@ -253,14 +268,26 @@ def check_head(data: bytes) -> None:
         raise InvalidTask(f"over {MAX_HEADERS} headers, the message's own included")
 
 
-def encode_json(data: Any) -> bytes:
-    """`data` as JSON in ASCII.
+Encoder: TypeAlias = type[json.JSONEncoder] | Callable[[Any], str | bytes]
+"""What writes data as JSON in an application's own way: a class of `json.JSONEncoder`, or a callable."""
+
+
+def encode_json(data: Any, encoder: Encoder | None = None) -> bytes:
+    """`data` as JSON: in ASCII, or as `encoder` writes it.
 
     Raises:
         InvalidTask: JSON can't hold it.
     """
     try:
-        return dumps(data).encode()
+        if encoder is None:
+            return dumps(data).encode()
+        if isinstance(encoder, type):
+            written: Any = encoder(separators=(",", ":"), allow_nan=False).encode(data)
+        else:
+            written = encoder(data)
+        if not isinstance(written, str | bytes):
+            raise TypeError(f"its encoder answered {type(written).__name__}, not str or bytes")
+        return written.encode() if isinstance(written, str) else written
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidTask(f"data can't be written as JSON: {error}; send what JSON has, or body=") from error
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import BadMessage, InvalidTask
 from . import targets
-from .model import MAX_BODY, MAX_HEAD, Message, dumps, encode_json
+from .model import MAX_BODY, MAX_HEAD, Encoder, Message, dumps, encode_json
 from .values import as_fields
 
 MAX_DEPTH = 100
@@ -122,7 +122,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _decode = json.JSONDecoder(object_pairs_hook=_each_once, parse_constant=_refuse_constant, parse_float=_finite).decode
 
 
-def write_plain(name: str, data: Any) -> bytes:
+def write_plain(name: str, data: Any, encoder: Encoder | None = None) -> bytes:
     """The plain call of `name` with `data` (a dict or None).
 
     Raises:
@@ -133,4 +133,4 @@ def write_plain(name: str, data: Any) -> bytes:
         raise InvalidTask(f"a plain call takes a dict as its data, not {type(data).__name__}")
     if data and "service" in data:
         raise InvalidTask('data has a "service" of its own, which a plain call has no room for')
-    return encode_json({**(data or {}), "service": name})
+    return encode_json({**(data or {}), "service": name}, encoder)

@@ -1,12 +1,16 @@
 """Secrets out of what people look at: the values of headers that say who someone is. Pure."""
 
+import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from . import fields
 
 _SECRET = ("authorization", "proxy-authorization", "cookie", "set-cookie", fields.SIGNATURE.lower())
 _SECRET_PREFIXES = ("x-csrf", "x-xsrf", "x-api-key")
+
+_FOLLOW_UPS = frozenset({fields.NAMES["then"].lower(), fields.NAMES["on_dead"].lower()})
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 # Wider than the message's own grammar: what is shown may be no message at all, and its lines end in any way. A line
@@ -32,9 +36,30 @@ def redact_head(head: bytes, further: Sequence[str] = ()) -> bytes:
     """A message's head with the values of secret headers blotted out."""
 
     def blot(match: "re.Match[bytes]") -> bytes:
-        return match[1] + b": [redacted]" if is_secret(match[1].decode("latin-1"), further) else match[0]
+        name = match[1].decode("latin-1")
+        if is_secret(name, further):
+            return match[1] + b": [redacted]"
+        if name.strip().lower().replace("_", "-") in _FOLLOW_UPS:
+            return match[1] + b": " + _redact_follow_up(match[0][len(match[1]) + 1 :], further)
+        return match[0]
 
     return _FIELD.sub(blot, head)
+
+
+def _redact_follow_up(text: bytes, further: Sequence[str]) -> bytes:
+    """A follow-up, whose own headers stand in its JSON."""
+
+    def blot(values: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(values.get("headers"), list):
+            values["headers"] = [
+                [name, "[redacted]" if is_secret(str(name), further) else value] for name, value in values["headers"]
+            ]
+        return values
+
+    try:
+        return json.dumps(json.loads(text, object_hook=blot), separators=(",", ":")).encode()
+    except (ValueError, TypeError, RecursionError):
+        return b"[redacted]"
 
 
 def redact_lines(lines: Sequence[str], further: Sequence[str] = ()) -> list[str]:

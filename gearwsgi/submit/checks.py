@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 from ..errors import InvalidTask
 from ..kinds import check_queue
@@ -68,6 +69,13 @@ def statuses(value: Iterable[int]) -> tuple[int, ...]:
         return targets.read_statuses(value)
     except ValueError as error:
         raise InvalidTask(f"succeeds is {value!r}: {error}") from None
+
+
+def encoder(value: Any) -> Any:
+    """A caller's `json`."""
+    if value is not None and not callable(value):
+        raise InvalidTask(f"json is {type(value).__name__}: give what writes data, such as orjson.dumps")
+    return value
 
 
 def positive(value: float, name: str) -> float:

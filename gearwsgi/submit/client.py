@@ -40,6 +40,10 @@ _ASKED = 3
 _DOUBLED = 5
 """How often these times are doubled where they were not enough."""
 _FILL_LASTS = 0.5
+_AT_ONCE = 500
+"""Jobs of one write: a job server may keep all its answers until it has read the last of them."""
+_PER_JOB = 0.02
+"""Seconds more for each further job of a write: a queue on disk is slow."""
 _PATIENCE = 300.0
 """Seconds that an answer may take for its size, at most."""
 
@@ -136,20 +140,35 @@ class Client:
             ServerUnavailable: `on_unavailable="raise"`, and no job server answers.
             ServerError: job servers refuse one, and the outbox is off, or no remedy.
             SpoolError: no job server takes one, and the outbox can't be written.
+
+        The attribute `receipts` of each of these has what is queued all the same.
         """
         if self._relay_pid != os.getpid():
             self._start_relay_if_needed()
-        if len(submissions) == 1 or len(self._servers) == 1:  # nearly always: nothing to sort out
-            return self._submit_or_keep(self._first_server(submissions[0].unique), submissions)
-        receipts: list[Receipt | None] = [None] * len(submissions)
+        if len(submissions) == 1:  # nearly always
+            (answer,) = self._submit_or_keep(self._first_server(submissions[0].unique), submissions)
+            if isinstance(answer, GearwsgiError):
+                raise answer
+            return [answer]
+        answers = self._submit_all(submissions)
+        receipts = [answer for answer in answers if isinstance(answer, Receipt)]
+        if len(receipts) < len(answers):
+            error = next(answer for answer in answers if isinstance(answer, GearwsgiError))
+            error.receipts = [answer if isinstance(answer, Receipt) else None for answer in answers]
+            raise error
+        return receipts
+
+    def _submit_all(self, submissions: Sequence[Submission]) -> list[Receipt | GearwsgiError]:
+        receipts: dict[int, Receipt | GearwsgiError] = {}
         groups: dict[int, list[int]] = {}
         for place, submission in enumerate(submissions):
             groups.setdefault(self._first_server(submission.unique), []).append(place)
-        for first, places in groups.items():
-            batch = [submissions[place] for place in places]
-            for place, receipt in zip(places, self._submit_or_keep(first, batch), strict=True):
-                receipts[place] = receipt
-        return [receipt for receipt in receipts if receipt is not None]
+        for first, group in groups.items():
+            for start in range(0, len(group), _AT_ONCE):
+                places = group[start : start + _AT_ONCE]
+                batch = [submissions[place] for place in places]
+                receipts.update(zip(places, self._submit_or_keep(first, batch), strict=True))
+        return [receipts[place] for place in range(len(submissions))]
 
     def submit_now(self, submission: Submission) -> str:
         """Submit one, with no outbox behind it.
@@ -178,20 +197,18 @@ class Client:
                 raise
             return False  # it may be gone for good: twice is better than never
 
-    def _submit_or_keep(self, first: int, batch: Sequence[Submission]) -> list[Receipt]:
-        receipts = []
-        trouble: GearwsgiError | None = None
+    def _submit_or_keep(self, first: int, batch: Sequence[Submission]) -> list[Receipt | GearwsgiError]:
+        found: list[Receipt | GearwsgiError] = []
         for submission, answer in zip(batch, self._submit_batch(first, batch), strict=True):
-            if isinstance(answer, Receipt):
-                receipts.append(answer)
-            elif self._is_for_the_outbox(submission, answer):
-                sent_to = answer.sent_to if isinstance(answer, ServerUnavailable) else ""
-                receipts.append(self._keep(submission._replace(sent_to=sent_to)))
-            else:
-                trouble = answer
-        if trouble is not None:
-            raise trouble
-        return receipts
+            if isinstance(answer, Receipt) or not self._is_for_the_outbox(submission, answer):
+                found.append(answer)
+                continue
+            sent_to = answer.sent_to if isinstance(answer, ServerUnavailable) else ""
+            try:
+                found.append(self._keep(submission._replace(sent_to=sent_to)))
+            except SpoolError as error:
+                found.append(error)  # the others may well be kept
+        return found
 
     def _is_for_the_outbox(self, submission: Submission, error: GearwsgiError) -> bool:
         if isinstance(error, ServerError):
@@ -223,7 +240,7 @@ class Client:
             ]
         )
         more = 2 ** min(_DOUBLED, max([each.tries for each in batch]))
-        patience = self._answer + min(_PATIENCE, len(data) / _RATE * more)
+        patience = self._answer + min(_PATIENCE, (len(data) / _RATE + _PER_JOB * (len(batch) - 1)) * more)
         connection = server.take()
         reused = connection is not None
         answers: list[Answer] = []

@@ -13,6 +13,8 @@ from . import checks
 from .request import USER_AGENT, InHand
 
 Pairs: TypeAlias = Mapping[str, Any] | Iterable[tuple[str, Any]]
+Wanted: TypeAlias = str | Mapping[str, Any]
+"""A follow-up: a service, or a dict with what `task()` takes."""
 
 _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
@@ -31,7 +33,9 @@ class Given(NamedTuple):
     method: str | None
 
 
-def compose(given: Given, task_id: str, settings: Settings, request: InHand | None, base: BaseURL) -> Message:
+def compose(
+    given: Given, task_id: str, settings: Settings, request: InHand | None, base: BaseURL, encoder: Any = None
+) -> Message:
     """The message that asks for what was given.
 
     Args:
@@ -40,6 +44,7 @@ def compose(given: Given, task_id: str, settings: Settings, request: InHand | No
         settings: the middleware's.
         request: the one in hand; None where there is none.
         base: what the application's URLs begin with.
+        encoder: what writes its data, in place of the setting `json`.
 
     Raises:
         InvalidTask: it can't be a request.
@@ -50,7 +55,11 @@ def compose(given: Given, task_id: str, settings: Settings, request: InHand | No
         target, data = target._replace(path=targets.add_query(target.path, data)), None
     if params is not None:
         target = target._replace(path=targets.add_query(target.path, params))
-    content, kind = encode_body(data=data, form=form, files=files, body=body, content_type=content_type)
+    if encoder is not None:
+        checks.encoder(encoder)
+    content, kind = encode_body(
+        data=data, form=form, files=files, body=body, content_type=content_type, encoder=encoder or settings.json
+    )
     # RFC 9110, section 8.6: with these a client says a length even where there is nothing; some frameworks insist.
     has_length = kind is not None or target.method in _WITH_LENGTH
     message = Message(target.method, *base, target.path, (), content, has_length, task_id, service)

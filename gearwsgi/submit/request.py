@@ -53,6 +53,15 @@ class BodyError(InvalidTask):
         self.status = status
 
 
+_FORWARDED_NAMES = frozenset(name.lower() for _, name in _FORWARDED)
+
+
+def travels(name: str, inherit: tuple[str, ...]) -> bool:
+    """Whether a request's header of this name goes with its tasks; `inherit` is the setting."""
+    folded = name.lower()
+    return folded in _FORWARDED_NAMES or folded in inherit
+
+
 class InHand:
     """The request in hand.
 

@@ -1,15 +1,14 @@
 """`environ["gearman"]`: from a handler's `task()` and `call()` to a message, with the request's surroundings."""
 
-import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Unpack
 
-from ..environ import KEYS
 from ..errors import ConfigError, InvalidTask
 from ..kinds import BaseURL
+from ..message.followups import FollowUp
 from ..message.model import Message
 from ..message.plain import write_plain
 from ..message.response import response_class
@@ -18,10 +17,11 @@ from ..rules import Options, read_options
 from ..settings import Settings
 from ..wire.payload import Submission, seal
 from . import checks
-from .client import Client, Receipt, Status
-from .compose import Given, Pairs, backoff, compose, plain_name, refuse_with_plain, surround
+from .client import Client, Status
+from .compose import Given, Pairs, Wanted, backoff, compose, plain_name, refuse_with_plain, surround
 from .frameworks import known_base_url
 from .request import BodyError, InHand
+from .sending import After, Sending
 from .task import Task
 
 if TYPE_CHECKING:
@@ -30,15 +30,11 @@ if TYPE_CHECKING:
     from ..state.records.model import Record
     from .lookup import Lookup
 
-_log = logging.getLogger("gearwsgi")
 
 _NO_REQUEST = "%s needs a request: use environ['gearman'] in a handler"
 
-After = Callable[[Callable[[], None]], object]
-"""Takes a function and calls it when the time has come, or never."""
 
-
-class Gearman:
+class Gearman(Sending):
     """What a handler queues its tasks with, and a script too (`application.gearman`).
 
     Args:
@@ -49,7 +45,7 @@ class Gearman:
         sees_response: whether `finish` is called at the response's end.
     """
 
-    __slots__ = ("_base", "_client", "_count", "_entered", "_environ", "_sees_response", "_settings", "_waiting")
+    __slots__ = ("_base", "_entered", "_settings")
 
     def __init__(
         self,
@@ -60,14 +56,14 @@ class Gearman:
         sees_response: bool = False,
     ) -> None:
         self._client = client
-        self._settings: Settings = client.settings
         self._environ = environ
+        self._count = 0
+        self._waiting = []
+        self._sees_response = sees_response
+        self._settings: Settings = client.settings
         if environ is not None:
             self._entered = [*map(environ.get, InHand.ENTERED)]
         self._base = base
-        self._count = 0
-        self._waiting: list[tuple[Task, Submission]] = []
-        self._sees_response = sees_response
 
     @property
     def client(self) -> Client:
@@ -116,6 +112,9 @@ class Gearman:
         timeout: float | None = None,
         keep_result: float | None = None,
         succeeds: Iterable[int] = (),
+        then: Wanted | None = None,
+        on_dead: Wanted | None = None,
+        json: Any = None,
         after_response: bool = False,
         after: After | None = None,
         plain: bool | None = None,
@@ -145,6 +144,10 @@ class Gearman:
             timeout: seconds that one attempt may take.
             keep_result: seconds that its response is kept for `result()`; as the setting where it is not given.
             succeeds: statuses beside 2xx that mean that the work is done: `(302, 303)` for a form's handler.
+            then: what is queued when it has gone well: a service, or a dict with what `task()` takes. Its data is
+                `{"id", "service", "status", "reason", "data"}`: of this task, with this task's data where that is JSON.
+            on_dead: what is queued when it is dead; as `then`.
+            json: what writes `data`, as the setting `json`.
             after_response: submit when this request's response was sent, with a status under 400.
             after: called at once with a function that submits, to be called later: `transaction.on_commit`, say.
             plain: send the plain JSON call that PhalApi's workers run.
@@ -169,12 +172,16 @@ class Gearman:
         given = Given(service, data, form, files, body, content_type, params, headers, method)
         if plain:
             refuse_with_plain(given)
+            if then is not None or on_dead is not None:
+                raise InvalidTask("then or on_dead is given for a plain call, which carries a service and data only")
             task = Task(task_id, service, queue, checks.unique(unique, task_id), 1)
-            payload = write_plain(plain_name(service, settings), data)
+            payload = write_plain(plain_name(service, settings), data, checks.encoder(json) or settings.json)
             if len(payload) > settings.max_body:
                 raise InvalidTask(f"a plain call of {len(payload)} bytes is over max_body={settings.max_body}")
         else:
-            message = compose(given, task_id, settings, self._request, self.base)
+            message = compose(given, task_id, settings, self._request, self.base, json)
+            if then is not None or on_dead is not None:
+                message.then, message.on_dead = self._follow_ups(then, on_dead)
             if backoff_min is not None or backoff_max is not None:
                 message.backoff = backoff(settings, service, backoff_min, backoff_max)
             if keep_result is not None:
@@ -202,6 +209,7 @@ class Gearman:
         priority: str = "normal",
         unique: str | None = None,
         timeout: float | None = None,
+        json: Any = None,
     ) -> "Response":
         """Have `service` run by a worker and wait for its response, whatever its status. Nothing is retried.
 
@@ -226,7 +234,7 @@ class Gearman:
         seconds = settings.job_timeout if timeout is None else checks.positive(timeout, "timeout")
         task_id = os.urandom(16).hex()
         given = Given(service, data, form, files, body, content_type, params, headers, method)
-        message = compose(given, task_id, settings, self._request, self.base)
+        message = compose(given, task_id, settings, self._request, self.base, json)
         message.wants_reply = True
         task, payload = self._seal(message, queue, priority, unique, 1, timeout, 0.0)
         submission = Submission(queue, task.unique, payload, priority, id=task_id)
@@ -245,6 +253,8 @@ class Gearman:
         max_attempts: int | None = None,
         timeout: float | None = None,
         keep_result: float | None = None,
+        then: Wanted | None = None,
+        on_dead: Wanted | None = None,
         after_response: bool = False,
         after: After | None = None,
     ) -> Task:
@@ -267,6 +277,7 @@ class Gearman:
         due = checks.due(delay, at)
         checks.check_priority(priority)
         message = self._message_of_request("replay()", os.urandom(16).hex(), body)
+        message.then, message.on_dead = self._follow_ups(then, on_dead)
         if keep_result is not None:
             message.keep_result = checks.seconds(keep_result, "keep_result")
         task, payload = self._seal(message, queue, priority, unique, max_attempts, timeout, due)
@@ -401,7 +412,17 @@ class Gearman:
     def _lookup(self, task: Task | str) -> "Lookup":
         from .lookup import Lookup  # with the records' database: only where it is asked
 
-        return Lookup(self._client, task, waits=any(task is waiting for waiting, _ in self._waiting))
+        return Lookup(self._client, task, waits=self.waits(task))
+
+    def _follow_ups(self, then: Wanted | None, on_dead: Wanted | None) -> tuple[FollowUp | None, FollowUp | None]:
+        if then is None and on_dead is None:
+            return None, None
+        from .followups import compose_follow_up  # few tasks have one
+
+        return (
+            None if then is None else compose_follow_up(then, "then", self._settings),
+            None if on_dead is None else compose_follow_up(on_dead, "on_dead", self._settings),
+        )
 
     # -- to the job server -------------------------------------------------------------------------------------------
 
@@ -426,66 +447,3 @@ class Gearman:
         message.max_attempts = checks.attempts(max_attempts) or settings.retry_limits(message).max_attempts
         task = Task(message.id, message.service, queue, checks.unique(unique, message.id), message.max_attempts)
         return task, seal(message, queue, settings, due or message.queued)
-
-    def _submit(self, task: Task, submission: Submission, after_response: bool, after: After | None) -> None:
-        if self._environ is not None:
-            self._count += 1
-            if self._count > self._settings.max_tasks_per_request:
-                raise InvalidTask(
-                    f"this request has queued max_tasks_per_request={self._settings.max_tasks_per_request} tasks; "
-                    "queue one task that does them all"
-                )
-        if after is not None:
-            if after_response:
-                raise InvalidTask("after_response and after are given together: give one")
-            after(lambda: self._submit_now(task, submission))
-            return
-        if after_response:
-            if not self._sees_response:
-                raise InvalidTask("after_response=True after the response, or without a request: call it in a handler")
-            self._waiting.append((task, submission))
-            return
-        self._submit_now(task, submission)
-
-    def _submit_now(self, task: Task, submission: Submission) -> None:
-        (receipt,) = self._client.submit((submission,))
-        _note(task, receipt)
-
-    def is_idle(self) -> bool:
-        """Whether nothing waits for the response's end, asked when the application has done what it does.
-
-        Nothing may come after that, and `finish` need not be called.
-        """
-        self._sees_response = bool(self._waiting)
-        return not self._sees_response
-
-    def finish(self, sent: bool, status: int) -> None:
-        """The response is over: submit what waits for it, in one write, or forget it.
-
-        Args:
-            sent: whether it went out to its end and was closed without an exception.
-            status: its number; 0: there is none.
-        """
-        waiting, self._waiting, self._sees_response = self._waiting, [], False
-        if self._environ is not None:
-            # A copy without this object: no circle that would keep each request until a garbage collection.
-            self._environ = environ = self._environ.copy()
-            for key in KEYS:
-                environ.pop(key, None)
-        if not waiting:
-            return
-        if sent and 0 < status < 400:
-            receipts = self._client.submit([submission for _, submission in waiting])
-            for (task, _), receipt in zip(waiting, receipts, strict=True):
-                _note(task, receipt)
-            return
-        why = f"the response's status is {status}" if sent else "the response was not sent to its end and closed"
-        for task, _ in waiting:
-            _log.info("id %s %s is not queued: %s", task.id, task.service, why)
-
-
-def _note(task: Task, receipt: Receipt) -> None:
-    task.handle, task.server = receipt
-    if _log.isEnabledFor(logging.INFO):
-        where = f"as {task.handle} on {task.server}" if task.handle else "in the outbox: no job server answers"
-        _log.info("queued %s in %s %s, id %s", task.service, task.queue, where, task.id)

@@ -29,6 +29,7 @@ from ..settings import Settings
 from ..state.records import model
 from ..state.records.model import Record, moment
 from ..submit.client import Client, Receipt, Status
+from ..submit.followups import follow
 from ..wire.payload import Grabbed, Submission, make_unique, next_attempt, next_piece, open_payload, own_id
 from .attempts import QueuedTask, Run
 
@@ -332,9 +333,13 @@ class Memory(Client):
         # The jitter's ceiling: a test's retries come when they come at the latest, and always then.
         fate = decide(outcome, task.attempt, limits, now, target=task.target, random=lambda: 1.0)
         run = Run(queued, "done", status, result.data, outcome.response, error=result.error, output=output, _at=now)
-        if isinstance(fate, Done) or task.wants_reply:
+        if task.wants_reply:
+            return run
+        if isinstance(fate, Done):
+            self._follow(follow(task, self.settings, now, status=outcome.status))
             return run
         if isinstance(fate, Dead):
+            self._follow(follow(task, self.settings, now, status=outcome.status, reason=fate.reason))
             return replace(run, fate="dead", reason=fate.reason)
         if isinstance(fate, GoOnAt):
             rest = next_piece(task, queued.queue, self.settings, outcome.cursor, None, fate.at, now)
@@ -342,6 +347,11 @@ class Memory(Client):
             return replace(run, fate="continue", retry_in=fate.at - now)
         self._retry(queued, task, fate.at, fate.reason, limits.max_attempts)
         return replace(run, fate="retry", reason=fate.reason, retry_in=fate.at - now)
+
+    def _follow(self, submission: Submission | None) -> None:
+        """Queue what follows a task, if anything does."""
+        if submission is not None:
+            self._submit(submission, self.clock.now())
 
     def _retry(self, queued: QueuedTask, task: Message, at: float, reason: str, max_attempts: int) -> None:
         now = self.clock.now()

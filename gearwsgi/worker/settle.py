@@ -18,6 +18,7 @@ from ..policy import Dead, Done, GoOnAt, Outcome, RetryAt, decide
 from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
+from ..submit.followups import follow
 from ..wire import packets
 from ..wire.payload import Submission, make_unique, next_attempt, next_piece, open_payload
 from .held import Held
@@ -41,9 +42,30 @@ class Settler:
         self._said = ""
 
     def complete(self, held: Held, data: bytes) -> None:
-        """Answer a job that went well with WORK_COMPLETE's data."""
+        """Answer a job that went well with WORK_COMPLETE's data, once what follows it is queued."""
+        payload = held.job.payload
+        # Of nearly all jobs nothing follows: that costs no reading of the message.
+        if b"gearman-then" in payload[: payload.find(b"\r\n\r\n") + 1].lower().replace(b"_", b"-"):
+            following = self._following(held)
+            if following is not None:
+
+                def answer() -> None:
+                    held.complete(data)
+                    self.recorder.done(held)
+
+                self._queue(held, following, f"done, followed by id {following.id}", answer)
+                return
         held.complete(data)
         self.recorder.done(held)
+
+    def _following(self, held: Held) -> Submission | None:
+        """What follows a job that went well."""
+        try:
+            task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
+        except BadMessage:
+            return None  # its process has read it, so this is a call or a message that nothing can follow
+        status = held.notes.status if held.notes is not None else 200
+        return None if task.wants_reply else follow(task, self._settings, time.time(), status=status)
 
     def settle(self, held: Held, outcome: Outcome) -> None:
         """Do with a job whose attempt ended what its outcome asks for."""
@@ -114,8 +136,28 @@ class Settler:
     def _replace(self, held: Held, submission: Submission, event: str, then: Callable[[], None] | None = None) -> None:
         """Submit, and answer the held job when that is safe; `then` tells of its attempt. None: it was not started."""
 
-        def answer(handle: str, error: ServerError | None) -> None:
-            if error is not None and error.code == "CONNECTION_LOST" and then is None:
+        def answer() -> None:
+            held.fail()
+            if then is not None:
+                then()
+
+        self._queue(held, submission, event, answer, is_copy=then is None)
+
+    def _queue(
+        self, held: Held, submission: Submission, event: str, answer: Callable[[], None], *, is_copy: bool = False
+    ) -> None:
+        """Submit what comes after a held job, and call `answer`, which answers that one, when this is safe.
+
+        Args:
+            held: the job.
+            submission: the other one.
+            event: what the log says has become of the held one.
+            answer: answers it.
+            is_copy: whether the other one is the held one itself, which was not started.
+        """
+
+        def told(handle: str, error: ServerError | None) -> None:
+            if error is not None and error.code == "CONNECTION_LOST" and is_copy:
                 # With the connection the job itself is in its queue again: a copy would run beside it.
                 log.write(held.handle, f"{error}; id {submission.id} is in its queue again")
             elif error is not None:
@@ -123,16 +165,12 @@ class Settler:
                 self._keep(held, keep)
             else:
                 log.write(held.handle, f"{event}, queued as {handle}")
-                held.fail()
-                if then is not None:
-                    then()
+                answer()
 
         def keep() -> None:
             self._outbox.put(submission)
             log.write(held.handle, f"{event}, kept in the outbox")
-            held.fail()
-            if then is not None:
-                then()
+            answer()
 
         if not held.session.is_open:
             self._keep(held, keep)
@@ -141,16 +179,26 @@ class Settler:
         packet = packets.pack_submit(
             submission.queue, submission.unique, submission.payload, priority=submission.priority, at=epoch
         )
-        held.session.submit(packet, answer)
+        held.session.submit(packet, told)
 
     def _make_dead_letter(self, held: Held, task: Message | None, reason: str, outcome: Outcome) -> None:
         def keep() -> None:
             letter = self._dead.put(held.job, task, reason, outcome)
             log.write(held.handle, f"dead {reason}, id {letter.id}")
-            held.fail()
-            self.recorder.dead(held, outcome, reason, letter, trusted=task is not None)
+            answer = partial(self._bury, held, outcome, reason, letter, task is not None)
+            following = None
+            if task is not None:
+                following = follow(task, self._settings, time.time(), status=outcome.status, reason=reason)
+            if following is None:
+                answer()
+            else:
+                self._queue(held, following, f"dead, followed by id {following.id}", answer)
 
         self._keep(held, keep)
+
+    def _bury(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], trusted: bool) -> None:
+        held.fail()
+        self.recorder.dead(held, outcome, reason, letter, trusted=trusted)
 
     def _keep(self, held: Held, keep: Callable[[], None]) -> None:
         try:

@@ -181,14 +181,15 @@ def test_meant():
 GUARDED_SITE = SITE.replace('"192.0.2.1:4730"', '"127.0.0.1:1", state_dir="state"')
 
 
-@pytest.mark.parametrize("ini", ["gearwsgi_app = site_under_test", "gearwsgi_block = true"])
+@pytest.mark.parametrize("ini", ["gearwsgi_app = site_under_test", "gearwsgi_block = true", "--gearwsgi-block"])
 def test_a_test_that_queues_real_work_by_accident_fails(tmp_path: Path, ini: str) -> None:
     fixture = (
         "import pytest, site_under_test\n\n@pytest.fixture\ndef gearman_app():\n    return site_under_test.application"
     )
     out = run_pytest(
-        tmp_path, "--strict-markers", "-rA", site_under_test=GUARDED_SITE, test_it=GUARDED,
-        conftest=fixture if "block" in ini else "", pytest__ini=f"[pytest]\n{ini}\n",
+        tmp_path, "--strict-markers", "-rA", *[ini] * ini.startswith("-"), site_under_test=GUARDED_SITE,
+        test_it=GUARDED, conftest=fixture if "block" in ini else "",
+        pytest__ini=f"[pytest]\n{'' if ini.startswith('-') else ini}\n",
     )  # fmt: skip
     assert "3 failed, 2 passed" in out and "1 error" in out, out
     for name in ("test_captured", "test_meant"):
@@ -199,11 +200,24 @@ def test_a_test_that_queues_real_work_by_accident_fails(tmp_path: Path, ini: str
     assert len(list((tmp_path / "state" / "outbox").glob("*.http"))) == 1, "what was refused was not queued"
 
 
-@pytest.mark.parametrize("ini", ["", "gearwsgi_app = site_under_test\ngearwsgi_block = false"])
-def test_nothing_is_refused_where_nobody_asked_for_that(tmp_path: Path, ini: str) -> None:
+@pytest.mark.parametrize(
+    ("ini", "options"),
+    [
+        ("", []),
+        ("gearwsgi_app = site_under_test\ngearwsgi_block = false", []),
+        ("gearwsgi_app = site_under_test\ngearwsgi_block = true", ["--no-gearwsgi-block"]),
+    ],
+)
+def test_nothing_is_refused_where_nobody_asked_for_that(tmp_path: Path, ini: str, options: list[str]) -> None:
     test = "import site_under_test\n\ndef test_it():\n    site_under_test.application.gearman.task('work.do')\n"
     out = run_pytest(
-        tmp_path, "-W", "error", site_under_test=GUARDED_SITE, test_it=test, pytest__ini=f"[pytest]\n{ini}\n"
+        tmp_path,
+        "-W",
+        "error",
+        *options,
+        site_under_test=GUARDED_SITE,
+        test_it=test,
+        pytest__ini=f"[pytest]\n{ini}\n",
     )
     assert "1 passed" in out, out
 

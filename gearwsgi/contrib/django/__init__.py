@@ -31,6 +31,8 @@ from ...submit.middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middlew
 from ...submit.task import Task
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from webob import Response
 
     from ...state.records.model import Record
@@ -90,6 +92,10 @@ class Gearman:
             except Exception:  # RawPostDataException, or too large for Django: the stream may still have it
                 options.pop("body", None)
         return self._core.replay(queue, **_waiting(options, after_commit, using))
+
+    def batch(self) -> "AbstractContextManager[list[Task]]":
+        """The core's `batch()`."""
+        return self._core.batch()
 
     def status(self, task: Task | str) -> Status:
         """The core's `status()`."""

@@ -55,3 +55,12 @@ def test_lines_of_a_response_are_blotted_out_one_by_one() -> None:
 @pytest.mark.parametrize("unit", [b"a", b"\r", b"\n", b":", b"\r\n ", b"a:\n", b" ", b"a" * 199 + b"\n"])
 def test_redaction_takes_linear_time(unit: bytes) -> None:
     redact_payload(b"A:" + unit * (2**20 // len(unit)))
+
+
+@pytest.mark.parametrize("name", [b"X-Gearman-Then", b"x_gearman_on-dead"])
+def test_secrets_in_the_headers_of_a_follow_up_are_blotted_out(name: bytes) -> None:
+    nested = b'{"service":"a","headers":[["Cookie","hush"],["X-A","b"]],"then":{"headers":[["Authorization","hush"]]}}'
+    for value in (nested, b'{"headers": [["Cookie", "hush"'):
+        shown = redact_payload(b"POST /x HTTP/1.1\r\n" + name + b": " + value + b"\r\n\r\n")
+        assert b"hush" not in shown and b"[redacted]" in shown
+    assert b'["X-A","b"]' in redact_payload(b"POST /x HTTP/1.1\r\n" + name + b": " + nested + b"\r\n\r\n")
