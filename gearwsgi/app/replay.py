@@ -218,7 +218,7 @@ def run(
         job: what its handler may know.
         errors: `wsgi.errors`, a text stream.
         context: what the job gets a copy of; None: an empty one.
-        keep: whether a successful response is kept whole.
+        keep: whether the response is kept whole.
 
     Raises:
         JobTimeout: the caller's alarm went off, in the application or here.
@@ -242,7 +242,7 @@ def run(
         error = job._error
     if error is not None:
         outcome.traceback = format_traceback(error)
-    kept = response.whole() if keep and succeeded(outcome) and not task.wants_reply else b""
+    kept = response.whole() if keep and response.status and error is None and not task.wants_reply else b""
     return Result(outcome, data, time.perf_counter() - began, error, kept)
 
 

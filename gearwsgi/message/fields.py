@@ -26,6 +26,8 @@ MAX_CURSOR = 4096
 _CURSOR = re.compile(rf"[ -~]{{1,{MAX_CURSOR}}}")
 _PROGRESS = re.compile(r"(\d{1,20}) (\d{1,20})")
 _STATUSES = re.compile(r"[1-9]\d\d(?: [1-9]\d\d){0,9}")
+_AWAITED = re.compile(r"(gearwsgi-wait-[0-9a-z-]{1,80}) (\d{1,10}(?:\.\d{1,9})?)")
+"""Only such a function gets a response: no message can have one put into a queue."""
 PROTOCOL = re.compile(r"HTTP/[0-9](?:\.[0-9])?")
 
 
@@ -119,6 +121,13 @@ def _read_statuses(value: str) -> tuple[int, ...]:
     return tuple(map(int, value.split(" ")))
 
 
+def _read_awaited(value: str) -> tuple[str, float]:
+    found = _AWAITED.fullmatch(value)
+    if found is None:
+        raise BadMessage(f"{PREFIX}Awaited {value[:40]!r} is no mailbox and no time")
+    return found[1], float(found[2])
+
+
 def is_cursor(text: str) -> bool:
     """Whether it can stand in a header: JSON in ASCII, and not too long."""
     return _CURSOR.fullmatch(text) is not None
@@ -187,6 +196,7 @@ RARE = (
     Field("Priority", "priority", "normal", _read_word("Priority", *PRIORITIES)),
     Field("Reply", "wants_reply", False, _read_flag("Reply", "message"), lambda _: "message"),
     Field("Protocol", "protocol", "HTTP/1.1", _read_protocol),
+    Field("Awaited", "awaited", None, _read_awaited, lambda value: f"{value[0]} {_decimal(value[1])}"),
     Field("Origin", "from_request", False, _read_flag("Origin", "request"), lambda _: "request"),
     Field("Succeeds", "succeeds", (), _read_statuses, lambda codes: " ".join(map(str, codes))),
     Field("Cursor", "cursor", "", _read_cursor),

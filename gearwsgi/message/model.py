@@ -69,6 +69,8 @@ class Message:
         queued: when the task was queued, in Unix time; 0 where a foreign message does not say.
         due: when this attempt is due, in Unix time; 0: at once.
         keep_result: seconds that its response is kept; None: what the worker's settings say.
+        awaited: the mailbox (a Gearman function) where somebody waits for the response of its first attempt, and until
+            when, in Unix time; None: nobody does.
         cursor: how far its handler said that it is, in JSON; empty: it begins.
         continued: how often it has gone on as another job.
         progress: (done, total) as it was reported before that.
@@ -101,6 +103,7 @@ class Message:
     queued: float = 0.0
     due: float = 0.0
     keep_result: float | None = None
+    awaited: tuple[str, float] | None = None
     cursor: str = ""
     continued: int = 0
     progress: tuple[int, int] | None = None

@@ -225,7 +225,7 @@ class DeadLetters:
             task = reading.read(letter.payload, max_body=self._settings.max_body)
         except BadMessage as error:
             raise SpoolError(f"dead letter {letter.id} can't be read any more: {error}") from error
-        task = replace(task, id=task.id or letter.id, attempt=1, failures=())
+        task = replace(task, id=task.id or letter.id, attempt=1, failures=(), awaited=None)
         data = seal(task, letter.queue, self._settings, time.time())
         return Submission(letter.queue, unique, data, task.priority, id=letter.id)
 

@@ -28,6 +28,7 @@ from .pool import Server
 
 if TYPE_CHECKING:
     from ..state.records.model import Record
+    from .deferral.mailbox import Mailboxes
 
 _log = logging.getLogger("gearwsgi")
 
@@ -108,6 +109,25 @@ class Records(Protocol):
         ...
 
 
+class Mailbox(Protocol):
+    """A mailbox, as who waits needs it."""
+
+    @property
+    def name(self) -> str:
+        """What the task's message calls it."""
+        ...
+
+    def fetch(self, server: str, task_id: str, deadline: float) -> bytes:
+        """The response of a task, as a message; empty where none comes in time.
+
+        Args:
+            server: the job server that has the task; empty: none has it yet.
+            task_id: the task's id.
+            deadline: until when it is waited for, of `time.monotonic`.
+        """
+        ...
+
+
 class Client:
     """The job servers of one middleware. A connection is used by one thread at a time and kept for the next.
 
@@ -126,6 +146,7 @@ class Client:
         self._relay_pid = 0
         self.shows_status = settings.shows_status
         """Whether the middleware answers status addresses."""
+        self._mailboxes: Mailboxes | None = None
         self._fill: dict[str, tuple[float, int]] = {}
 
     # -- submit ------------------------------------------------------------------------------------------------------
@@ -305,6 +326,8 @@ class Client:
             self._relay = None
         for server in self._servers:
             server.close_idle()
+        if self._mailboxes is not None:
+            self._mailboxes.close()
 
     # -- outbox ------------------------------------------------------------------------------------------------------
 
@@ -460,6 +483,18 @@ class Client:
                 "addresses; give status_path=%r, so that each process does",
                 self.settings.status_path,
             )
+
+    def mailbox(self) -> AbstractContextManager[Mailbox]:
+        """Where this thread may wait, in the block, for the response of a task that names it.
+
+        Raises:
+            SpoolError: the state directory can't be used.
+        """
+        if self._mailboxes is None:
+            from .deferral.mailbox import Mailboxes  # where it is used
+
+            self._mailboxes = Mailboxes(self.settings)
+        return self._mailboxes.lent()
 
     def is_full(self, queue: str | None, limit: int) -> bool:
         """Whether so many jobs wait in a queue; if not, one more is about to.

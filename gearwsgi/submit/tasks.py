@@ -316,20 +316,23 @@ class Gearman(Sending):
         answer = queueing.defer(self, self._environ, read, None, body)
         return answer.response() if answer is not None else None
 
-    def queue_request(self, options: Options, task_id: str, body: bytes | None = None) -> Task:
+    def queue_request(
+        self, options: Options, task_id: str, body: bytes | None = None, awaited: tuple[str, float] | None = None
+    ) -> Task:
         """Queue the request in hand, as a rule says.
 
         Args:
             options: how.
             task_id: the id that it gets.
             body: as `replay()` has it.
+            awaited: the mailbox where its response is waited for, and until when (Unix time).
 
         Raises:
             InvalidTask, ServerUnavailable, ServerError, SpoolError: as `replay()`.
         """
         settings = self._settings
         message = self._message_of_request("defer()", task_id, body, options.inherit)
-        message.keep_result, message.succeeds = options.keep_result, options.succeeds
+        message.keep_result, message.succeeds, message.awaited = options.keep_result, options.succeeds, awaited
         if options.backoff_min is not None or options.backoff_max is not None:
             message.backoff = backoff(settings, message.service, options.backoff_min, options.backoff_max)
         queue = options.queue or settings.queue

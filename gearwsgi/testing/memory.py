@@ -133,6 +133,15 @@ class Memory(Client):
     def find_uniques(self, beginning: str) -> list[str]:
         return []
 
+    @contextlib.contextmanager
+    def mailbox(self) -> Iterator["Memory"]:
+        yield self
+
+    name = "gearwsgi-wait-memory"
+
+    def fetch(self, server: str, task_id: str, deadline: float) -> bytes:
+        return self.result(task_id) or b""  # what was run when it was submitted; nothing runs while somebody waits
+
     # -- records -----------------------------------------------------------------------------------------------------
 
     lag = 0.0
@@ -319,9 +328,10 @@ class Memory(Client):
         if self._context is None:
             self._context = ready_context(contextvars.Context())
         seconds = self.settings.keeps_result(task)
-        result = replay.run(self._app, task, known, errors, self._context, keep=seconds > 0)
+        result = replay.run(self._app, task, known, errors, self._context, keep=seconds > 0 or task.awaited is not None)
         run = self._settle(queued, replace(task, progress=progress), result, errors.getvalue())
         if result.kept:
+            seconds = max(seconds, 1.0 if task.awaited is not None else 0.0)
             self._kept[task.id] = self.clock.now() + seconds, result.kept
         return run
 

@@ -100,7 +100,12 @@ def next_attempt(
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     failure = model.one_line(f"attempt {task.attempt} at {stamp}: {reason}")
     following = replace(
-        task, attempt=task.attempt + 1, max_attempts=max_attempts, failures=(*task.failures, failure), due=at
+        task,
+        attempt=task.attempt + 1,
+        max_attempts=max_attempts,
+        failures=(*task.failures, failure),
+        due=at,
+        awaited=None,
     )
     return following, seal(following, queue, settings, at)
 
@@ -166,6 +171,18 @@ def next_piece(
     rest = replace(task, cursor=cursor, continued=number, progress=progress or task.progress, due=due)
     unique = make_unique(task.id, task.attempt, f"+{number}")
     return Submission(queue, unique, seal(rest, queue, settings, at), task.priority, due, task.id)
+
+
+_AWAITED = fields.find_line(fields.NAMES["awaited"])
+
+
+def find_awaited(payload: bytes) -> tuple[str, float] | None:
+    """`Message.awaited` of a message that was read before."""
+    found = _AWAITED.search(payload, 0, payload.find(b"\r\n\r\n") + 2)
+    value: tuple[str, float] | None = None
+    if found is not None:
+        value = fields.BY_NAME[fields.NAMES["awaited"].lower()].read(found[1].decode("latin-1").strip())
+    return value
 
 
 _REPLY = fields.find_line(fields.NAMES["wants_reply"])

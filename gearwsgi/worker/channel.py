@@ -39,7 +39,7 @@ TRANSLATED = 7
 RETIRING = 8
 """The worker wants to be replaced: it has grown over --max-rss."""
 RESPONSE = 9
-"""What DONE, which follows, does not say: a status that is not 200, and the response where it is to be kept."""
+"""What DONE or FAILED, which follows, does not say: a status, and the response where it is to be kept."""
 # From neither.
 FOREIGN = 0
 """Bytes that are no frame: the application has written to the pipe."""

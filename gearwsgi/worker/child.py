@@ -140,10 +140,13 @@ class Child:
             if self._verbose:
                 log.write(handle, f"result {describe(task, result)}, id {task.id}")
             answer = channel.frame(channel.DONE, sequence, result.data)
-            if outcome.status == 200 and not result.kept:
+            if outcome.status == 200 and not result.kept and task.awaited is None:
                 return answer
-            return channel.response_frame(sequence, outcome.status, result.kept) + answer
-        return channel.failed_frame(sequence, outcome)
+        else:
+            answer = channel.failed_frame(sequence, outcome)
+            if not result.kept:
+                return answer
+        return channel.response_frame(sequence, outcome.status, result.kept) + answer
 
     def _run_in_time(self, task: Message, job: Job) -> Result:
         limit = self._settings.time_limit(task)
@@ -151,7 +154,7 @@ class Child:
         self._deadline = time.monotonic() + limit
         try:
             try:
-                keep = self._settings.keeps_result(task) > 0
+                keep = task.awaited is not None or self._settings.keeps_result(task) > 0
                 result = replay.run(self._app, task, job, self._stream, self._context, keep=keep)
             finally:
                 self._deadline = math.inf

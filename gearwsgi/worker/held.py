@@ -13,8 +13,8 @@ class Notes:
     """What few jobs have.
 
     Attributes:
-        status: its response's status, where it went well.
-        response: the response as a message, where it is to be kept.
+        status: its response's status.
+        response: the response as a message, where it is to be kept or somebody waits for it.
         progress: (done, total) as its handler reported it last.
         told: what the records were told of its progress; False: not even that it runs.
     """

@@ -44,6 +44,8 @@ RECONNECT_MAX = 2.0
 
 _GRAB = packets.pack(packets.GRAB_JOB_UNIQ)
 _GRAB_ANSWERS = (packets.JOB_ASSIGN_UNIQ, packets.JOB_TOO_LARGE, packets.NO_JOB)
+_OF_NO_INTEREST = (packets.ECHO_RES, packets.WORK_COMPLETE, packets.WORK_FAIL)
+"""That it lives; and that who waits for a response has got what was submitted for them."""
 _SLEEP = packets.pack(packets.PRE_SLEEP)
 _ECHO = packets.pack(packets.ECHO_REQ, b"gearwsgi")
 
@@ -365,7 +367,7 @@ class Session:
                 # It is asked for nothing more, nor to wake us: that would go on without end.
                 self.has_work, self.is_asleep, self._slept_at = False, True, math.inf
                 self._owner.on_refused(self._link, str(error))
-        elif kind != packets.ECHO_RES:
+        elif kind not in _OF_NO_INTEREST:
             raise ProtocolError(f"packet {kind} has no place here")
 
     def _lost(self, reason: str) -> None:

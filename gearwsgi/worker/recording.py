@@ -139,7 +139,7 @@ class Recording(Recorder):
         if notes is not None:
             row.status = notes.status if state == model.DONE else None
             row.done, row.total = map(whole, notes.progress) if notes.progress is not None else (None, None)
-            result = self._result(job, notes)
+            result = self._result(job, notes) if row.ended is not None else None
         elif state == model.DONE:
             row.status = 200
         if outcome is not None:

@@ -14,15 +14,22 @@ from .. import log
 from ..app.replay import error_reply
 from ..errors import BadMessage, ServerError, SpoolError
 from ..message.model import Message
-from ..policy import Dead, Done, GoOnAt, Outcome, RetryAt, decide
+from ..policy import Dead, Done, GoOnAt, Outcome, RetryAt, decide, succeeded
 from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
 from ..submit.followups import follow
 from ..wire import packets
-from ..wire.payload import Submission, make_unique, next_attempt, next_piece, open_payload
+from ..wire.payload import Submission, find_awaited, make_unique, next_attempt, next_piece, open_payload
 from .held import Held
 from .recorder import Recorder
+
+_STANDS_FOR = {
+    "exception": (500, "the request failed"),
+    "timeout": (504, "the request took too long"),
+    "lost": (502, "the request failed"),
+}
+"""What who waits for a response gets where there is none: as a web server would answer."""
 
 
 class Settler:
@@ -56,6 +63,8 @@ class Settler:
                 self._queue(held, following, f"done, followed by id {following.id}", answer)
                 return
         held.complete(data)
+        if held.notes is not None:
+            self._tell_who_waits(held, find_awaited(held.job.payload), held.notes.response)
         self.recorder.done(held)
 
     def _following(self, held: Held) -> Submission | None:
@@ -84,6 +93,11 @@ class Settler:
             held.complete(error_reply(status, outcome.reason))
             self.recorder.answered(held, status, outcome.reason)
             return
+        if task.awaited is not None and outcome.kind != "continued" and not succeeded(outcome):
+            response = held.notes.response if held.notes is not None else b""
+            if not response and outcome.kind in _STANDS_FOR:
+                response = error_reply(*_STANDS_FOR[outcome.kind])
+            self._tell_who_waits(held, task.awaited, response)
         limits = self._settings.retry_limits(task)
         fate = decide(outcome, task.attempt, limits, now, target=task.target)
         if isinstance(fate, Done):
@@ -111,6 +125,16 @@ class Settler:
         for _ in range(len(self._undone)):
             held, keep = self._undone.popleft()
             self._keep(held, keep)
+
+    def _tell_who_waits(self, held: Held, awaited: tuple[str, float] | None, response: bytes) -> None:
+        """Give the response to who waits for it in a web process, and waits still; an empty one is too long for it.
+
+        The job server drops it with our connection where nobody fetches it.
+        """
+        if awaited is None or time.time() > awaited[1] or not held.session.is_open:
+            return
+        packet = packets.pack(packets.SUBMIT_JOB, awaited[0].encode(), held.job.unique, response)
+        held.session.submit(packet, lambda handle, error: None)
 
     def _retry(self, held: Held, task: Message, fate: RetryAt, outcome: Outcome, max_attempts: int) -> None:
         now = time.time()

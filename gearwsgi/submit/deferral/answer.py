@@ -5,12 +5,20 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...message.response import response_class
+from ...message.response import read_response, response_class
 
 if TYPE_CHECKING:
     from webob import Response
 
 JSON, HTML, EVENTS = "application/json", "text/html", "text/event-stream"
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection", "content-length", "keep-alive", "proxy-authenticate", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+"""Headers of one connection (RFC 9110, section 7.6.1), and the length, which is counted anew."""
 
 _PHRASES = {413: "Content Too Large"}
 """RFC 9110's, where Python's are older ones."""
@@ -57,6 +65,16 @@ def problem(status: int, text: str, *headers: tuple[str, str]) -> Answer:
     """Why something can't be had: RFC 9457."""
     values = {"title": line(status)[4:], "status": status, "detail": text}
     return make(status, "application/problem+json", json.dumps(values, ensure_ascii=False) + "\n", *headers)
+
+
+def as_given(response: bytes) -> Answer:
+    """The response that a handler gave, from its message; without what is a connection's own.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    status, headers, body = read_response(response)
+    return Answer(status, [pair for pair in headers if pair[0].lower() not in _HOP_BY_HOP], body)
 
 
 def line(status: int) -> str:

@@ -2,19 +2,21 @@
 
 import logging
 import math
+import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ...errors import ServerError, ServerUnavailable, SpoolError
 from ...kinds import BaseURL
-from ...message.prefer import RESPOND_ASYNC, read_prefer
+from ...message.prefer import RESPOND_ASYNC, read_prefer, seconds_to_wait
 from ...rules import Options, Owner
+from ...settings import Settings
 from ...state.records import model
 from ..client import Client
 from ..request import BodyError
 from ..task import Task
 from . import pages
-from .answer import HTML, JSON, Answer, choose, make, make_json, problem
+from .answer import HTML, JSON, Answer, as_given, choose, make, make_json, problem
 from .owners import known_owners, make_id
 
 _log = logging.getLogger("gearwsgi")
@@ -30,7 +32,9 @@ class Queuer(Protocol):
     def client(self) -> Client: ...
     @property
     def base(self) -> BaseURL: ...
-    def queue_request(self, options: Options, task_id: str, body: bytes | None = None) -> Task: ...
+    def queue_request(
+        self, options: Options, task_id: str, body: bytes | None = None, awaited: tuple[str, float] | None = None
+    ) -> Task: ...
 
 
 def is_preflight(environ: Mapping[str, Any]) -> bool:
@@ -51,8 +55,8 @@ def defer(
         body: the request's, where something has read it before.
 
     Returns:
-        A 202 where it is queued, else an answer that says why it is not; None where the client has to ask for it, and
-        does not.
+        A 202 where it is queued, or its true response where that came in time; else an answer that says why it is not
+        queued. None where the client has to ask for it, and does not.
 
     Raises:
         InvalidTask: there is no request in hand that can be queued.
@@ -64,13 +68,30 @@ def defer(
     try:
         if options.max_waiting is not None and gearman.client.is_full(options.queue, options.max_waiting):
             return _busy("Too much is waiting already: ask again later.")
-        task = gearman.queue_request(options, make_id(environ, owner or settings.owner, known_owners(settings)), body)
+        task_id = make_id(environ, owner or settings.owner, known_owners(settings))
+        seconds = _time_to_wait(options, preferences, settings)
+        if not seconds:
+            task = gearman.queue_request(options, task_id, body)
+        else:
+            with gearman.client.mailbox() as mailbox:
+                task = gearman.queue_request(options, task_id, body, (mailbox.name, time.time() + seconds))
+                response = mailbox.fetch(task.server, task_id, time.monotonic() + seconds)
+            if response:
+                return as_given(response)
     except BodyError as error:
         return problem(error.status, str(error))
     except (ServerUnavailable, ServerError, SpoolError) as error:
         _log.error("%s %s can't be deferred: %s", environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"), error)
         return _busy("It can't be queued just now: ask again later.")
     return _accepted(gearman, environ, task, options, preferences)
+
+
+def _time_to_wait(options: Options, preferences: dict[str, str], settings: Settings) -> float:
+    """Seconds to wait for the true response."""
+    if options.delay:
+        return 0.0
+    wanted = seconds_to_wait(preferences)
+    return options.wait if wanted is None else min(float(wanted), settings.defer_max_wait)
 
 
 def _busy(text: str) -> Answer:
