@@ -31,6 +31,11 @@ def describe(app: str, servers: str, state_dir: Path) -> dict[str, str]:
     return {VARIABLE: json.dumps(values)}
 
 
+def name() -> str:
+    """The application's own `module:name`."""
+    return str(json.loads(os.environ[VARIABLE])["app"])
+
+
 def lay_over(settings: Settings, servers: str, state_dir: Path) -> Settings:
     """The settings with other job servers and another state directory."""
     addresses, embedded = parse_servers(servers)

@@ -22,6 +22,7 @@ _COMMANDS = {
     "status": ("gearwsgi.cli.status", "show_status"),
     "outbox": ("gearwsgi.cli.outbox", "outbox"),
     "dead": ("gearwsgi.cli.reproduce", "dead"),
+    "dashboard": ("gearwsgi.cli.dashboard", "dashboard"),
     "dev": ("gearwsgi.cli.dev", "dev"),
     "check": ("gearwsgi.cli.check", "check"),
 }

@@ -24,7 +24,7 @@ from ..app.watch import watch_code
 from ..errors import StartError
 from ..state.spool import make_private_folder
 from ..wire import launch
-from .devchild import READY
+from .devchild import PREFIX, READY
 from .devoutput import Process, Terminal
 
 _START = 60.0
@@ -109,9 +109,9 @@ class _Dev:
         self._run("worker", [*_CHILD, str(os.getpid()), *command], env=self._env)
         self._web = self._run_web()
         host, port = self._listener.getsockname()[:2]
-        self._terminal.say(
-            "dev", f"http://{f'[{host}]' if ':' in host else host}:{port}/  job server {servers}  Ctrl-C ends all"
-        )
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        self._terminal.say("dev", f"{url}  job server {servers}  Ctrl-C ends all")
+        self._terminal.say("dev", f"dashboard {url.removesuffix('/')}{PREFIX}/")
         where = (
             f"GEARMAN_SERVERS={shlex.quote(servers)} GEARWSGI_STATE_DIR={shlex.quote(str(self._state_dir.absolute()))}"
         )

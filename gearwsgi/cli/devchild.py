@@ -20,12 +20,15 @@ from ..app import overlay
 from ..app.loading import load_application
 from ..errors import GearwsgiError
 from ..submit.client import Client, Receipt
+from ..submit.middleware import GearmanMiddleware
 from ..wire.payload import Submission
 from ..worker.posix import die_with_parent
 from .routes import find_router
 
 READY = "\x1egearwsgi web ready"
 """The line that says to the parent, and to nobody else, that requests are served."""
+PREFIX = "/-/gearwsgi"
+"""Where the dashboard is."""
 FINISH = 10.0
 """Seconds that requests have to end when the process is replaced."""
 
@@ -104,12 +107,38 @@ def with_static_files(application: Any) -> Any:
     return StaticFilesHandler(application)
 
 
+class WithDashboard:
+    """An application, and below `PREFIX` the dashboard, open to who sits at this machine.
+
+    Args:
+        app: the application.
+        middleware: whose tasks the dashboard shows.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]], middleware: GearmanMiddleware) -> None:
+        self._app = app
+        self._middleware = middleware
+        self._dashboard: Callable[..., Iterable[bytes]] | None = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path != PREFIX and not path.startswith(PREFIX + "/"):
+            return self._app(environ, start_response)
+        if self._dashboard is None:  # a load that nobody looks at costs nothing
+            from ..dashboard import Dashboard, on_this_machine
+
+            self._dashboard = Dashboard(self._middleware, on_this_machine, app=overlay.name())
+        script_name = environ.get("SCRIPT_NAME", "") + PREFIX
+        moved = {**environ, "SCRIPT_NAME": script_name, "PATH_INFO": path[len(PREFIX) :]}
+        return self._dashboard(moved, start_response)
+
+
 def serve(fd: int) -> int:
     """Serve the application on a listening socket until SIGTERM; then finish the requests that run."""
     application, middleware = load_application(overlay.APP)
     middleware.use(NotingClient(middleware.client.settings))
     logged = Logged(with_static_files(application))
-    server: Any = waitress.create_server(logged, sockets=[socket.socket(fileno=fd)])
+    server: Any = waitress.create_server(WithDashboard(logged, middleware), sockets=[socket.socket(fileno=fd)])
     asked = threading.Event()
 
     def ask(number: int, stack: FrameType | None) -> None:

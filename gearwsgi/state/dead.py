@@ -172,8 +172,7 @@ class DeadLetters:
         Raises:
             SpoolError: there is none, or it is no letter.
         """
-        letter = self.spool.get(name)
-        return DeadLetter(**asdict(_entry(name, letter.fields)), notes=tuple(letter.notes), payload=letter.message)
+        return read_letter(name, self.spool.get(name))
 
     def find(self, wanted: str) -> DeadLetter:
         """The dead letter with this id, or of this file's name; of either a beginning is enough that no other has.
@@ -228,6 +227,11 @@ class DeadLetters:
         task = replace(task, id=task.id or letter.id, attempt=1, failures=(), awaited=None)
         data = seal(task, letter.queue, self._settings, time.time())
         return Submission(letter.queue, unique, data, task.priority, id=letter.id)
+
+
+def read_letter(name: str, letter: Letter) -> DeadLetter:
+    """The dead letter in the file of that name."""
+    return DeadLetter(**asdict(_entry(name, letter.fields)), notes=tuple(letter.notes), payload=letter.message)
 
 
 def _entry(name: str, fields: Mapping[str, str]) -> Entry:

@@ -33,7 +33,8 @@ _OR_UPDATE = f"ON CONFLICT (id) DO UPDATE SET {_SET}, started = {_STARTED}, reas
 _ADD = f"UPDATE gearwsgi_task SET history = {_HISTORY} WHERE id = ?"
 _NAMES = COLUMNS[: COLUMNS.index("owner")]
 """The columns of a record, in their order."""
-_LIST = ", ".join(_NAMES)
+RECORD_COLUMNS = ", ".join(_NAMES)
+"""What `make_record` makes a record of."""
 _HISTORY_AT = COLUMNS.index("history")
 
 
@@ -118,11 +119,11 @@ class Store:
         """
         with self.database.transaction(write=False) as transaction:
             full = whole_id(transaction, task_id)
-            rows = transaction.all(f"SELECT {_LIST}, began, history FROM gearwsgi_task WHERE id = ?", (full,))
+            rows = transaction.all(f"SELECT {RECORD_COLUMNS}, began, history FROM gearwsgi_task WHERE id = ?", (full,))
         if not rows:
             raise UnknownTask(f"no task {task_id!r} is known")
         *values, began, history = rows[0]
-        return _record(values, _with_last(values, began, model.read_history(history)))
+        return make_record(values, _with_last(values, began, model.read_history(history)))
 
     def tasks(
         self,
@@ -154,14 +155,14 @@ class Store:
         fresh = self.database.now() - FRESH
         with self.database.transaction(write=False) as transaction:
             rows = transaction.all(
-                f"SELECT {_LIST}, owner FROM gearwsgi_task WHERE {' AND '.join(parts)}"
+                f"SELECT {RECORD_COLUMNS}, owner FROM gearwsgi_task WHERE {' AND '.join(parts)}"
                 " ORDER BY queued DESC, id LIMIT ?",
                 values,
             )
             alive = {row[0] for row in transaction.all("SELECT id FROM gearwsgi_supervisor WHERE heard >= ?", (fresh,))}
         found = []
         for *row, owner in rows:
-            record = _record(row)
+            record = make_record(row)
             found.append(Found(record, owner in alive if record.state == model.RUNNING else None))
         return found
 
@@ -315,7 +316,8 @@ def whole_id(transaction: Transaction, task_id: str) -> str:
     return str(rows[0][0])
 
 
-def _record(values: Sequence[Any], history: tuple[model.Attempt, ...] = ()) -> model.Record:
+def make_record(values: Sequence[Any], history: tuple[model.Attempt, ...] = ()) -> model.Record:
+    """The record in a row of `RECORD_COLUMNS`."""
     row = dict(zip(_NAMES, values, strict=True))
     done, total = row.pop("done"), row.pop("total")
     for name in ("queued", "due", "started", "ended"):

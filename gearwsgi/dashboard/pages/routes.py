@@ -1,0 +1,16 @@
+"""All pages. A new one is a module beside this one, a template, and its name here."""
+
+from ..view import Page
+from . import dead, letter, outbox, overview, queues, services, task, tasks
+
+PAGES: tuple[Page, ...] = (
+    *overview.PAGES,
+    *tasks.PAGES,
+    *task.PAGES,
+    *dead.PAGES,
+    *letter.PAGES,
+    *services.PAGES,
+    *queues.PAGES,
+    *outbox.PAGES,
+)
+"""In the order of the navigation."""
