@@ -79,10 +79,11 @@ def commands_page() -> str:
         + """# Commands
 
 An application is named as `module:name`, such as `app:app` or `mysite.wsgi:application`; the current folder is
-importable. `gearwsgi send`, `status`, `outbox` and `dead` go by the environment (`GEARMAN_SERVERS`,
-`GEARWSGI_STATE_DIR` …), or by an application's settings with `--app`.
+importable. `gearwsgi send`, `status`, `tasks`, `task`, `result`, `outbox` and `dead` go by the environment
+(`GEARMAN_SERVERS`, `GEARWSGI_STATE_DIR`, `GEARWSGI_RECORDS` …), or by an application's settings with `--app`.
 
-Exit codes: 0, and 1 where `check` or `status` found a problem, or a replay failed; 2 for a wrong command line;
+Exit codes: 0, and 1 where `check` or `status` found a problem, a replay failed, or `tasks`, `task` or `result` can't
+give what was asked for (the reason is on standard error); 2 for a wrong command line;
 3 for what can't work (a port that is taken, a state directory that can't be used, no job server); 4 for an
 application that can't be loaded; 5 where a worker was stopped by force and jobs were cut off (they are in the
 queue again); 128 and the signal's number where QUIT, USR1, USR2 or ALRM ended a worker, which ask for nothing.

@@ -1,4 +1,4 @@
-"""The command line: `gearwsgi worker`, `server`, `send`, `status`, `outbox`, `dead`, `dev`, `check`.
+"""The command line: `gearwsgi worker`, `server`, `send`, `status`, `tasks`, `task`, `result`, `outbox`, `dead` …
 
 A command is imported when it is asked for: the supervisor, which lives as long as the site, carries no other's weight.
 """
@@ -20,6 +20,12 @@ _COMMANDS = {
     "server": ("gearwsgi.server.__main__", "command"),
     "send": ("gearwsgi.cli.send", "send"),
     "status": ("gearwsgi.cli.status", "show_status"),
+    "tasks": ("gearwsgi.cli.tasks", "tasks"),
+    "task": ("gearwsgi.cli.tasks", "show_task"),
+    "result": ("gearwsgi.cli.tasks", "show_result"),
+    "cancel": ("gearwsgi.cli.steer", "cancel"),
+    "pause": ("gearwsgi.cli.steer", "pause"),
+    "resume": ("gearwsgi.cli.steer", "resume"),
     "outbox": ("gearwsgi.cli.outbox", "outbox"),
     "dead": ("gearwsgi.cli.reproduce", "dead"),
     "dashboard": ("gearwsgi.cli.dashboard", "dashboard"),

@@ -1,9 +1,13 @@
-"""What several commands share: the settings they go by, spans of time, a question, tables, lines."""
+"""What several commands share: the settings they go by, ids, actions, spans of time, a question, tables, lines."""
 
+import contextlib
+import getpass
+import os
 import re
+import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import click
@@ -14,8 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..app.loading import load_application
+from ..errors import UnknownTask
 from ..log import clean
 from ..settings import Settings, read_settings
+from ..submit.actions import Actions
+from ..submit.client import Client
 
 app_option = click.option("--app", metavar="MODULE:NAME", help="Go by this application's settings and aliases.")
 
@@ -30,6 +37,47 @@ def get_settings(app: str | None) -> Settings:
         AppLoadError, ConfigError: they can't be had.
     """
     return load_application(app)[1].settings if app else read_settings({})
+
+
+def read_id(value: str) -> str:
+    """A task's id, maybe shortened.
+
+    Raises:
+        UnknownTask: it is empty, with which any id begins.
+    """
+    if not value:
+        raise UnknownTask("an empty id is no task's")
+    return value
+
+
+@contextlib.contextmanager
+def acting(app: str | None) -> Iterator[Actions]:
+    """What can be done to queues and tasks, by whoever gives the command."""
+    client = Client(get_settings(app))
+    try:
+        yield Actions(client, _who())
+    finally:
+        client.close()
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def read_span(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """A span of time in seconds, for an option: a number with s, m, h or d.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    seconds = None if value is None else _seconds(value)
+    if value is not None and seconds is None:
+        raise click.BadParameter(f"{value!r} is no span such as 90s, 15m, 1h or 7d")
+    return seconds
 
 
 def _seconds(text: str) -> float | None:

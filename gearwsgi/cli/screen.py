@@ -49,7 +49,9 @@ def _summary(known: Mapping[str, Any]) -> list[str]:
 
 def _pause(queue: Mapping[str, Any]) -> str:
     left = queue["paused_for"]
-    return f"{queue['queue']} (for {show_span(left)})" if left is not None else str(queue["queue"])
+    more = [f"for {show_span(left)}"] if left is not None else []
+    more += [f"by {queue['paused_by']}"] if queue["paused_by"] else []
+    return f"{queue['queue']} ({', '.join(more)})" if more else str(queue["queue"])
 
 
 def _importance(queue: Mapping[str, Any]) -> tuple[Any, ...]:

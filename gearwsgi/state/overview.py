@@ -78,7 +78,7 @@ def _is_row(line: list[str]) -> bool:
 
 def _ask_records(settings: Settings) -> tuple[dict[str, Any], str | None]:
     """What the records know of now and of the last hour; and why they can't be asked."""
-    nothing: dict[str, Any] = {"hour": [], "minute": [], "waiting": [], "pauses": {}, "fleet": [], "now": 0.0}
+    nothing: dict[str, Any] = {"hour": [], "minute": [], "waiting": [], "pauses": [], "fleet": [], "now": 0.0}
     if not settings.records:
         return nothing, None
     try:
@@ -94,7 +94,7 @@ def _read(store: Store) -> dict[str, Any]:
         "hour": store.counts(now - _HOUR),
         "minute": store.counts(now - _MINUTE),
         "waiting": store.waiting(),
-        "pauses": store.pauses(),
+        "pauses": store.steering.pauses(),
         "fleet": store.fleet(),
         "now": now,
     }
@@ -107,7 +107,8 @@ def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict
     def of(name: str) -> dict[str, Any]:
         counted = 0 if records["now"] else None  # without records nobody knows
         nothing = {"ready": 0, "later": 0, "running": 0, "workers": 0, "oldest": None, "per_minute": counted,
-                   "failed": counted, "paused": False, "paused_for": None}  # fmt: skip
+                   "failed": counted, "paused": False, "paused_for": None,
+                   "paused_by": ""}  # fmt: skip
         return found.setdefault(clean(name), {"queue": clean(name), **nothing})
 
     for row in (row for server in servers for row in server["queues"]):
@@ -124,8 +125,9 @@ def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict
         of(name)["per_minute"] += number if state == DONE else 0
     for name, state, number in records["hour"]:
         of(name)["failed"] += number if state in (DEAD, RETRYING) else 0
-    for name, until in records["pauses"].items():
-        of(name).update(paused=True, paused_for=None if until is None else max(0.0, round(until - records["now"], 1)))
+    for pause in records["pauses"]:
+        left = None if pause.until is None else max(0.0, round(pause.until - records["now"], 1))
+        of(pause.name).update(paused=True, paused_for=left, paused_by=pause.about)
     return [found[name] for name in sorted(found)]
 
 

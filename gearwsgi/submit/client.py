@@ -108,6 +108,10 @@ class Records(Protocol):
         """The response that is kept of a task, as a message."""
         ...
 
+    def cancel(self, task: "Record", *, by: str = "") -> str:
+        """Cancel a task that has not ended; the state that it had."""
+        ...
+
 
 class Mailbox(Protocol):
     """A mailbox, as who waits needs it."""
@@ -523,12 +527,15 @@ class Client:
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def open_records(self) -> AbstractContextManager[Records | None]:
+    def open_records(self, *, make: bool = False) -> AbstractContextManager[Records | None]:
         """The records, for one thread, and closed at the end of the block; None where nobody has begun any.
+
+        Args:
+            make: begin them then, for something is to be written.
 
         Raises:
             RecordsUnavailable: they are off, or can't be asked.
         """
         from ..state.records import opening  # with its database: only where it is asked
 
-        return opening.reading(self.settings)
+        return opening.writing(self.settings) if make else opening.reading(self.settings)

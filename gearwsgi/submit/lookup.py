@@ -65,7 +65,7 @@ class Lookup:
     def record(self) -> Record:
         """Its record, as `Gearman.record` has it."""
         with self._client.open_records() as records:
-            return self._record(records)
+            return self.found(records)
 
     def result(self, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
         """Status, headers and body of its response, as `Gearman.result` has it."""
@@ -73,7 +73,7 @@ class Lookup:
         pause = POLL
         while True:
             with self._client.open_records() as records:  # none is held while we wait
-                record = self._record(records)
+                record = self.found(records)
                 if record.state in model.ENDED:
                     return _response(records, record)
                 is_final = records is not None and not records.lag
@@ -83,7 +83,12 @@ class Lookup:
             time.sleep(min(pause, left))
             pause = min(2 * pause, POLL_MAX)
 
-    def _record(self, records: Records | None) -> Record:
+    def found(self, records: Records | None) -> Record:
+        """Its record, from records that are open.
+
+        Raises:
+            UnknownTask, ServerUnavailable: as `Gearman.record`.
+        """
         found = self._known(records)
         if found is None:
             raise UnknownTask(f"no task {self._id!r} is known")

@@ -412,6 +412,25 @@ class Gearman(Sending):
         status, pairs, content = self._lookup(task).result(checks.seconds(timeout, "timeout"))
         return response_class()(status=status, headerlist=pairs, app_iter=[content])
 
+    def cancel(self, task: Task | str) -> Status:
+        """Cancel a task: one that waits never runs, one that runs is ended as a time-out ends it.
+
+        There is no retry and no dead letter of it.
+
+        Args:
+            task: the task, or its id, which may be shortened.
+
+        Returns:
+            `cancelled`; `running` where its supervisor is about to end it; what has ended stays as it is, and this is
+            its state.
+
+        Raises:
+            UnknownTask, RecordsUnavailable, ServerUnavailable: as `record()`.
+        """
+        from .actions import Actions  # with the records' database: only where it is asked
+
+        return Status(Actions(self._client).cancel(task, waits=self.waits(task)).state)
+
     def _lookup(self, task: Task | str) -> "Lookup":
         from .lookup import Lookup  # with the records' database: only where it is asked
 

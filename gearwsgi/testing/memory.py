@@ -28,6 +28,7 @@ from ..policy import Dead, Done, GoOnAt, decide
 from ..settings import Settings
 from ..state.records import model
 from ..state.records.model import Record, moment
+from ..state.records.steering import cancelled
 from ..submit.client import Client, Receipt, Status
 from ..submit.followups import follow
 from ..wire.payload import Grabbed, Submission, make_unique, next_attempt, next_piece, open_payload, own_id
@@ -86,6 +87,7 @@ class Memory(Client):
         self._raises = raises
         self._running: dict[str, tuple[QueuedTask, Status]] = {}
         self._kept: dict[str, tuple[float, bytes]] = {}
+        self._cancelled: dict[str, tuple[float, str]] = {}
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._context: contextvars.Context | None = None
@@ -147,7 +149,7 @@ class Memory(Client):
     lag = 0.0
 
     @contextlib.contextmanager
-    def open_records(self) -> Iterator["Memory"]:
+    def open_records(self, *, make: bool = False) -> Iterator["Memory"]:
         if not self.settings.records:
             raise RecordsUnavailable("records are off: set records='sqlite'")
         yield self
@@ -159,6 +161,15 @@ class Memory(Client):
             if len(ids) != 1:
                 raise UnknownTask(f"{task_id!r} is no task's id, or several begin so", is_ambiguous=bool(ids))
             return self._record(found[ids[0]])
+
+    def cancel(self, task: Record, *, by: str = "") -> str:
+        """One that waits never runs; what runs in this process goes on."""
+        with self._lock:
+            state = self.find(task.id).state
+            if state not in model.ENDED and state != model.RUNNING:
+                self.waiting[:] = [each for each in self.waiting if each.id != task.id]
+                self._cancelled[task.id] = (self.clock.now(), cancelled(by))
+            return state
 
     def result(self, task_id: str) -> bytes | None:
         until, content = self._kept.get(task_id, (0.0, b""))
@@ -177,6 +188,8 @@ class Memory(Client):
             state = model.RETRYING if last is not None and last.fate == "retry" else later
         else:
             state = last.fate if last is not None else model.QUEUED
+        at, why = self._cancelled.get(task.id, (None, None))
+        state = model.CANCELLED if at is not None else state
         host, pid = socket.gethostname(), os.getpid()
         history = tuple([run.attempt(host, pid) for run in runs if run.fate != "continue"])
         has_begun = running is not None or last is not None
@@ -185,10 +198,10 @@ class Memory(Client):
             priority=task.priority, state=state, queued=moment(task.due - task.delay),
             due=moment((now or task).due) if (now or task).delay else None,
             started=moment(runs[0]._at) if runs else None,
-            ended=moment(last._at) if last is not None and now is None else None,
+            ended=moment(at) or (moment(last._at) if last is not None and now is None else None),
             attempts=running[0].attempt if running is not None else last.task.attempt if last is not None else 0,
             max_attempts=task.max_attempts, progress=None, status=history[-1].status if history else None,
-            reason=next((each.reason for each in reversed(history) if each.reason), None),
+            reason=why or next((each.reason for each in reversed(history) if each.reason), None),
             host=host if has_begun else None, pid=pid if has_begun else None,
             request_id=task.headers.get("X-Request-ID"), traceparent=task.headers.get("traceparent"), history=history,
         )  # fmt: skip
@@ -278,6 +291,7 @@ class Memory(Client):
             for kept in (self.queued, self.waiting, self.runs, self.calls):
                 kept.clear()
             self._kept.clear()
+            self._cancelled.clear()
 
     # -- one attempt -------------------------------------------------------------------------------------------------
 

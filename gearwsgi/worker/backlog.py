@@ -107,6 +107,10 @@ class Backlog:
         skipped, self.skipped = self.skipped, []
         return skipped
 
+    def cancel(self, held: Held | None) -> None:
+        """Have the process, when it is signalled, end this job, which runs; None: nothing is to end."""
+        self._claim.cancel(held.sequence if held is not None else 0)
+
     def is_damaged(self) -> bool:
         """Whether something else has been written to the memory."""
         return self._claim.started() is None

@@ -183,7 +183,7 @@ class Claim:
     runs, and looks a turn of its loop later, which is milliseconds, whether another was started. So whichever order
     the processors show the two bytes in, never do both have a job: where the supervisor finds none started, the worker
     will find the fence. A third byte is the complement of the worker's: an application may write here, too. A fourth
-    one says that the supervisor wants the worker to stop.
+    one says that the supervisor wants the worker to stop, a fifth which job's task was cancelled while it runs.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -230,6 +230,14 @@ class Claim:
         """
         sequence = self._bytes[1]
         return sequence if self._bytes[2] == 255 - sequence else None
+
+    def cancel(self, sequence: int) -> None:
+        """The supervisor's word that this job is to end before its time; 0: none is."""
+        self._bytes[4] = sequence
+
+    def is_cancelled(self) -> bool:
+        """Whether the job that the worker has started last is to end before its time."""
+        return self._bytes[4] != 0 and self._bytes[4] == self._bytes[1]
 
     def write_stack_here(self) -> None:
         """Have a fatal signal write this process's Python stack behind the memory, unless the application has its own

@@ -163,6 +163,8 @@ class Child:
         if not self._late:
             return self._cut(task, result)
         # Even where the handler caught it and answered: what it answered was not the work asked for.
+        if self._claim.is_cancelled():
+            return Result(Outcome("timeout", "cancelled", traceback=result.outcome.traceback), b"", result.seconds)
         reason = f"timed out after {limit:g} s"
         if task.wants_reply:
             return Result(Outcome("response", reason, status=504), error_reply(504, reason), result.seconds)
@@ -176,8 +178,12 @@ class Child:
         return Result(Outcome("response", reason, status=502), error_reply(502, reason), result.seconds)
 
     def _on_alarm(self, signum: int, stack: FrameType | None) -> None:
-        """The supervisor says that a job's time is over. It may have meant the one before: our clock decides."""
-        if time.monotonic() >= self._deadline:
+        """The supervisor says that a job's time is over. It may have meant the one before: our clock decides.
+
+        That of a task that was cancelled is over at once.
+        """
+        is_cancelled = self._claim.is_cancelled()
+        if time.monotonic() >= self._deadline or (is_cancelled and self._deadline < math.inf):
             self._deadline = math.inf
             self._late = True
-            raise JobTimeout("the job's time limit is over")
+            raise JobTimeout("the task is cancelled" if is_cancelled else "the job's time limit is over")

@@ -189,6 +189,11 @@ class Generation:
             self.around.settler.tick()
         self.slots = self.open_slots()
 
+    def steer(self) -> None:
+        """The supervisors are asked for something else."""
+        for slot in self.open_slots():
+            slot.steer()
+
     def open_slots(self) -> "list[Slot]":
         """Its slots that have not ended."""
         return [slot for slot in self.slots if not slot.closed]

@@ -1,10 +1,13 @@
 """A job that a supervisor holds: grabbed, not yet answered; and how it is answered."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from .. import log
+from ..errors import BadMessage
+from ..state.records.facts import read_facts
 from ..wire import packets
-from ..wire.payload import Grabbed
+from ..wire.payload import Grabbed, own_id
 from .link import Session
 
 
@@ -44,6 +47,7 @@ class Held:
         trusted: whether a worker process has verified it.
         pid: the process that had it, once that has ended with it.
         notes: what is known of its run beside all that, where there is anything.
+        cancelled: who has cancelled its task while it runs, "" where that is not known; None: nobody.
     """
 
     job: Grabbed
@@ -60,6 +64,14 @@ class Held:
     trusted: bool = False
     pid: int = 0
     notes: "Notes | None" = None
+    cancelled: str | None = None
+
+    def task_id(self) -> str:
+        """Its task's id; empty where its message can't be read."""
+        try:
+            return read_facts(self.job.payload, partial(own_id, self.job)).id
+        except BadMessage:
+            return ""
 
     def note(self) -> "Notes":
         """Its notes, to write into."""
@@ -77,9 +89,11 @@ class Held:
         if not self.session.is_open:
             log.write(self.handle, "done, but its connection to the job server was lost meanwhile: it may run again")
             return
+        self.session.unanswered -= 1
         self.session.send(packets.pack(packets.WORK_COMPLETE, self.job.handle, data))
 
     def fail(self) -> None:
         """Answer WORK_FAIL: of a background job nobody hears it, a waiting client is told."""
         if self.session.is_open:
+            self.session.unanswered -= 1
             self.session.send(packets.pack(packets.WORK_FAIL, self.job.handle))

@@ -146,14 +146,35 @@ class Profile:
         name: what the job server's `workers` shows.
         queues: the functions it serves; the first is drained first.
         max_job: bytes that a job may have.
+
+    Attributes:
+        functions: those of `queues`.
+        served: those of which jobs are taken just now; replaced as a whole.
     """
 
     def __init__(self, name: str, queues: Sequence[str], max_job: int) -> None:
         self.max_job = max_job
-        self.functions = frozenset(queue.encode() for queue in queues)
+        self._name = name
+        self._order = [queue.encode() for queue in queues]
+        self.functions = self.served = frozenset(self._order)
+
+    def leave_out(self, paused: frozenset[bytes]) -> None:
+        """Take no jobs of these."""
+        served = self.functions - paused
+        if served != self.served:
+            self.served = served
+
+    def introduce(self) -> bytes:
+        """What a job server is told first."""
+        return packets.pack(packets.SET_CLIENT_ID, self._name.encode()) + self._abilities()
+
+    def change(self, before: frozenset[bytes]) -> bytes:
+        """What a job server is told that was told `before`."""
+        return b"".join([packets.pack(packets.CANT_DO, each) for each in sorted(before)]) + self._abilities()
+
+    def _abilities(self) -> bytes:
         # gearmand drains the function that was added last first.
-        abilities = [packets.pack(packets.CAN_DO, queue.encode()) for queue in reversed(queues)]
-        self.introduction = packets.pack(packets.SET_CLIENT_ID, name.encode()) + b"".join(abilities)
+        return b"".join([packets.pack(packets.CAN_DO, each) for each in reversed(self._order) if each in self.served])
 
 
 class LinkState(Enum):
@@ -253,12 +274,14 @@ class Session:
         is_asleep: whether the job server was asked to wake us.
         has_work: whether a grab may find a job.
         grabs: how many are not answered.
+        unanswered: how many jobs it has grabbed that are not answered.
+        served: the functions that the job server was told.
     """
 
     def __init__(self, sock: socket.socket, link: Link, profile: Profile, loop: Loop) -> None:
         self._link = link
         self._owner = link.owner
-        self._functions = profile.functions
+        self._profile = profile
         self._packets = packets.PacketReader(profile.max_job)
         self._created: deque[Callable[[str, ServerError | None], None]] = deque()
         self._slept_at = 0.0
@@ -268,13 +291,29 @@ class Session:
         self.is_asleep = False
         self.has_work = True
         self.grabs = 0
+        self.unanswered = 0
+        self.served = profile.served
         self._stream = Stream(sock, loop, self._on_data, self._lost)
-        self._stream.send(profile.introduction)
+        self._stream.send(profile.introduce())
 
     @property
     def awaits(self) -> int:
         """Submits that the job server has not answered yet."""
         return len(self._created)
+
+    def adapt(self) -> bool:
+        """Have the job server know of which queues jobs are taken now; whether it does, and may be asked for any.
+
+        It is told when nothing is held: gearmand queues what a worker holds again when that can't do it any more.
+        """
+        profile = self._profile
+        if self.served is not profile.served:
+            if self.grabs or self.unanswered or not self.is_open:
+                return False
+            self._stream.send(profile.change(self.served))
+            self.served = profile.served
+            self.is_asleep, self.has_work = False, True
+        return True
 
     def grab(self, count: int) -> None:
         """Ask for so many jobs."""
@@ -315,6 +354,8 @@ class Session:
                 return
         elif silent > ECHO_AFTER:
             self._ask(now)
+        if self.served is not self._profile.served and self.adapt():
+            self._owner.pump()
         if self.is_asleep and now - self._slept_at >= SLEEP_AGAIN:
             self.sleep(now)
 
@@ -347,8 +388,9 @@ class Session:
                 self._owner.on_no_job()
                 return
             handle, function, unique, payload, *size = parameters
-            if function not in self._functions:
+            if function not in self._profile.functions:
                 raise ProtocolError(f"a job of queue {function!r}, which nobody asked for")
+            self.unanswered += 1
             self._owner.on_job(self, Grabbed(handle, function, unique, payload, int(size[0]) if size else 0))
         elif kind == packets.NOOP:
             self.is_asleep = False

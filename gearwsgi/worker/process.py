@@ -212,6 +212,11 @@ class Process:
         if not self.is_over:
             self.backlog.request_stop()
 
+    def cancel(self, held: Held, by: str) -> None:
+        """End the job that runs, as one whose time is over."""
+        held.cancelled, held.limit, held.alarm_at = by, 0.0, 0.0
+        self.backlog.cancel(held)
+
     def retire(self) -> None:
         """Let it end: it has nothing left to do, and reads the end of its pipe."""
         self._stream.close()
@@ -292,6 +297,8 @@ class Process:
 
     def _why(self, status: int | None, running: Held | None) -> str:
         took = f" after {time.monotonic() - running.started:.1f} s" if running is not None and running.started else ""
+        if self._timed_out and running is not None and running.cancelled is not None:
+            return f"was killed by SIGKILL{took}: it did not end when its task was cancelled"
         if self._timed_out and running is not None:
             return f"timed out{took} and was killed by SIGKILL: it did not end at its time limit"
         if self._trouble:
@@ -339,6 +346,8 @@ class Process:
             self._progress.pass_on(self.running, math.inf)
         held = self.backlog.answered(sequence, now)
         held.pid = self.pid
+        if held.cancelled is not None:
+            self.backlog.cancel(None)
         if held is self._spoiler:
             outcome = Outcome("lost", self._why(None, held))
         if kind == channel.SKIPPED:

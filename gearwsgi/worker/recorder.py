@@ -1,8 +1,10 @@
 """What becomes of jobs, told to the records where they are on (`recording.py`); else none of that is even imported."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..policy import Outcome
+from ..state.records.steering import Request
 from .held import Held
 
 
@@ -47,6 +49,16 @@ class Recorder:
 
     def exited(self, reason: str) -> None:
         """A worker process has ended: see `EXITS` in `process`."""
+
+    def cancelled(self, held: Held, reason: str) -> None:
+        """A job was ended, or not even started, because its task is cancelled."""
+
+    def requests(self) -> Sequence[Request] | None:
+        """What supervisors are asked to do; the same object while nothing was read anew. None: it is not known yet."""
+        return ()
+
+    def withdraw(self, request: Request) -> None:
+        """What was asked for is done."""
 
     def beat(self, about: dict[str, Any]) -> None:
         """What the supervisor says of itself."""

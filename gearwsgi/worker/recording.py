@@ -5,7 +5,7 @@ A job's fate never depends on any of this.
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..state.records.rows import (
     place,
     whole,
 )
+from ..state.records.steering import Request
 from ..state.records.writer import Change, Writer
 from ..wire.payload import Grabbed, own_id
 from .held import Held, Notes
@@ -86,6 +87,18 @@ class Recording(Recorder):
         """A job has failed for good: see the base."""
         make = self._row if trusted else self._stranger
         self._put(held, partial(make, state=model.DEAD, outcome=outcome, reason=reason, letter=letter))
+
+    def cancelled(self, held: Held, reason: str) -> None:
+        """A job was ended, or not even started, because its task is cancelled."""
+        self._put(held, partial(self._row, state=model.CANCELLED, reason=reason))
+
+    def requests(self) -> Sequence[Request] | None:
+        """What supervisors are asked to do, as of the last look."""
+        return self._writer.requests if self._writer.has_looked.is_set() else None
+
+    def withdraw(self, request: Request) -> None:
+        """What was asked for is done."""
+        self._writer.withdraw(request)
 
     def beat(self, about: dict[str, Any]) -> None:
         """What the supervisor says of itself."""

@@ -18,6 +18,7 @@ from ..policy import Dead, Done, GoOnAt, Outcome, RetryAt, decide, succeeded
 from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
+from ..state.records.steering import cancelled
 from ..submit.followups import follow
 from ..wire import packets
 from ..wire.payload import Submission, find_awaited, make_unique, next_attempt, next_piece, open_payload
@@ -78,6 +79,8 @@ class Settler:
 
     def settle(self, held: Held, outcome: Outcome) -> None:
         """Do with a job whose attempt ended what its outcome asks for."""
+        if held.cancelled is not None and self.cancel(held, held.cancelled):
+            return
         now = time.time()
         held.ended = time.monotonic()
         try:
@@ -108,6 +111,26 @@ class Settler:
             self._go_on(held, task, outcome.cursor, fate.at)
         else:
             self._retry(held, task, fate, outcome, limits.max_attempts)
+
+    def cancel(self, held: Held, by: str) -> bool:
+        """Answer a job whose task was cancelled; whether it may be believed that it is that task's.
+
+        Args:
+            held: the job, which has ended, or was not started.
+            by: who has cancelled it; empty: nobody said.
+        """
+        try:
+            task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
+        except BadMessage:
+            return False
+        reason = cancelled(by)
+        log.write(held.handle, f"{reason}, id {task.id}")
+        if task.wants_reply:
+            held.complete(error_reply(502, reason))
+        else:
+            held.fail()
+        self.recorder.cancelled(held, reason)
+        return True
 
     def hand_back(self, held: Held, why: str) -> bool:
         """Queue a job again that was never started, and answer the old one; whether it can be."""

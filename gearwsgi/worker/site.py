@@ -17,6 +17,7 @@ from ..wire.launch import EmbeddedProcess
 from .link import Backoff, Connector
 from .loop import Loop
 from .recorder import Recorder
+from .steering import Steering
 
 STATUS_INTERVAL = 1.0
 """Seconds between two writes of the status file."""
@@ -162,6 +163,7 @@ class Site:
                 "WARNING: no secret_keys, and a job server that others can reach: whoever does can run any request"
             )
         self.recorder = _recorder(settings, name)
+        self.steering = Steering(self.recorder)
         self._relay = Relay(Outbox(settings), Client(settings).submit_now, forever=True)
         self._relay.start()
         self._write_at = 0.0

@@ -41,12 +41,14 @@ from .posix import resident
 from .process import Process, State
 from .settle import Settler
 from .site import JobServers
+from .steering import Steering
 
 UNREAD = 4
 """Jobs ahead from which on the process's answers are looked for at intervals, and do not each wake the supervisor."""
 RESPAWN_MAX = 10.0
 """Seconds between two starts of a process that dies while it starts, at most."""
 _ENDS = "this worker ends"
+_STEERED = "a queue was paused, or a task cancelled"
 ASK_AGAIN = 0.5
 """Seconds until a fork server is asked again, where there was none."""
 GRAB_ANSWER = 5.0
@@ -65,6 +67,7 @@ class Surroundings(NamedTuple):
         servers: is told which job servers are there.
         settler: settles jobs.
         forks: where processes come from.
+        steering: what the supervisors are asked to do.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Surroundings(NamedTuple):
     servers: JobServers
     settler: Settler
     forks: Forks
+    steering: Steering
 
 
 class SlotState(Enum):
@@ -106,9 +110,10 @@ class Slot:
         self.process: Process | None = None
         self.jobs_done = 0
         self._around = around
-        profile = Profile(f"{around.name}:{number}", self.queues, self.max_job)
+        self._profile = Profile(f"{around.name}:{number}", self.queues, self.max_job)
+        self._profile.leave_out(around.steering.paused)
         self.links = [
-            Link(address, profile, around.loop, around.connector, self) for address in around.settings.servers
+            Link(address, self._profile, around.loop, around.connector, self) for address in around.settings.servers
         ]
         self.pace = Pace()
         self._turn = 0
@@ -124,10 +129,14 @@ class Slot:
     # -- the worker process ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Connect, and ask for a process."""
+        """Connect, when it is known which queues are paused, and ask for a process."""
+        if self._around.steering.knows:
+            self._connect()
+        self._start_process()
+
+    def _connect(self) -> None:
         for link in self.links:
             link.open()
-        self._start_process()
 
     def _start_process(self) -> None:
         around = self._around
@@ -214,7 +223,33 @@ class Slot:
         if not held.returned and can_be_handed_back(held.job.payload):
             held.returned = not held.session.is_open or self._around.settler.hand_back(held, why)
 
+    def steer(self) -> None:
+        """The supervisors are asked for something else."""
+        steering, process = self._around.steering, self.process
+        self._profile.leave_out(steering.paused)
+        if process is not None:
+            if steering.is_set and any(steering.stops(held) for held in process.backlog.behind()):
+                process.fence(_STEERED)
+            running = process.running
+            by = steering.cancels(running) if running is not None and running.cancelled is None else None
+            if running is not None and by is not None:
+                process.cancel(running, by)
+        if self.state is SlotState.SERVING:
+            self._connect()
+            self._give_waiting()
+            self.pump()
+
+    def _is_stopped(self, held: Held) -> bool:
+        """Whether a job is not to be started; it is answered then."""
+        steering, settler = self._around.steering, self._around.settler
+        by = steering.cancels(held)
+        if by is not None and settler.cancel(held, by):
+            return True
+        return steering.pauses(held) and can_be_handed_back(held.job.payload) and settler.hand_back(held, _STEERED)
+
     def _give(self, held: Held) -> None:
+        if self._around.steering.is_set and self._is_stopped(held):
+            return
         if self.process is None or not self.process.give(held):
             self._waiting.append(held)
 
@@ -297,6 +332,8 @@ class Slot:
         for place in range(len(self.links)):
             session = self.links[(self._turn + place) % len(self.links)].session
             if session is not None and session.has_work:
+                if session.served is not self._profile.served and not session.adapt():
+                    continue
                 self._turn += 1
                 session.grab(room)
                 return
@@ -400,8 +437,9 @@ class Slot:
 
     def tick(self, now: float) -> None:
         """What time brings, a few times a second."""
-        for link in self.links:
-            link.tick(now)
+        if self._around.steering.knows:
+            for link in self.links:
+                link.tick(now)
         if self.process is not None:
             self.process.tick(now)
         elif self.state is SlotState.SERVING and now >= self._start_again.due_at:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 TICK = 0.2
 """Seconds between two looks at what time brings."""
+SHORT_TICK = 0.01
+"""The same while nothing is done before it is known which queues are paused."""
 PAUSE = 2.0
 """Seconds that the loop stands still, from which on no time-out of others counts them."""
 LOAD_TIMEOUT = 300.0
@@ -108,7 +110,7 @@ class Supervisor:
                 if now >= self._next_tick:
                     if self._next_tick and now - self._next_tick > PAUSE:
                         self._on_pause(now - self._next_tick)
-                    self._next_tick = now + TICK
+                    self._next_tick = now + (TICK if self._site is None or self._site.steering.knows else SHORT_TICK)
                     self._tick(now)
                 if self._leaving:
                     self._leaving = [server for server in self._leaving if not server.has_ended(now)]
@@ -140,6 +142,9 @@ class Supervisor:
             generation.on_pause(seconds)
 
     def _tend_site(self, site: Site, now: float) -> None:
+        if site.steering.look(now):
+            for generation in self._generations:
+                generation.steer()
         if self._phase is Phase.SERVING:
             site.tend(now)
             if self._options.burst and site.has_relayed and self._is_idle():
@@ -282,6 +287,7 @@ class Supervisor:
             servers=self._site.servers,
             settler=Settler(settings, self._site.recorder),
             forks=generation,
+            steering=self._site.steering,
         )
 
     def on_failed(self, generation: Generation, reason: str, trace: str) -> None:

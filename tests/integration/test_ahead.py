@@ -38,6 +38,7 @@ from gearwsgi.worker.recorder import Recorder
 from gearwsgi.worker.settle import Settler
 from gearwsgi.worker.site import JobServers
 from gearwsgi.worker.slot import Slot, Surroundings
+from gearwsgi.worker.steering import Steering
 from tests.support import Bench, until
 
 HEADER = struct.Struct("!4sII")
@@ -258,6 +259,7 @@ class Ahead(RuleBasedStateMachine):
             servers=JobServers(),
             settler=Settler(settings, Recorder()),
             forks=self.forks,
+            steering=Steering(Recorder()),
         )
         self.slot = Slot(around, 1, ["job"])
         self.count = self.pid = 0

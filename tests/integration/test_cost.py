@@ -38,6 +38,7 @@ from gearwsgi.worker.recorder import Recorder
 from gearwsgi.worker.settle import Settler
 from gearwsgi.worker.site import JobServers
 from gearwsgi.worker.slot import Slot, Surroundings
+from gearwsgi.worker.steering import Steering
 
 N = 50
 HEADER = struct.Struct("!4sII")
@@ -231,7 +232,17 @@ def test_what_a_job_costs_the_supervisor(tmp_path: Path, lookahead: bool, system
     settings, loop = middleware(server.address, tmp_path).settings, Loop()
     connector = Connector(loop, 5)
     options = Options("no:application", lookahead=lookahead)
-    around = Surroundings("x", settings, options, loop, connector, JobServers(), Settler(settings, Recorder()), Forks())
+    around = Surroundings(
+        "x",
+        settings,
+        options,
+        loop,
+        connector,
+        JobServers(),
+        Settler(settings, Recorder()),
+        Forks(),
+        Steering(Recorder()),
+    )
     slot = Slot(around, 1, ["job"])
     slot.start()
 

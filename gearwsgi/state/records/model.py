@@ -47,6 +47,21 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """What somebody has done with a task.
+
+    Attributes:
+        at: when, in UTC.
+        what: `cancelled`, `cancel asked` (it ran), `retried` or `discarded` (its dead letter).
+        by: who; empty where nobody said.
+    """
+
+    at: datetime | None
+    what: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What is known of a task. Times are in UTC.
 
@@ -137,3 +152,14 @@ def read_history(text: str) -> tuple[Attempt, ...]:
         values: Mapping[str, Any] = json.loads(line)
         found.append((values["started"], Attempt(**{**values, "started": moment(values["started"])})))
     return tuple(attempt for _, attempt in sorted(found, key=lambda each: each[0]))
+
+
+def write_event(at: float, what: str, by: str) -> str:
+    """One line of a task's history that is no attempt."""
+    return json.dumps({"event": what, "at": at, "by": by}) + "\n"
+
+
+def read_events(text: str) -> tuple[Event, ...]:
+    """What people have done with a task, oldest first."""
+    found = [json.loads(line) for line in text.split("\n") if line.startswith('{"event"')]
+    return tuple(Event(moment(each["at"]), each["event"], each["by"]) for each in found)

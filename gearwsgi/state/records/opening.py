@@ -39,10 +39,8 @@ def _file(settings: Settings) -> Path:
 
 
 @contextlib.contextmanager
-def reading(settings: Settings) -> Iterator[Store | None]:
-    """The records for who asks them something: one thread's, closed at the end of the block.
-
-    None where there is no file of SQLite's yet: who writes makes it, so that it is theirs.
+def writing(settings: Settings) -> Iterator[Store]:
+    """The records for who asks or changes something: one thread's, closed at the end of the block.
 
     Raises:
         RecordsUnavailable: they are off, or their driver is missing.
@@ -50,10 +48,23 @@ def reading(settings: Settings) -> Iterator[Store | None]:
     database = open_database(settings)
     if database is None:
         raise unavailable()
-    if not has_begun(settings):
-        yield None
-        return
     try:
         yield Store(database)
     finally:
         database.close()
+
+
+@contextlib.contextmanager
+def reading(settings: Settings) -> Iterator[Store | None]:
+    """As `writing`, for who only asks.
+
+    None where there is no file of SQLite's yet: who writes makes it, so that it is theirs.
+
+    Raises:
+        RecordsUnavailable: as `writing`.
+    """
+    if settings.records and not has_begun(settings):
+        yield None
+        return
+    with writing(settings) as store:
+        yield store

@@ -55,6 +55,7 @@ class Retention:
         yield from self._remove_surplus()
         with self._store.database.transaction(write=True) as transaction:
             transaction.run("DELETE FROM gearwsgi_request WHERE until < ?", (now,))
+            self._store.steering.settle(transaction, now)
             transaction.run("DELETE FROM gearwsgi_supervisor WHERE heard < ?", (now - GONE,))
         removed = BITE
         while removed == BITE:

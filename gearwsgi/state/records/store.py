@@ -9,6 +9,7 @@ from ...errors import RecordsUnavailable, UnknownTask
 from . import model
 from .database import Database, Transaction
 from .rows import COLUMNS, Row, clean, clean_id
+from .steering import Steering
 
 GONE = 60.0
 """Seconds after which a supervisor that is not heard of is left out."""
@@ -38,16 +39,6 @@ RECORD_COLUMNS = ", ".join(_NAMES)
 _HISTORY_AT = COLUMNS.index("history")
 
 
-class Request(NamedTuple):
-    """What supervisors are asked to do: see the table."""
-
-    kind: str
-    name: str
-    made: float
-    until: float | None
-    about: str
-
-
 class Supervisor(NamedTuple):
     """What a supervisor says of itself, and how many seconds ago it did."""
 
@@ -69,6 +60,9 @@ class Store:
 
     Args:
         database: where they are.
+
+    Attributes:
+        steering: what supervisors are asked to do.
     """
 
     lag = 1.0
@@ -76,6 +70,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.steering = Steering(database)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -124,6 +119,12 @@ class Store:
             raise UnknownTask(f"no task {task_id!r} is known")
         *values, began, history = rows[0]
         return make_record(values, _with_last(values, began, model.read_history(history)))
+
+    def story(self, task_id: str) -> tuple[model.Event, ...]:
+        """What people have done with the task of this full id, oldest first."""
+        with self.database.transaction(write=False) as transaction:
+            rows = transaction.all("SELECT history FROM gearwsgi_task WHERE id = ?", (clean_id(task_id),))
+        return model.read_events(rows[0][0]) if rows else ()
 
     def tasks(
         self,
@@ -186,6 +187,10 @@ class Store:
             )
         return [(queue, later, None if oldest is None else max(0.0, now - oldest)) for queue, later, oldest in rows]
 
+    def cancel(self, task: model.Record, *, by: str = "") -> str:
+        """See `Steering.cancel`."""
+        return self.steering.cancel(task, by=by)
+
     def result(self, task_id: str) -> bytes | None:
         """The response that is kept of a task, as a message; None where there is none any more."""
         now = self.database.now()
@@ -220,82 +225,6 @@ class Store:
             )
         return [Supervisor(key, max(0.0, now - heard), json.loads(about)) for key, heard, about in rows]
 
-    # -- steering ----------------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def requests(transaction: Transaction, now: float) -> list[Request]:
-        """All that is asked for just now."""
-        rows = transaction.all(
-            "SELECT kind, name, made, until, about FROM gearwsgi_request WHERE until IS NULL OR until > ?", (now,)
-        )
-        return [Request(*row) for row in rows]
-
-    def pauses(self) -> dict[str, float | None]:
-        """The paused queues, each with the Unix time when that ends, or None."""
-        now = self.database.now()
-        with self.database.transaction(write=False) as transaction:
-            return {each.name: each.until for each in self.requests(transaction, now) if each.kind == "pause"}
-
-    def pause(self, queue: str, seconds: float | None = None) -> None:
-        """Have no supervisor take jobs of `queue`, for so long or until it is resumed."""
-        now = self.database.now()
-        with self.database.transaction(write=True) as transaction:
-            _ask(transaction, "pause", clean(queue), now, None if seconds is None else now + seconds)
-
-    def resume(self, queue: str) -> bool:
-        """Have jobs of `queue` taken again; whether it was paused."""
-        with self.database.transaction(write=True) as transaction:
-            return _withdraw(transaction, "pause", clean(queue)) > 0
-
-    def cancel(self, task_id: str, keep: float) -> str:
-        """Cancel a task that is known by its full id, or that nobody knows yet; the state that it had.
-
-        One that waits is `cancelled` from now on; one that runs, when its supervisor has ended it. What has ended
-        stays as it is.
-
-        Args:
-            task_id: the id.
-            keep: seconds that supervisors remember it, where the task is not seen before.
-        """
-        now = self.database.now()
-        key = clean_id(task_id)
-        with self.database.transaction(write=True) as transaction:
-            rows = transaction.all("SELECT state, due FROM gearwsgi_task WHERE id = ?", (key,))
-            state, due = rows[0] if rows else (model.UNKNOWN, None)
-            if state in model.ENDED:
-                return str(state)
-            _ask(transaction, "cancel", key, now, max(now, due or now) + keep)
-            if state != model.RUNNING:
-                transaction.run(
-                    "UPDATE gearwsgi_task SET state = ?, ended = ?, changed = ? WHERE id = ?",
-                    (model.CANCELLED, now, now, key),
-                )
-        return str(state)
-
-    @staticmethod
-    def forget(transaction: Transaction, spool: str, name: str, now: float, keep: float) -> None:
-        """Have the supervisors of a state directory remove a letter that was retried or discarded elsewhere."""
-        _ask(transaction, "forget", name, now, now + keep, spool)
-
-    @staticmethod
-    def withdraw(transaction: Transaction, request: Request) -> None:
-        """It is done."""
-        _withdraw(transaction, request.kind, request.name, request.about)
-
-
-def _ask(transaction: Transaction, kind: str, name: str, made: float, until: float | None, about: str = "") -> None:
-    transaction.run(
-        "INSERT INTO gearwsgi_request (kind, name, made, until, about) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (kind, name, about) DO UPDATE SET made = excluded.made, until = excluded.until",
-        (kind, name, made, until, about),
-    )
-
-
-def _withdraw(transaction: Transaction, kind: str, name: str, about: str = "") -> int:
-    return transaction.run(
-        "DELETE FROM gearwsgi_request WHERE kind = ? AND name = ? AND about = ?", (kind, name, about)
-    )
-
 
 def whole_id(transaction: Transaction, task_id: str) -> str:
     """The full id of what may be a shortened one; as it is where no record begins so.
@@ -320,6 +249,7 @@ def make_record(values: Sequence[Any], history: tuple[model.Attempt, ...] = ()) 
     """The record in a row of `RECORD_COLUMNS`."""
     row = dict(zip(_NAMES, values, strict=True))
     done, total = row.pop("done"), row.pop("total")
+    row["queued"] = row["queued"] or None  # cancelled before any supervisor has seen it
     for name in ("queued", "due", "started", "ended"):
         row[name] = model.moment(row[name])
     return model.Record(**row, progress=None if done is None else (done, total), history=history)

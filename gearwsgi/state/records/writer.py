@@ -18,7 +18,8 @@ from .letters import Letters
 from .opening import open_database
 from .retention import Retention
 from .rows import Row, merge
-from .store import Request, Store
+from .steering import Request
+from .store import Store
 
 _log = logging.getLogger("gearwsgi")
 
@@ -88,7 +89,8 @@ class Writer:
         return self._refused + self._lost
 
     def start(self) -> None:
-        """Begin to write."""
+        """Begin to write, and look at once what is asked for."""
+        self._wake.set()
         self._thread.start()
 
     def put(self, change: Callable[[], Change | None], size: int) -> None:
@@ -258,13 +260,13 @@ class _Work:
         if withdrawn or beats or looks:
             with database.transaction(write=bool(withdrawn or beats)) as transaction:
                 for request in withdrawn:
-                    self._store.withdraw(transaction, request)
+                    self._store.steering.obeyed(transaction, request, clock)
                 if stopping:
                     self._store.leave(transaction, self._name)
                 elif beats and about is not None:
                     self._store.hear(transaction, self._name, clock, about)
                 if looks:
-                    requests = self._store.requests(transaction, clock)
+                    requests = self._store.steering.requests(transaction, clock)
             self._beat_at = now + BEAT if beats else self._beat_at
             self._look_at = now + LOOK if looks else self._look_at
         self._write_rows(clock)

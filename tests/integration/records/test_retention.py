@@ -72,15 +72,19 @@ def test_responses_requests_and_supervisors_go_when_their_time_is_over(store: St
         store.keep_result(transaction, "b", now + 100, b"new")
         store.hear(transaction, "gone", now - 1000, {})
         store.hear(transaction, "here", now, {})
-    store.pause("job", -1)
-    store.pause("mail")
+    store.steering.pause("job", -1)
+    store.steering.pause("mail")
+    put(store, make_row("late", state="running", ended=None))
+    store.cancel(store.find("late"))
+    put(store, make_row("late", state="retrying", ended=None))
     run(store, settings)
     with store.database.transaction(write=False) as transaction:
         left = [
-            transaction.all(f"SELECT {column} FROM gearwsgi_{table}")
+            sorted(transaction.all(f"SELECT {column} FROM gearwsgi_{table}"))
             for table, column in (("result", "task"), ("supervisor", "id"), ("request", "name"))
         ]
-    assert left == [[("b",)], [("here",)], [("mail",)]]
+    assert left == [[("b",)], [("here",)], [("late",), ("mail",)]]
+    assert store.find("late").state == "cancelled"
 
 
 def write_letter(settings: Settings, name: str, queued: float = 0.0) -> bytes:

@@ -25,7 +25,7 @@ def test_status_counts_what_the_records_know_and_marks_silent_supervisors(store:
     with store.database.transaction(write=True) as transaction:
         store.hear(transaction, "s1", now - 20, {"host": "far", "pid": 7, "workers": [worker]})
         store.hear(transaction, "s2", now - 70, {"host": "far", "pid": 6, "workers": []})
-    store.pause("mail", 600)
+    store.steering.pause("mail", 600)
     known = json.loads(run("status", "--json").out)
     [job, mail] = known["queues"]
     assert (job["queue"], job["per_minute"], job["failed"]) == ("job", 1, 2)

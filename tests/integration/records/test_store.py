@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from gearwsgi.state.records.database import Refused
 from gearwsgi.state.records.model import write_attempt
 from gearwsgi.state.records.opening import open_database
 from gearwsgi.state.records.rows import COLUMNS, ENDED, QUEUED, RUNNING, Row, place
+from gearwsgi.state.records.steering import PAUSE_ENTRY
 from gearwsgi.state.records.store import Store
 
 from .rows import NOW, make_row
@@ -176,26 +178,60 @@ def test_the_fleet_is_who_was_heard_of_within_a_minute(store: Store) -> None:
 
 
 def test_a_queue_is_paused_until_it_is_resumed_or_its_time_is_over(store: Store) -> None:
-    store.pause("job")
-    store.pause("mail", 1000)
-    store.pause("gone", -1)
-    pauses = store.pauses()
-    assert set(pauses) == {"job", "mail"} and pauses["job"] is None
-    assert store.resume("job") and not store.resume("job")
-    assert set(store.pauses()) == {"mail"}
+    steering = store.steering
+    steering.pause("job", 1000, by="ann")
+    steering.pause("job", by="bob")
+    steering.pause("mail", 1000)
+    steering.pause("gone", -1)
+    steering.pause("daily", kind=PAUSE_ENTRY)
+    assert [(each.name, each.until is None, each.about) for each in steering.pauses()] == [
+        ("job", True, "bob"),
+        ("mail", False, ""),
+    ]
+    assert [each.name for each in steering.pauses(PAUSE_ENTRY)] == ["daily"]
+    assert steering.resume("job") and not steering.resume("job") and not steering.resume("gone")
+    assert [each.name for each in steering.pauses()] == ["mail"]
+
+
+def test_who_looks_often_reads_only_what_has_changed_and_what_is_over_is_left_out(store: Store) -> None:
+    store.steering.pause("job")
+    store.steering.pause("mail", 1000)
+    now = store.database.now()
+    with store.database.transaction(write=True) as transaction:
+        first = store.steering.requests(transaction, now)
+        transaction.run("DELETE FROM gearwsgi_request")
+        assert store.steering.requests(transaction, now) == first
+        assert [each.name for each in store.steering.requests(transaction, now + 1001)] == ["job"]
+    (timed,) = [each for each in first if each.name == "mail"]
+    assert timed.ends is not None and timed.holds(timed.ends - 1) and not timed.holds(timed.ends)
+    store.steering.pause("other")
+    assert [each.name for each in store.steering.pauses()] == ["other"]
 
 
 def test_cancelling_asks_for_what_has_not_ended_and_changes_nothing_else(store: Store) -> None:
     put(store, make_row("done"), make_row("waits", state="retrying", ended=None, place=place(1, ENDED)),
         make_row("runs", state="running", ended=None, place=place(1, RUNNING)))  # fmt: skip
-    states = {each: store.cancel(each, 3600) for each in ("done", "waits", "runs", "new")}
+    known = store.find("done")
+    tasks = {each: replace(known, id=each) for each in ("done", "waits", "runs", "new")}
+    states = {each: store.cancel(task, by="ann") for each, task in tasks.items()}
     assert states == {"done": "done", "waits": "retrying", "runs": "running", "new": "unknown"}
-    assert (store.find("done").state, store.find("waits").state, store.find("runs").state) == (
-        "done", "cancelled", "running",
-    )  # fmt: skip
-    with store.database.transaction(write=False) as transaction:
-        asked = {(each.kind, each.name) for each in store.requests(transaction, store.database.now())}
-    assert asked == {("cancel", "waits"), ("cancel", "runs"), ("cancel", "new")}
+    assert {each: store.find(each).state for each in tasks} == {
+        "done": "done", "waits": "cancelled", "runs": "running", "new": "cancelled",
+    }  # fmt: skip
+    assert store.find("new").queued is None and store.find("waits").reason == "cancelled by ann"
+    story = {each: [(event.what, event.by) for event in store.story(each)] for each in tasks}
+    assert story == {"done": [], "waits": [("cancelled", "ann")], "runs": [("cancel asked", "ann")],
+                     "new": [("cancelled", "ann")]}  # fmt: skip
+    with store.database.transaction(write=True) as transaction:
+        asked = store.steering.requests(transaction, store.database.now())
+        assert {(each.kind, each.name, each.until) for each in asked} == {
+            ("cancel", "waits", None), ("cancel", "runs", None), ("cancel", "new", None),
+        }  # fmt: skip
+        store.steering.obeyed(transaction, asked[0], store.database.now())
+        left = transaction.all("SELECT count(*) FROM gearwsgi_request WHERE until IS NULL")
+    assert left == [(2,)], "what was obeyed is remembered for a while"
+    put(store, make_row("new", state="running", ended=None, place=place(1, RUNNING)))
+    assert store.find("new").state == "running", "what a supervisor has seen counts"
 
 
 _OPEN = """

@@ -12,7 +12,7 @@ from tests.hostile import HOSTILE, obeys_no_terminal
 
 def _queue(name: str, **changes: Any) -> dict[str, Any]:
     usual = {"ready": 0, "later": 0, "running": 0, "workers": 1, "oldest": None, "per_minute": 0, "failed": 0,
-             "paused": False, "paused_for": None}  # fmt: skip
+             "paused": False, "paused_for": None, "paused_by": ""}  # fmt: skip
     return {"queue": name, **usual, **changes}
 
 
@@ -88,9 +88,9 @@ def test_without_a_size_every_queue_and_worker_is_there() -> None:
 
 
 def test_a_paused_queue_without_workers_is_shown_and_is_no_warning() -> None:
-    known = _known(queues=[_queue("mail", ready=2, workers=0, paused=True, paused_for=600.0)])
+    known = _known(queues=[_queue("mail", ready=2, workers=0, paused=True, paused_for=600.0, paused_by="ann@x")])
     assert not warnings(known)
-    assert lay_out(known, 80)[0] == "paused: mail (for 10m)"
+    assert lay_out(known, 80)[0] == "paused: mail (for 10m, by ann@x)"
 
 
 def test_a_queue_without_jobs_needs_no_worker() -> None:

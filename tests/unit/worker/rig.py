@@ -19,6 +19,7 @@ from gearwsgi.worker.recorder import Recorder
 from gearwsgi.worker.settle import Settler
 from gearwsgi.worker.site import JobServers
 from gearwsgi.worker.slot import Slot, Surroundings
+from gearwsgi.worker.steering import Steering
 
 
 def message(number: int) -> bytes:
@@ -56,7 +57,9 @@ class Worker:
 class Rig:
     """Connects, forks, and lets a test say what comes from either side."""
 
-    def __init__(self, folder: Path, *, job_timeout: float = 600.0, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, *, job_timeout: float = 600.0, recorder: Recorder | None = None, **options: Any
+    ) -> None:
         self.loop = Loop()
         self.workers: list[Worker] = []
         self.signals: list[tuple[int, int]] = []
@@ -67,9 +70,12 @@ class Rig:
         self._reader = PacketReader()
         settings = read_settings({"state_dir": folder, "servers": "localhost", "job_timeout": job_timeout}, {})
         connector: Any = self
-        settler = Settler(settings, Recorder())
+        recorder = recorder or Recorder()
+        self.steering = Steering(recorder)
+        settler = Settler(settings, recorder)
         wanted = Options("no:app", **options)
-        around = Surroundings("x", settings, wanted, self.loop, connector, JobServers(), settler, self)
+        servers = JobServers()
+        around = Surroundings("x", settings, wanted, self.loop, connector, servers, settler, self, self.steering)
         self.slot = Slot(around, 1, ["job"])
         self.outbox = folder / "outbox"
         self.dead = folder / "dead"

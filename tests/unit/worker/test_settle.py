@@ -24,6 +24,7 @@ class DeafSession:
     is_open = True
 
     def __init__(self) -> None:
+        self.unanswered = 1
         self.sent: list[bytes] = []
         self.submitted: list[bytes] = []
 

@@ -1,0 +1,96 @@
+"""What people do to queues and tasks, from any machine that shares the records: pause, resume, cancel.
+
+Command line, dashboard and status address all do it through here. Supervisors obey within two seconds.
+"""
+
+import logging
+from typing import NamedTuple
+
+from ..log import clean
+from ..state.records import model
+from ..state.records.opening import writing
+from ..state.records.steering import PAUSE
+from .client import Client
+from .lookup import Lookup
+from .task import Task
+
+_log = logging.getLogger("gearwsgi")
+
+
+class Done(NamedTuple):
+    """What became of what was asked for.
+
+    Attributes:
+        did: whether anything was changed.
+        text: what was done, or why nothing was, in a line for people.
+        state: of a task: the state that it has now; `running` where its supervisor is about to end it.
+    """
+
+    did: bool
+    text: str
+    state: str = ""
+
+
+class Actions:
+    """See the module.
+
+    Args:
+        client: the middleware's: `middleware.client`.
+        by: who does it, for the log and for the task's story; empty: nobody says.
+    """
+
+    def __init__(self, client: Client, by: str = "") -> None:
+        self._client = client
+        self._by = by
+
+    def pause(self, queue: str, seconds: float | None = None, *, kind: str = PAUSE) -> Done:
+        """Have no supervisor take jobs of a queue: they stay on the job server, those held ahead go back there.
+
+        Args:
+            queue: its name.
+            seconds: for so long; None: until it is resumed.
+            kind: what is paused: a queue, or what else `state.records.steering` names.
+
+        Raises:
+            RecordsUnavailable: the records are off, or their database is away.
+        """
+        with writing(self._client.settings) as store:
+            store.steering.pause(queue, seconds, by=self._by, kind=kind)
+        return self._say(True, f"{queue} is paused" + ("" if seconds is None else f" for {seconds:g} s"))
+
+    def resume(self, queue: str, *, kind: str = PAUSE) -> Done:
+        """End a pause.
+
+        Raises:
+            RecordsUnavailable: as `pause`.
+        """
+        with writing(self._client.settings) as store:
+            did = store.steering.resume(queue, kind=kind)
+        return self._say(did, f"{queue} is resumed" if did else f"{queue} was not paused")
+
+    def cancel(self, task: Task | str, *, waits: bool = False) -> Done:
+        """Cancel a task: one that waits never runs, one that runs is ended as a time-out ends it.
+
+        Args:
+            task: the task, or its id, which may be shortened.
+            waits: whether it is still to be submitted.
+
+        Raises:
+            UnknownTask: nobody knows it, or several ids begin so.
+            RecordsUnavailable: as `pause`.
+            ServerUnavailable: the records don't know it, and no job server answers.
+        """
+        with self._client.open_records(make=True) as records:
+            assert records is not None
+            record = Lookup(self._client, task, waits=waits).found(records)
+            before = records.cancel(record, by=self._by)
+        if before in model.ENDED:
+            return self._say(False, f"{record.id} is {before} already: nothing is changed", before)
+        if before == model.RUNNING:
+            return self._say(True, f"{record.id} runs, and is ended", before)
+        return self._say(True, f"{record.id} is cancelled", model.CANCELLED)
+
+    def _say(self, did: bool, text: str, state: str = "") -> Done:
+        if did:
+            _log.info("%s%s", clean(text), f", by {clean(self._by)}" if self._by else "")
+        return Done(did, clean(text), state)

@@ -1,0 +1,84 @@
+"""What supervisors are asked to do, as this one knows it: which queues are paused, and which tasks are cancelled.
+
+The records' thread reads it several times in two seconds. While their database is away, what was read last holds, and
+a pause for a time ends all the same.
+"""
+
+import time
+from collections.abc import Sequence
+
+from .. import log
+from ..state.records.steering import CANCEL, PAUSE, Request
+from .held import Held
+from .recorder import Recorder
+
+FIRST_LOOK = 2.0
+"""Seconds that a supervisor, when it starts, waits for what it is asked before it takes jobs."""
+
+
+class Steering:
+    """See the module.
+
+    Args:
+        recorder: who reads the records.
+
+    Attributes:
+        knows: whether it has been read once, or is not to be had: before that, no job is taken.
+        paused: the queues of which no jobs are taken.
+        is_set: whether anything is asked for.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._wait_until = time.monotonic() + FIRST_LOOK
+        self._seen: Sequence[Request] | None = None
+        self._cancelled: dict[str, Request] = {}
+        self.knows = False
+        self.paused: frozenset[bytes] = frozenset()
+        self.is_set = False
+        self.look(time.monotonic())
+
+    def look(self, now: float) -> bool:
+        """Whether something else is asked for than at the last look."""
+        requests = self._recorder.requests()
+        knew, paused_before, cancelled_before = self.knows, self.paused, self._cancelled
+        self.knows = knew or requests is not None or now > self._wait_until
+        if requests is None:
+            return self.knows is not knew
+        if requests is not self._seen:
+            self._seen = requests
+            self._cancelled = {each.name: each for each in requests if each.kind == CANCEL}
+        if requests or self.paused:
+            pauses = {_name(each): each.about for each in requests if each.kind == PAUSE and each.holds(now)}
+            self.paused = frozenset(pauses)
+            for queue in self.paused - paused_before:
+                log.note(f"queue {_text(queue)} is paused{f' by {pauses[queue]}' if pauses[queue] else ''}")
+            for queue in paused_before - self.paused:
+                log.note(f"queue {_text(queue)} is resumed")
+        self.is_set = bool(self.paused or self._cancelled)
+        is_same = self.paused == paused_before and self._cancelled.keys() == cancelled_before.keys()
+        return not is_same or self.knows is not knew
+
+    def cancels(self, held: Held) -> str | None:
+        """Who has cancelled its task ("" where that is not known); None: nobody. The request counts as obeyed."""
+        request = self._cancelled.get(held.task_id()) if self._cancelled else None
+        if request is None:
+            return None
+        self._recorder.withdraw(request)
+        return request.about
+
+    def pauses(self, held: Held) -> bool:
+        """Whether its queue is paused."""
+        return held.job.queue in self.paused
+
+    def stops(self, held: Held) -> bool:
+        """Whether it is not to be started."""
+        return self.pauses(held) or held.task_id() in self._cancelled
+
+
+def _name(request: Request) -> bytes:
+    return request.name.encode("utf-8", "surrogateescape")
+
+
+def _text(queue: bytes) -> str:
+    return queue.decode("utf-8", "surrogateescape")

@@ -1,0 +1,104 @@
+"""What supervisors do when queues are paused and tasks cancelled, on both kinds of job server and both databases."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from gearwsgi.submit.actions import Actions
+from tests.integration.records.test_supervisor import Stand, stand  # noqa: F401 - a fixture
+from tests.support import until
+
+
+@pytest.fixture
+def act(stand: Stand) -> Iterator[Actions]:  # noqa: F811
+    yield Actions(stand.app.client, "alice")
+
+
+def test_a_paused_queues_jobs_stay_on_the_job_server_until_it_is_resumed(stand: Stand, act: Actions) -> None:  # noqa: F811
+    worker = stand.worker("--queues", "job,mail")
+    go = stand.bench.folder / "go"
+    running = stand.task("/until", {"file": str(go)})
+    stand.until(running, "running")
+    assert act.pause("job").text == "job is paused"
+    worker.wait_for("queue job is paused by alice")
+    ahead = [stand.task("/good", {"n": n}) for n in range(20)]
+    other = stand.task("/good", {"n": 100}, queue="mail")
+    go.touch()
+    stand.until(other, "done")
+    stand.until(running, "done")
+    assert stand.bench.lines()[-1] == "good 100 1" and stand.bench.server.queued("job") == 20
+    assert stand.bench.server.workers("job") == 0 and stand.bench.server.workers("mail") == 1
+    worker.signal(signal.SIGHUP)
+    worker.wait_for("worker ready", 2)
+    assert worker.stop() == 0
+    again = stand.worker("--queues", "job,mail")
+    last = stand.task("/good", {"n": 101}, queue="mail")
+    stand.until(last, "done")
+    assert stand.bench.server.queued("job") == 20
+    assert act.resume("job").did and not act.resume("job").did
+    for task in ahead:
+        stand.until(task, "done")
+    again.wait_for("queue job is resumed")
+    assert all(number == 1 for line, number in stand.bench.runs().items() if line.startswith("good"))
+
+
+def test_jobs_held_ahead_go_back_when_their_queue_is_paused(stand: Stand, act: Actions) -> None:  # noqa: F811
+    stand.worker()
+    short = [stand.task("/slow", {"seconds": 0.005}) for _ in range(500)]
+    until(lambda: stand.bench.server.queued("job") < 450)
+    act.pause("job")
+    until(lambda: stand.bench.server.workers("job") == 0)
+    left = stand.bench.server.queued("job")
+    assert left > 0
+    assert stand.app.gearman.status(short[-1]) == "queued"
+    act.resume("job")
+    until(lambda: not stand.bench.server.queued("job"))
+
+
+def test_a_pause_for_a_time_ends_by_itself(stand: Stand, act: Actions) -> None:  # noqa: F811
+    act.pause("job", 3.0)
+    worker = stand.worker()
+    worker.wait_for("queue job is paused")
+    stand.until(stand.task("/good", {"n": 1}), "done")
+    worker.wait_for("queue job is resumed")
+
+
+def test_a_task_that_waits_is_cancelled_and_never_runs(stand: Stand, act: Actions) -> None:  # noqa: F811
+    unseen = stand.task("/good", {"n": 1})
+    delayed = stand.task("/good", {"n": 2}, delay=3)
+    gearman = stand.app.gearman
+    assert gearman.cancel(unseen) == "cancelled" and act.cancel(delayed.id).state == "cancelled"
+    assert gearman.record(unseen.id).state == "cancelled"
+    stand.worker()
+    retried = stand.task("/retry", {"delay": 4})
+    stand.until(retried, "retrying")
+    assert act.cancel(retried.id[:12]).text == f"{retried.id} is cancelled"
+    assert gearman.status(retried) == "cancelled"
+    until(lambda: not stand.bench.server.queued("job"))
+    record = until(lambda: (found := gearman.record(unseen.id)).service == "/good" and found)
+    assert (record.state, record.reason, record.attempts) == ("cancelled", "cancelled", 0)
+    record = gearman.record(retried)
+    assert (record.state, record.reason, record.attempts) == ("cancelled", "cancelled by alice", 1)
+    assert [each.outcome for each in record.history] == ["retried"]
+    assert [(each.what, each.by) for each in stand.store.story(retried.id)] == [("cancelled", "alice")]
+    assert stand.bench.lines() == [line for line in stand.bench.lines() if "good" not in line]
+    assert not stand.bench.run("dead", "list").stdout
+    assert act.cancel(retried).text == f"{retried.id} is cancelled already: nothing is changed"
+
+
+@pytest.mark.parametrize("service", ["/until", "/deaf"])
+def test_a_task_that_runs_is_ended_as_a_time_out_is(stand: Stand, act: Actions, service: str) -> None:  # noqa: F811
+    worker = stand.worker()
+    task = stand.task(service, {"file": str(stand.bench.folder / "never")})
+    stand.until(task, "running")
+    assert act.cancel(task.id).state == "running"
+    record = stand.until(task, "cancelled")
+    assert [(each.outcome, each.reason) for each in record.history] == [("cancelled", "cancelled by alice")]
+    assert record.ended is not None and record.attempts == 1
+    until(lambda: not stand.bench.server.queued("job"))
+    worker.wait_for(f"cancelled by alice, id {task.id}")
+    after = stand.task("/good", {"n": 1})
+    stand.until(after, "done")
+    assert act.cancel(after).text == f"{after.id} is done already: nothing is changed"
+    assert not stand.bench.run("dead", "list").stdout
