@@ -33,7 +33,7 @@ from ..wire.payload import Grabbed, own_id
 from .held import Held, Notes
 from .recorder import Recorder
 
-_ENDS_ATTEMPT = frozenset({model.RETRYING, model.DONE, model.DEAD})
+_ENDS_ATTEMPT = frozenset({model.RETRYING, model.DONE, model.DEAD, model.CANCELLED})
 
 
 class Recording(Recorder):
