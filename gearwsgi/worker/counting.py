@@ -1,9 +1,11 @@
 """Counts what a supervisor's recorder is told: the attempts, and the ends of worker processes."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..policy import Outcome
+from ..state.records.steering import Request
 from ..telemetry.collector import State
 from .held import Held
 from .recorder import Recorder
@@ -62,6 +64,19 @@ class Counting(Recorder):
         """A job has failed for good."""
         self._count(held, "dead", trusted=trusted)
         self._then.dead(held, outcome, reason, letter, trusted=trusted)
+
+    def cancelled(self, held: Held, reason: str) -> None:
+        """A job was ended, or not even started, because its task is cancelled."""
+        self._count(held, "cancelled")
+        self._then.cancelled(held, reason)
+
+    def requests(self) -> Sequence[Request] | None:
+        """What supervisors are asked to do."""
+        return self._then.requests()
+
+    def withdraw(self, request: Request) -> None:
+        """What was asked for is done."""
+        self._then.withdraw(request)
 
     def exited(self, reason: str) -> None:
         """A worker process has ended."""
