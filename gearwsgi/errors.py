@@ -5,6 +5,7 @@ from typing import Any
 
 __all__ = [
     "AppLoadError",
+    "BadDelivery",
     "BadMessage",
     "BadSignature",
     "CallFailed",
@@ -69,6 +70,10 @@ class UnknownService(InvalidTask):
 
 class BadMessage(GearwsgiError, ValueError):
     """A payload is no message that may be replayed; the text says why."""
+
+
+class BadDelivery(GearwsgiError, ValueError):
+    """A webhook that its sender can't have signed like this, or too long ago; the text, which is logged, says why."""
 
 
 class BadSignature(BadMessage):

@@ -131,7 +131,7 @@ def read_options(given: Mapping[str, Any], where: str = "") -> Options:
     Raises:
         ConfigError: one is unknown (the nearest is named), or can't work.
     """
-    return Options(**_read(given, OPTIONS, where))
+    return Options(**read_keys(given, OPTIONS, where))
 
 
 def read_rule(where: str, value: Any) -> Rule:
@@ -144,12 +144,17 @@ def read_rule(where: str, value: Any) -> Rule:
         value = {"route": value}
     if not isinstance(value, Mapping) or "route" not in value:
         raise ConfigError(f"{where} is {value!r}: give a route such as 'POST /reports/*', or a dict with a 'route'")
-    found = _read(value, {"route": kinds.Kind(read_route), **OPTIONS, "owner": OWNER}, where)
+    found = read_keys(value, {"route": kinds.Kind(read_route), **OPTIONS, "owner": OWNER}, where)
     route, owner = found.pop("route"), found.pop("owner", None)
     return Rule(route=route, options=Options(**found), owner=owner)
 
 
-def _read(given: Mapping[str, Any], known: Mapping[str, kinds.Kind], where: str) -> dict[str, Any]:
+def read_keys(given: Mapping[str, Any], known: Mapping[str, kinds.Kind], where: str) -> dict[str, Any]:
+    """The values of a dict of the application's; None is as if one were not given.
+
+    Raises:
+        ConfigError: a name is unknown (the nearest is named), or its value can't work.
+    """
     for name in given:
         if name not in known:
             at = f"{where} has an unknown key" if where else "unknown option"

@@ -15,6 +15,7 @@ from .address import EMBEDDED, Address
 from .errors import ConfigError
 from .message import model, signature, targets
 from .policy import Limits
+from .webhooks import entries
 
 
 class Setting(NamedTuple):
@@ -111,6 +112,16 @@ class Settings:
         rules.OWNER,
         None,
         "a callable from an environ to who asks: to anybody else the status address of a deferred request is a 404.",
+    )
+    inbox: tuple[entries.Inbox, ...] = _setting(
+        entries.INBOX,
+        (),
+        "webhooks that are verified at the door and on the job server or on disk before their sender is answered: "
+        "dicts with a `route`, how to `verify` (`gearwsgi.webhooks`), and `id`, `queue`, `priority`, `max_attempts`, "
+        "`timeout`.",
+    )
+    inbox_keep: float = _setting(
+        kinds.number(1), 259200.0, "seconds in which a second delivery of the same id is dropped; it needs `records`."
     )
     plain_queues: tuple[str, ...] = _setting(kinds.NAMES, (), "queues whose tasks are sent as plain JSON calls.")
     resolver: targets.Resolver | None = _setting(
@@ -228,6 +239,8 @@ class Keywords(TypedDict, total=False):
     status_path: str | None
     defer_max_wait: float | None
     owner: rules.Owner | None
+    inbox: Sequence[Mapping[str, Any]] | None
+    inbox_keep: float | None
     plain_queues: Sequence[str] | None
     resolver: targets.Resolver | None
     json: model.Encoder | None

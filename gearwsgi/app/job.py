@@ -72,6 +72,13 @@ class Job:
         return self._message.data()
 
     @property
+    def verified(self) -> bool:
+        """Whether it is a webhook whose sender was found genuine at the door: it need not be asked again, and a late
+        attempt could not be.
+        """
+        return self._message.verified
+
+    @property
     def cursor(self) -> Any:
         """How far the work is: what the handler said in `Continue(cursor=…)`; None where it begins."""
         return json.loads(self._message.cursor) if self._message.cursor else None

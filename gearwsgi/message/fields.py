@@ -199,6 +199,7 @@ RARE = (
     Field("Awaited", "awaited", None, _read_awaited, lambda value: f"{value[0]} {_decimal(value[1])}"),
     Field("Origin", "from_request", False, _read_flag("Origin", "request"), lambda _: "request"),
     Field("Succeeds", "succeeds", (), _read_statuses, lambda codes: " ".join(map(str, codes))),
+    Field("Verified", "verified", False, _read_flag("Verified", "yes"), lambda _: "yes"),
     Field("Cursor", "cursor", "", _read_cursor),
     Field("Continued", "continued", 0, _read_number("Continued")),
     Field("Progress", "progress", None, _read_progress, lambda both: f"{both[0]} {both[1]}"),

@@ -132,6 +132,22 @@ class Mailbox(Protocol):
         ...
 
 
+class Seen(Protocol):
+    """What is known of one delivery, as who takes it needs it."""
+
+    def claim(self) -> bool | None:
+        """Whether it is new, and ours to queue; None where another is about to."""
+        ...
+
+    def keep(self, seconds: float) -> None:
+        """It is queued: for so long it was seen."""
+        ...
+
+    def release(self) -> None:
+        """It could not be queued."""
+        ...
+
+
 class Client:
     """The job servers of one middleware. A connection is used by one thread at a time and kept for the next.
 
@@ -539,3 +555,13 @@ class Client:
         from ..state.records import opening  # with its database: only where it is asked
 
         return opening.writing(self.settings) if make else opening.reading(self.settings)
+
+    def look_for(self, key: str) -> AbstractContextManager[Seen]:
+        """Whether a delivery was seen before, for one thread, and closed at the end of the block.
+
+        Raises:
+            RecordsUnavailable: the records are off, or can't be asked; also within the block.
+        """
+        from ..state.records import seen  # with its database: only where there is an inbox
+
+        return seen.looking(self.settings, key)

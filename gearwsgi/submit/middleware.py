@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..message.model import Message
 from ..message.routes import Paths, spellings
 from ..policy import accepted
-from ..settings import SETTINGS, Keywords, read_settings
+from ..settings import SETTINGS, Keywords, Settings, read_settings
 from .client import Client
 from .frameworks import known_login_urls, leads_to
 from .tasks import Gearman
@@ -18,6 +18,7 @@ from .walk import walk
 
 if TYPE_CHECKING:
     from .deferral.door import Door
+    from .inbox import Door as Inbox
 
 KEY, SHORT_KEY = KEYS
 
@@ -55,6 +56,7 @@ class GearmanMiddleware:
         self.client = Client(self.settings)
         self.gearman = Gearman(self.client, None)
         """The same object without a request, for scripts and cron jobs."""
+        self._inbox = _open_inbox(self.settings)
         self._private = Paths(self.settings.tasks_only) if self.settings.tasks_only else None
 
     @functools.cached_property
@@ -111,6 +113,10 @@ class GearmanMiddleware:
             if "HTTP_X_GEARMAN" in "\n".join(environ):
                 for key in [key for key in environ if key.startswith("HTTP_X_GEARMAN")]:
                     del environ[key]
+            if self._inbox is not None:
+                answer = self._inbox.answer(environ, self.client)
+                if answer is not None:
+                    return answer.send(environ, start_response)
             # Whichever way of writing it the application goes by, a public request does not get through.
             if self._private is not None and self._private.fit(spellings(environ.get("PATH_INFO", ""))):
                 return _not_found(environ, start_response)
@@ -140,6 +146,14 @@ class GearmanMiddleware:
         if type(body) in _FINISHED and gearman.is_idle():
             return body
         return _Body(body, gearman, lambda: _code(status))
+
+
+def _open_inbox(settings: Settings) -> "Inbox | None":
+    if not settings.inbox:
+        return None
+    from .inbox import Door  # where there is one
+
+    return Door(settings)
 
 
 def _describe() -> None:

@@ -144,7 +144,7 @@ class InHand:
             InvalidTask: the server has handed over something that no message can hold.
         """
         environ = self._environ
-        content = _read_body(environ, limit) if body is None else bytes(body)
+        content = read_body(environ, limit) if body is None else bytes(body)
         if not TOKEN.fullmatch(self._method):
             raise InvalidTask(f"a request with the method {self._method!r}, which is no HTTP token, can't be replayed")
         kind = environ.get("CONTENT_TYPE")
@@ -209,7 +209,7 @@ def _protocol(environ: Mapping[str, Any]) -> str:
     return text if PROTOCOL.fullmatch(text) else "HTTP/1.1"
 
 
-def _read_body(environ: dict[str, Any], limit: int) -> bytes:
+def read_body(environ: dict[str, Any], limit: int) -> bytes:
     """The request's body, put back for who reads it next.
 
     Raises:

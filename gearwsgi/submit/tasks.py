@@ -255,6 +255,7 @@ class Gearman(Sending):
         keep_result: float | None = None,
         then: Wanted | None = None,
         on_dead: Wanted | None = None,
+        verified: bool = False,
         after_response: bool = False,
         after: After | None = None,
     ) -> Task:
@@ -266,6 +267,7 @@ class Gearman(Sending):
         Args:
             body: the request's, where something has read it before: `request.get_data()` in Flask, `request.body` in
                 Django. Else it is read here, and put back for who reads it next.
+            verified: you have found its sender genuine: `job.verified` says so in the replay.
 
         The other arguments are `task()`'s.
 
@@ -278,6 +280,7 @@ class Gearman(Sending):
         checks.check_priority(priority)
         message = self._message_of_request("replay()", os.urandom(16).hex(), body)
         message.then, message.on_dead = self._follow_ups(then, on_dead)
+        message.verified = verified
         if keep_result is not None:
             message.keep_result = checks.seconds(keep_result, "keep_result")
         task, payload = self._seal(message, queue, priority, unique, max_attempts, timeout, due)

@@ -8,6 +8,7 @@ import contextvars
 import io
 import itertools
 import json
+import math
 import os
 import socket
 import threading
@@ -72,6 +73,23 @@ class Clock:
         return self._now
 
 
+class _Seen:
+    """What a queue in memory knows of one delivery."""
+
+    def __init__(self, memory: "Memory", key: str) -> None:
+        self._memory = memory
+        self._key = key
+
+    def claim(self) -> bool | None:
+        return self._memory.claim(self._key)
+
+    def keep(self, seconds: float) -> None:
+        self._memory.keep(self._key, seconds)
+
+    def release(self) -> None:
+        self._memory.keep(self._key, None)
+
+
 class Memory(Client):
     """A client whose job server is a list. Any number of threads."""
 
@@ -88,6 +106,7 @@ class Memory(Client):
         self._running: dict[str, tuple[QueuedTask, Status]] = {}
         self._kept: dict[str, tuple[float, bytes]] = {}
         self._cancelled: dict[str, tuple[float, str]] = {}
+        self._seen: dict[str, float] = {}
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._context: contextvars.Context | None = None
@@ -175,6 +194,26 @@ class Memory(Client):
         until, content = self._kept.get(task_id, (0.0, b""))
         return content if until > self.clock.now() else None
 
+    @contextlib.contextmanager
+    def look_for(self, key: str) -> Iterator["_Seen"]:
+        yield _Seen(self, key)
+
+    def claim(self, key: str) -> bool:
+        """Whether a delivery is new, and from now on it is not."""
+        with self._lock:
+            is_new = self._seen.get(key, 0.0) <= self.clock.now()
+            if is_new:
+                self._seen[key] = math.inf
+            return is_new
+
+    def keep(self, key: str, seconds: float | None) -> None:
+        """For how long a delivery was seen; None: it was not."""
+        with self._lock:
+            if seconds is None:
+                del self._seen[key]
+            else:
+                self._seen[key] = self.clock.now() + seconds
+
     def _record(self, task: QueuedTask) -> Record:
         runs = [run for run in self.runs if run.task.id == task.id]
         last = runs[-1] if runs else None
@@ -250,6 +289,7 @@ class Memory(Client):
             body=task.body,
             attempt=task.attempt,
             max_attempts=self.settings.retry_limits(task).max_attempts,
+            verified=task.verified,
             cursor=json.loads(task.cursor) if task.cursor else None,
             payload=submission.payload,
             _headers=tuple(task.headers),
@@ -292,6 +332,7 @@ class Memory(Client):
                 kept.clear()
             self._kept.clear()
             self._cancelled.clear()
+            self._seen.clear()
 
     # -- one attempt -------------------------------------------------------------------------------------------------
 

@@ -57,15 +57,8 @@ class Retention:
             transaction.run("DELETE FROM gearwsgi_request WHERE until < ?", (now,))
             self._store.steering.settle(transaction, now)
             transaction.run("DELETE FROM gearwsgi_supervisor WHERE heard < ?", (now - GONE,))
-        removed = BITE
-        while removed == BITE:
-            with self._store.database.transaction(write=True) as transaction:
-                removed = transaction.run(
-                    "DELETE FROM gearwsgi_result WHERE task IN"
-                    " (SELECT task FROM gearwsgi_result WHERE until <= ? ORDER BY until LIMIT ?)",
-                    (now, BITE),
-                )
-            yield removed
+        yield from self._remove_over("gearwsgi_result", "task", now)
+        yield from self._remove_over("gearwsgi_seen", "key", now)
         self._store.database.tidy()
         yield 0
 
@@ -74,6 +67,15 @@ class Retention:
         while removed == BITE:
             with self._store.database.transaction(write=True) as transaction:
                 removed = _remove(transaction, which, values, BITE)
+            yield removed
+
+    def _remove_over(self, table: str, key: str, now: float) -> Iterator[int]:
+        """What was to be kept until now, or less."""
+        over = f"SELECT {key} FROM {table} WHERE until <= ? ORDER BY until LIMIT ?"
+        removed = BITE
+        while removed == BITE:
+            with self._store.database.transaction(write=True) as transaction:
+                removed = transaction.run(f"DELETE FROM {table} WHERE {key} IN ({over})", (now, BITE))
             yield removed
 
     def _remove_surplus(self) -> Iterator[int]:

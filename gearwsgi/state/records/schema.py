@@ -27,6 +27,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             kind TEXT NOT NULL, name {key} NOT NULL, made {real} NOT NULL, until {real}, about TEXT NOT NULL,
             PRIMARY KEY (kind, name, about))""",
     ),
+    (
+        # Which webhooks were taken in: `holder` is empty once one is queued, before that it is who is about to.
+        "CREATE TABLE gearwsgi_seen (key {key} PRIMARY KEY, until {real} NOT NULL, holder TEXT NOT NULL)",
+        "CREATE INDEX gearwsgi_seen_until ON gearwsgi_seen (until)",
+    ),
 )
 """What leads from each version to the next. What was released is never changed: append."""
 
