@@ -28,7 +28,7 @@ from .pool import Server
 
 if TYPE_CHECKING:
     from ..state.records.model import Record
-    from .deferral.mailbox import Mailboxes
+    from .deferral.desk import Desk
 
 _log = logging.getLogger("gearwsgi")
 
@@ -40,7 +40,6 @@ _ASKED = 3
 """How often a job server is asked whether it has what it did not answer, before another one gets that."""
 _DOUBLED = 5
 """How often these times are doubled where they were not enough."""
-_FILL_LASTS = 0.5
 _AT_ONCE = 500
 """Jobs of one write: a job server may keep all its answers until it has read the last of them."""
 _PER_JOB = 0.02
@@ -113,25 +112,6 @@ class Records(Protocol):
         ...
 
 
-class Mailbox(Protocol):
-    """A mailbox, as who waits needs it."""
-
-    @property
-    def name(self) -> str:
-        """What the task's message calls it."""
-        ...
-
-    def fetch(self, server: str, task_id: str, deadline: float) -> bytes:
-        """The response of a task, as a message; empty where none comes in time.
-
-        Args:
-            server: the job server that has the task; empty: none has it yet.
-            task_id: the task's id.
-            deadline: until when it is waited for, of `time.monotonic`.
-        """
-        ...
-
-
 class Seen(Protocol):
     """What is known of one delivery, as who takes it needs it."""
 
@@ -166,8 +146,7 @@ class Client:
         self._relay_pid = 0
         self.shows_status = settings.shows_status
         """Whether the middleware answers status addresses."""
-        self._mailboxes: Mailboxes | None = None
-        self._fill: dict[str, tuple[float, int]] = {}
+        self._desk: Desk | None = None
 
     # -- submit ------------------------------------------------------------------------------------------------------
 
@@ -346,8 +325,8 @@ class Client:
             self._relay = None
         for server in self._servers:
             server.close_idle()
-        if self._mailboxes is not None:
-            self._mailboxes.close()
+        if self._desk is not None:
+            self._desk.close()
 
     # -- outbox ------------------------------------------------------------------------------------------------------
 
@@ -480,9 +459,21 @@ class Client:
         """
         found = []
         for server in self._servers:
-            lines = self._ask(server, "show unique jobs")
-            found += [line for line in lines if line.startswith(beginning)]
+            found += [line for line in self._ask(server, "show unique jobs") if line.startswith(beginning)]
         return found
+
+    def count_waiting(self, queue: str) -> int:
+        """Jobs that wait in a queue of the job servers that answer, and in the outbox."""
+        waiting = self.outbox.spool.count()
+        for server in self._in_order(0):
+            try:
+                lines = self._ask(server, "status")
+            except ServerUnavailable:
+                continue  # what is meant for it is in the outbox
+            for name, total, running, *_ in (line.split("\t") for line in lines):
+                if name == queue:
+                    waiting += int(total) - int(running)
+        return waiting
 
     def _ask(self, server: Server, command: str) -> list[str]:
         """What a job server answers to a text command."""
@@ -504,42 +495,14 @@ class Client:
                 self.settings.status_path,
             )
 
-    def mailbox(self) -> AbstractContextManager[Mailbox]:
-        """Where this thread may wait, in the block, for the response of a task that names it.
+    @property
+    def desk(self) -> "Desk":
+        """What deferral knows, and where its threads wait."""
+        if self._desk is None:
+            from .deferral.desk import Desk  # where it is used
 
-        Raises:
-            SpoolError: the state directory can't be used.
-        """
-        if self._mailboxes is None:
-            from .deferral.mailbox import Mailboxes  # where it is used
-
-            self._mailboxes = Mailboxes(self.settings)
-        return self._mailboxes.lent()
-
-    def is_full(self, queue: str | None, limit: int) -> bool:
-        """Whether so many jobs wait in a queue; if not, one more is about to.
-
-        What job servers said is believed for half a second while there is room for as many again.
-        """
-        name = queue or self.settings.queue
-        until, count = self._fill.get(name, (0.0, 0))
-        if count * 2 >= limit or time.monotonic() >= until:
-            count, until = self._count_waiting(name), time.monotonic() + _FILL_LASTS
-        self._fill[name] = until, count + 1
-        return count >= limit
-
-    def _count_waiting(self, queue: str) -> int:
-        """Jobs that wait in a queue of the job servers that answer, and in the outbox."""
-        waiting = len(self.outbox.spool.names())
-        for server in self._in_order(0):
-            try:
-                lines = self._ask(server, "status")
-            except ServerUnavailable:
-                continue  # what is meant for it is in the outbox
-            for name, total, running, *_ in (line.split("\t") for line in lines):
-                if name == queue:
-                    waiting += int(total) - int(running)
-        return waiting
+            self._desk = Desk(self)
+        return self._desk
 
     # -- records -----------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from .task import Task
 
 POLL, POLL_MAX = 0.05, 0.5
 """Seconds between two looks."""
+_BEGINNING = 1.0
+"""Seconds in which a supervisor makes the records, once it has something to write."""
 _MAX_ASKED = 20
 """Attempts of one task that job servers are asked for at once."""
 _FIRST = re.compile(r":1(?!\d)")
@@ -45,22 +47,48 @@ class Lookup:
             return Status(model.UNKNOWN)
         return Status(found.state, *(found.progress or (0, 0)))
 
-    def known(self) -> Record | None:
+    def known(self, *, quick: bool = False) -> Record | None:
         """What records, outbox and job servers know of it, also where records are off; None: nobody knows it.
+
+        Args:
+            quick: do without what takes long: a list of all that job servers have, and to wait for a record that may
+                be about to be written. Then None may be wrong.
 
         Raises:
             ServerUnavailable, RecordsUnavailable, UnknownTask: as `Gearman.status`.
         """
         try:
             if not self._client.settings.records:
-                return self._known(None)
+                return self._known(None, quick=quick)
             with self._client.open_records() as records:
-                return self._known(records)
+                found = self._known(records, quick=quick)
+            return self._first() if found is None and records is None and not quick else found
         except RecordsUnavailable:
-            found = self._known(None)
+            found = self._known(None, quick=quick)
             if found is None:
                 raise  # it may well have been done, or be dead
             return found
+
+    def _first(self) -> Record | None:
+        """Nobody has it, and there are no records yet: it may be the first task of all, and have ended just now."""
+        end = time.monotonic() + _BEGINNING
+        while time.monotonic() < end:
+            time.sleep(POLL)
+            with self._client.open_records() as records:
+                if records is not None:
+                    return self._known(records)
+        return None
+
+    def response(self) -> bytes | None:
+        """Its last response as a message, where it is kept.
+
+        Raises:
+            RecordsUnavailable: their database is away.
+        """
+        if not self._client.settings.records:
+            return None
+        with self._client.open_records() as records:
+            return records.result(self._id) if records is not None else None
 
     def record(self) -> Record:
         """Its record, as `Gearman.record` has it."""
@@ -94,7 +122,7 @@ class Lookup:
             raise UnknownTask(f"no task {self._id!r} is known")
         return found
 
-    def _known(self, records: Records | None) -> Record | None:
+    def _known(self, records: Records | None, *, quick: bool = False) -> Record | None:
         """What the records know, and job servers and outbox know better; None: nobody knows it."""
         record = self._find(records)
         if record is not None and record.state in model.ENDED:
@@ -102,13 +130,13 @@ class Lookup:
         if record is None and not is_task_id(self._id):
             return None
         try:
-            elsewhere = self._elsewhere(record)
+            elsewhere = self._elsewhere(record, quick=quick)
         except ServerUnavailable:
             if record is None:
                 raise
             return record
         if elsewhere.state == model.UNKNOWN:
-            return record or self._settle(records)
+            return record or (None if quick else self._settle(records))
         if record is None:
             return self._made_up(elsewhere)
         if model.RUNNING in (elsewhere.state, record.state):
@@ -138,7 +166,7 @@ class Lookup:
                 return record
         return None
 
-    def _elsewhere(self, record: Record | None) -> Status:
+    def _elsewhere(self, record: Record | None, *, quick: bool) -> Status:
         """What outbox and job servers know of its attempts that have not ended."""
         if self._waits or self._client.outbox.holds(self._id):
             return Status(model.QUEUED)
@@ -153,7 +181,7 @@ class Lookup:
         handle, server = (task.handle, task.server) if task is not None else ("", "")
         uniques = [task.unique if task is not None else make_unique(self._id, 1)] if first == 1 and not handle else []
         found = self._client.status(handle, server, uniques, retries=retries)
-        if found.state == model.UNKNOWN and record is None:
+        if found.state == model.UNKNOWN and record is None and not quick:
             # Handed back, or retried from a dead letter: its unique has something random at its end.
             again = self._client.find_uniques(f"{self._id}:")
             firsts = [unique for unique in again if _FIRST.match(unique, len(self._id))]

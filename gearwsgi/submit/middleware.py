@@ -121,9 +121,9 @@ class GearmanMiddleware:
             if self._private is not None and self._private.fit(spellings(environ.get("PATH_INFO", ""))):
                 return _not_found(environ, start_response)
             if self.client.shows_status:
-                answer = self._door.answer(environ, self.client)
-                if answer is not None:
-                    return answer.send(environ, start_response)
+                instead = self._door.answer(environ, self.client)
+                if instead is not None:
+                    return instead.send(environ, start_response)
         gearman = environ[KEY] = Gearman(self.client, environ, sees_response=True)
         if self.settings.short_key:
             environ[SHORT_KEY] = gearman

@@ -31,6 +31,7 @@ from ..state.records import model
 from ..state.records.model import Record, moment
 from ..state.records.steering import cancelled
 from ..submit.client import Client, Receipt, Status
+from ..submit.deferral.desk import Desk
 from ..submit.followups import follow
 from ..wire.payload import Grabbed, Submission, make_unique, next_attempt, next_piece, open_payload, own_id
 from .attempts import QueuedTask, Run
@@ -88,6 +89,21 @@ class _Seen:
 
     def release(self) -> None:
         self._memory.keep(self._key, None)
+
+
+class _Desk(Desk):
+    """Nothing runs while somebody waits: the response is there at once, or not at all."""
+
+    def __init__(self, memory: "Memory") -> None:
+        super().__init__(memory)
+        self._memory = memory
+        self.name = "gearwsgi-wait-memory"
+
+    def mailbox(self) -> contextlib.AbstractContextManager["_Desk"]:
+        return contextlib.nullcontext(self)
+
+    def fetch(self, server: str, task_id: str, deadline: float) -> bytes:
+        return self._memory.result(task_id) or b""
 
 
 class Memory(Client):
@@ -154,14 +170,15 @@ class Memory(Client):
     def find_uniques(self, beginning: str) -> list[str]:
         return []
 
-    @contextlib.contextmanager
-    def mailbox(self) -> Iterator["Memory"]:
-        yield self
+    def count_waiting(self, queue: str) -> int:
+        with self._lock:
+            return len(self._of(queue))
 
-    name = "gearwsgi-wait-memory"
-
-    def fetch(self, server: str, task_id: str, deadline: float) -> bytes:
-        return self.result(task_id) or b""  # what was run when it was submitted; nothing runs while somebody waits
+    @property
+    def desk(self) -> Desk:
+        if self._desk is None:
+            self._desk = _Desk(self)
+        return self._desk
 
     # -- records -----------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ...message.response import read_response, response_class
 
@@ -22,6 +22,14 @@ _HOP_BY_HOP = frozenset(
 
 _PHRASES = {413: "Content Too Large"}
 """RFC 9110's, where Python's are older ones."""
+
+
+class Sendable(Protocol):
+    """What the middleware can answer with."""
+
+    def send(self, environ: Mapping[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Give it as a WSGI application does."""
+        ...
 
 
 class Answer(NamedTuple):

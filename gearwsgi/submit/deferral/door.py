@@ -6,9 +6,9 @@ from ...message.routes import Routes
 from ...settings import Settings
 from ..client import Client
 from ..tasks import Gearman
-from . import queueing, status
-from .answer import Answer
-from .owners import known_owners
+from . import queueing
+from .answer import Sendable
+from .status import Addresses
 
 
 class Door:
@@ -21,14 +21,14 @@ class Door:
     def __init__(self, settings: Settings) -> None:
         self._rules = settings.defer
         self._routes = Routes(rule.route for rule in settings.defer)
-        self._owners = known_owners(settings)
-        self._addresses = settings.status_path + "/"
+        self._addresses = Addresses(settings)
+        self._beginning = settings.status_path + "/"
 
-    def answer(self, environ: dict[str, Any], client: Client) -> Answer | None:
+    def answer(self, environ: dict[str, Any], client: Client) -> Sendable | None:
         """The answer to a request; None: it is the application's."""
         path = environ.get("PATH_INFO", "")
-        if path.startswith(self._addresses):
-            return status.answer(environ, path[len(self._addresses) :], client, self._owners)
+        if path.startswith(self._beginning):
+            return self._addresses.answer(environ, path[len(self._beginning) :], client)
         number = self._routes.find(environ.get("REQUEST_METHOD", "GET"), path)
         if number is None or queueing.is_preflight(environ):
             return None

@@ -66,14 +66,14 @@ def defer(
         return None
     settings = gearman.client.settings
     try:
-        if options.max_waiting is not None and gearman.client.is_full(options.queue, options.max_waiting):
+        if options.max_waiting is not None and gearman.client.desk.is_full(options.queue, options.max_waiting):
             return _busy("Too much is waiting already: ask again later.")
         task_id = make_id(environ, owner or settings.owner, known_owners(settings))
         seconds = _time_to_wait(options, preferences, settings)
         if not seconds:
             task = gearman.queue_request(options, task_id, body)
         else:
-            with gearman.client.mailbox() as mailbox:
+            with gearman.client.desk.mailbox() as mailbox:
                 task = gearman.queue_request(options, task_id, body, (mailbox.name, time.time() + seconds))
                 response = mailbox.fetch(task.server, task_id, time.monotonic() + seconds)
             if response:
@@ -101,6 +101,7 @@ def _busy(text: str) -> Answer:
 def _accepted(
     gearman: Queuer, environ: Mapping[str, Any], task: Task, options: Options, preferences: Mapping[str, str]
 ) -> Answer:
+    gearman.client.desk.remember(task.id)
     url = status_url(gearman, task.id)
     seconds = max(1, math.ceil(options.delay))
     headers = [("Location", url), ("Retry-After", str(seconds))]
