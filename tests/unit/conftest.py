@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from gearwsgi import log
+
 
 @pytest.fixture(autouse=True)
 def _neither_process_nor_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,3 +19,8 @@ def _neither_process_nor_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "bind", refuse)
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
     monkeypatch.setattr(os, "fork", refuse)
+
+
+@pytest.fixture(autouse=True)
+def _log_to_what_is_standard_error_now() -> None:
+    log.redirect(2)  # the first line chose how to write, and that may have been while pytest had not captured

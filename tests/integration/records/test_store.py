@@ -1,5 +1,6 @@
 """What the records' store does, the same on SQLite and on PostgreSQL."""
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -319,4 +320,5 @@ def test_the_file_and_what_is_beside_it_are_for_their_owner_only(tmp_path: Path)
     finally:
         os.umask(old)
     database.close()
-    assert sqlite3.connect(tmp_path / "state" / "records.sqlite3").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "records.sqlite3")) as file:
+        assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
