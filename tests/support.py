@@ -278,12 +278,14 @@ class Bench:
         self._apps.append(GearmanMiddleware(lambda environ, start: [], **settings))
         return self._apps[-1]
 
-    def run(self, *arguments: str, input: str | None = None, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, input: str | None = None, ok: bool = True, env: Mapping[str, str] = {}
+    ) -> subprocess.CompletedProcess[str]:
         """Run `gearwsgi` with this test's environment, and answer what it printed."""
         done = subprocess.run(
             [sys.executable, "-m", "gearwsgi", *arguments],
             cwd=self.folder,
-            env={**os.environ, **self.env},
+            env={**os.environ, **self.env, **env},
             input=input,
             capture_output=True,
             text=True,

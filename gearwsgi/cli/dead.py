@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from ..errors import SpoolError
+from ..errors import EXIT_PROBLEM, RecordsUnavailable, SpoolError
 from ..log import clean
 from ..message.redact import redact_lines, redact_payload
-from ..state.dead import DeadLetter, DeadLetters, Entry
-from ..submit.client import Client
-from .common import app_option, confirm, console, cut, get_settings, make_table, read_since
+from ..state.dead import Entry
+from ..state.shared import Found, SharedLetters
+from .common import acting, app_option, confirm, console, cut, make_table, read_since
 
 secrets_option = click.option("--secrets", is_flag=True, help="Show cookies, authorization and the like, too.")
 service_option = click.option("--service", help="Those of this service.")
@@ -43,11 +43,20 @@ def dead() -> None:
 @click.option("--group", is_flag=True, help="How many of each service died of each reason.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @app_option
-def dead_list(
-    service: str | None, since: float | None, limit: int, group: bool, as_json: bool, app: str | None
-) -> None:
-    """List dead letters, newest first."""
-    entries = DeadLetters(get_settings(app)).entries(since or 0.0, service)
+def dead_list(service: str | None, since: float | None, limit: int, group: bool, as_json: bool, app: str | None) -> int:
+    """List dead letters of all machines that share the records, newest first."""
+    code = 0
+    with acting(app) as actions, actions.letters() as letters:
+        try:
+            entries = letters.entries(since or 0.0, service)
+        except RecordsUnavailable as error:
+            click.echo(clean(f"gearwsgi: only what lies here: {error}"), err=True)
+            entries, code = letters.here.entries(since or 0.0, service), EXIT_PROBLEM
+        _list(entries, limit, group, as_json)
+    return code
+
+
+def _list(entries: Iterator[Entry], limit: int, group: bool, as_json: bool) -> None:
     if group:
         _show_groups(entries, limit, as_json)
         return
@@ -108,9 +117,10 @@ def _show_groups(entries: Iterator[Entry], limit: int, as_json: bool) -> None:
 @app_option
 def dead_show(id: str, secrets: bool, app: str | None) -> None:
     """Show one: why it died, each attempt, the last response, and its request."""
-    settings = get_settings(app)
-    letters = DeadLetters(settings)
-    letter = letters.find(id)
+    with acting(app) as actions, actions.letters() as letters:
+        settings = actions.settings
+        found = letters.find(id)
+    letter = found.letter
     for name in ("id", "service", "target", "queue", "at", "attempts", "reason"):
         click.echo(f"{name}: {clean(str(getattr(letter, name)))}")
     for note in letter.notes if secrets else redact_lines(letter.notes, settings.redact):
@@ -122,7 +132,8 @@ def dead_show(id: str, secrets: bool, app: str | None) -> None:
     for line in payload.decode("utf-8", "backslashreplace").replace("\r\n", "\n").split("\n"):
         click.echo("\t".join(map(clean, line.split("\t"))))
     if len(letter.payload) > _SHOWN:
-        click.echo(f"… and {len(letter.payload) - _SHOWN} bytes more, in {letters.spool.path(letter.name)}", err=True)
+        where = "on the machine where it died" if found.spool else f"in {letters.here.spool.path(letter.name)}"
+        click.echo(f"… and {len(letter.payload) - _SHOWN} bytes more, {where}", err=True)
 
 
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
@@ -146,23 +157,14 @@ def dead_retry(
     id: str | None, everything: bool, service: str | None, since: float | None, yes: bool, app: str | None
 ) -> None:
     """Queue the task again, as a first attempt, under its old id."""
-    settings = get_settings(app)
-    letters = DeadLetters(settings)
-    client = Client(settings)
     left_alone = 0
-    for chosen in _choose(letters, "Retry", id, everything, service, since, yes):
-        try:
-            submission = letters.submission(chosen)
-        except SpoolError as error:
-            click.echo(clean(f"left alone: {error}"), err=True)  # it must not hold up those behind it
-            left_alone += 1
-            continue
-        letter = letters.set_apart(chosen)
-        (receipt,) = client.submit([submission])
-        letters.discard(letter)
-        shown = clean(letter.id)
-        click.echo(f"{shown} queued as {clean(receipt.handle)}" if receipt.handle else f"{shown} is in the outbox")
-    client.close()
+    with acting(app) as actions, actions.letters() as letters:
+        for chosen in _choose(letters, "Retry", id, everything, service, since, yes):
+            try:
+                click.echo(actions.retry(chosen, letters).text)
+            except SpoolError as error:
+                click.echo(clean(f"left alone: {error}"), err=True)  # it must not hold up those behind it
+                left_alone += 1
     if left_alone:
         raise SpoolError(f"{left_alone} could not be queued again")
 
@@ -173,21 +175,20 @@ def dead_discard(
     id: str | None, everything: bool, service: str | None, since: float | None, yes: bool, app: str | None
 ) -> None:
     """Throw it away."""
-    letters = DeadLetters(get_settings(app))
-    for letter in _choose(letters, "Discard", id, everything, service, since, yes):
-        letters.discard(letter)
-        click.echo(f"{clean(letter.id)} discarded")
+    with acting(app) as actions, actions.letters() as letters:
+        for chosen in _choose(letters, "Discard", id, everything, service, since, yes):
+            click.echo(actions.discard(chosen, letters).text)
 
 
 def _choose(
-    letters: DeadLetters,
+    letters: SharedLetters,
     verb: str,
     wanted: str | None,
     everything: bool,
     service: str | None,
     since: float | None,
     yes: bool,
-) -> Iterator[DeadLetter]:
+) -> Iterator[Found]:
     """The one that is wanted, or many when that was confirmed."""
     many = everything or service is not None or since is not None
     if many == (wanted is not None):
@@ -195,14 +196,16 @@ def _choose(
     if wanted is not None:
         yield letters.find(wanted)
         return
-    names = [entry.name for entry in letters.entries(since or 0.0, service)]
-    if not names:
+    entries = list(letters.entries(since or 0.0, service))
+    if not entries:
         click.echo("no dead letter is one of these", err=True)
         return
-    confirm(f"{verb} {len(names)} dead letter{'s' * (len(names) > 1)}?", yes=yes)
-    for name in reversed(names):  # the oldest first
+    confirm(f"{verb} {len(entries)} dead letter{'s' * (len(entries) > 1)}?", yes=yes)
+    for entry in reversed(entries):  # the oldest first
         try:
-            yield letters.get(name)
+            found = letters.get(entry)
         except SpoolError as error:
-            if letters.spool.modified(name):  # else someone else was quicker
-                click.echo(f"left alone: {error}", err=True)
+            click.echo(clean(f"left alone: {error}"), err=True)
+            continue
+        if found is not None:
+            yield found

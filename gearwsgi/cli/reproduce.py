@@ -24,8 +24,9 @@ from ..message.redact import redact_payload
 from ..message.routes import Paths, spellings
 from ..policy import succeeded
 from ..settings import Settings
-from ..state.dead import DeadLetter, DeadLetters
+from ..state.dead import DeadLetter
 from ..state.reproduce import ENDS_A_PROCESS, write_curl, write_test
+from ..state.shared import SharedLetters
 from .common import app_option, get_settings
 from .dead import dead, secrets_option
 
@@ -39,8 +40,11 @@ application_option = click.option("--app", metavar="MODULE:NAME", required=True,
 def dead_curl(id: str, secrets: bool, app: str | None) -> None:
     """Print the curl command line that sends its request to the web application."""
     settings = get_settings(app)
-    letters = DeadLetters(settings)
-    letter = letters.find(id)
+    with SharedLetters.opened(settings) as letters:
+        found = letters.find(id)
+    letter = found.letter
+    if found.spool:
+        raise SpoolError(f"dead letter {letter.id} lies on another machine, and curl reads the file there")
     payload = letter.payload if secrets else redact_payload(letter.payload, settings.redact)
     try:
         task = reading.read(payload, max_body=settings.max_body)
@@ -55,7 +59,7 @@ def dead_curl(id: str, secrets: bool, app: str | None) -> None:
             f"`gearwsgi dead replay {letter.id} --app {app}` runs it here, `gearwsgi dead retry` in a worker",
             err=True,
         )
-    click.echo(write_curl(task, letters.spool.path(letter.name).absolute()))
+    click.echo(write_curl(task, letters.here.spool.path(letter.name).absolute()))
 
 
 @dead.command("replay")
@@ -139,7 +143,8 @@ def _read(wanted: str, settings: Settings) -> tuple[DeadLetter, Message]:
     Raises:
         SpoolError: there is none, or it may not run.
     """
-    letter = DeadLetters(settings).find(wanted)
+    with SharedLetters.opened(settings) as letters:
+        letter = letters.find(wanted).letter
     if not letter.trusted:
         raise SpoolError(f"dead letter {letter.id} was never accepted, so it is not run: {letter.reason}")
     try:

@@ -3,8 +3,8 @@
 import logging
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ class Entry:
         reason: why it died.
         trusted: whether it was verified, or there was nothing to verify.
         outcome: the last attempt's `Outcome.kind`; empty in a letter of an older version.
+        spool: what the records call the state directory that it lies in, where that is another machine's.
     """
 
     id: str
@@ -50,6 +51,11 @@ class Entry:
     reason: str
     trusted: bool
     outcome: str
+    spool: str = field(default="", kw_only=True)
+
+
+class AmbiguousId(SpoolError):
+    """A shortened id is the beginning of several."""
 
 
 class Place(NamedTuple):
@@ -183,20 +189,17 @@ class DeadLetters:
         names = self.spool.names()
         if wanted in names:
             return self.get(wanted)
-        begun = [name for name in names if name.startswith(wanted)] if len(wanted) >= _SHORTEST else []
+        begun = [name for name in names if name.startswith(wanted)] if may_be_short(wanted) else []
         if len(begun) == 1:
             return self.get(begun[0])
         found: dict[str, Entry] = {}
         for entry in self.entries():
             if entry.id == wanted:
                 return self.get(entry.name)
-            if entry.name in begun or (len(wanted) >= _SHORTEST and entry.id.startswith(wanted)):
+            if entry.name in begun or (may_be_short(wanted) and entry.id.startswith(wanted)):
                 found.setdefault(entry.id, entry)
         if len(found) > 1:
-            shown = ", ".join(repr(each) for each in list(found)[:3])
-            raise SpoolError(
-                f"{len(found)} dead letters begin with {wanted!r}: {shown}{' …' if len(found) > 3 else ''}"
-            )
+            raise ambiguous(wanted, list(found))
         for entry in found.values():
             return self.get(entry.name)
         raise SpoolError(f"no dead letter {wanted!r} in {self.spool.folder}; `gearwsgi dead list` shows them")
@@ -214,8 +217,17 @@ class DeadLetters:
         """Throw it away."""
         self.spool.remove(letter.name)
 
-    def submission(self, letter: DeadLetter) -> Submission:
-        """A new first attempt of the task, under its old id. What was never trusted goes as it came, not re-signed."""
+    def submission(self, letter: DeadLetter, queued: float | None = None) -> Submission:
+        """A new first attempt of the task, under its old id. What was never trusted goes as it came, not re-signed.
+
+        Args:
+            letter: the letter.
+            queued: when it is queued again, in Unix time; None: now.
+
+        Raises:
+            SpoolError: it can't be read any more.
+        """
+        now = time.time() if queued is None else queued
         again = "r" + secrets.token_hex(4)
         unique = make_unique(letter.id, 1, again)
         if not letter.trusted:
@@ -224,9 +236,20 @@ class DeadLetters:
             task = reading.read(letter.payload, max_body=self._settings.max_body)
         except BadMessage as error:
             raise SpoolError(f"dead letter {letter.id} can't be read any more: {error}") from error
-        task = replace(task, id=task.id or letter.id, attempt=1, failures=(), awaited=None)
-        data = seal(task, letter.queue, self._settings, time.time())
+        task = replace(task, id=task.id or letter.id, attempt=1, failures=(), awaited=None, queued=now, due=0.0)
+        data = seal(task, letter.queue, self._settings, now)
         return Submission(letter.queue, unique, data, task.priority, id=letter.id)
+
+
+def may_be_short(wanted: str) -> bool:
+    """Whether this is long enough to stand for an id that begins so."""
+    return len(wanted) >= _SHORTEST
+
+
+def ambiguous(wanted: str, ids: Sequence[str]) -> AmbiguousId:
+    """Several ids begin with what is wanted."""
+    shown = ", ".join(map(repr, ids[:3]))
+    return AmbiguousId(f"{len(ids)} dead letters begin with {wanted!r}: {shown}{' …' if len(ids) > 3 else ''}")
 
 
 def read_letter(name: str, letter: Letter) -> DeadLetter:

@@ -1,15 +1,22 @@
-"""What people do to queues and tasks, from any machine that shares the records: pause, resume, cancel.
+"""What people do to queues and tasks, from any machine that shares the records: pause, resume, cancel,
+retry or discard a dead letter.
 
 Command line, dashboard and status address all do it through here. Supervisors obey within two seconds.
 """
 
+import contextlib
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+from ..errors import GearwsgiError, RecordsUnavailable
 from ..log import clean
 from ..state.records import model
 from ..state.records.opening import writing
 from ..state.records.steering import PAUSE
+from ..state.shared import Found, SharedLetters
 from .client import Client
 from .lookup import Lookup
 from .task import Task
@@ -40,6 +47,7 @@ class Actions:
     """
 
     def __init__(self, client: Client, by: str = "") -> None:
+        self.settings = client.settings
         self._client = client
         self._by = by
 
@@ -54,7 +62,7 @@ class Actions:
         Raises:
             RecordsUnavailable: the records are off, or their database is away.
         """
-        with writing(self._client.settings) as store:
+        with writing(self.settings) as store:
             store.steering.pause(queue, seconds, by=self._by, kind=kind)
         return self._say(True, f"{queue} is paused" + ("" if seconds is None else f" for {seconds:g} s"))
 
@@ -64,7 +72,7 @@ class Actions:
         Raises:
             RecordsUnavailable: as `pause`.
         """
-        with writing(self._client.settings) as store:
+        with writing(self.settings) as store:
             did = store.steering.resume(queue, kind=kind)
         return self._say(did, f"{queue} is resumed" if did else f"{queue} was not paused")
 
@@ -89,6 +97,59 @@ class Actions:
         if before == model.RUNNING:
             return self._say(True, f"{record.id} runs, and is ended", before)
         return self._say(True, f"{record.id} is cancelled", model.CANCELLED)
+
+    def letters(self) -> AbstractContextManager[SharedLetters]:
+        """The dead letters of all who share the records, for several of the actions below."""
+        return SharedLetters.opened(self.settings)
+
+    def retry(self, wanted: str | Found, letters: SharedLetters | None = None) -> Done:
+        """Queue the task of a dead letter again, as a first attempt, under its old id.
+
+        Args:
+            wanted: the letter, or its id, which may be shortened.
+            letters: where it is; None: they are opened for this one.
+
+        Raises:
+            SpoolError: there is no such letter, it can't be read any more, or somebody else was quicker.
+            RecordsUnavailable: it lies elsewhere, and the database is away.
+            ServerUnavailable, ServerError: it can't be queued: it is a dead letter still.
+        """
+        if letters is None:
+            with self.letters() as opened:
+                return self.retry(wanted, opened)
+        found = letters.find(wanted) if isinstance(wanted, str) else wanted
+        queued = round(time.time(), 3)
+        submission = letters.here.submission(found.letter, queued)
+        taken = letters.take(found)
+        try:
+            (receipt,) = self._client.submit([submission])
+        except GearwsgiError:
+            letters.put_back(taken)
+            raise
+        with self._catching_up(found):
+            letters.retried(found, taken, queued, self._by)
+        where = f"queued as {receipt.handle}" if receipt.handle else "is in the outbox"
+        return self._say(True, f"{found.letter.id} {where}", model.QUEUED)
+
+    def discard(self, wanted: str | Found, letters: SharedLetters | None = None) -> Done:
+        """Throw a dead letter away: arguments and errors as `retry` has them."""
+        if letters is None:
+            with self.letters() as opened:
+                return self.discard(wanted, opened)
+        found = letters.find(wanted) if isinstance(wanted, str) else wanted
+        with self._catching_up(found):
+            letters.discard(found, self._by)
+        return self._say(True, f"{found.letter.id} discarded", model.DISCARDED)
+
+    @contextlib.contextmanager
+    def _catching_up(self, found: Found) -> Iterator[None]:
+        """Of what lies here the file counts: its supervisor tells the records, when they are there again."""
+        try:
+            yield
+        except RecordsUnavailable as error:
+            if found.spool:
+                raise
+            _log.warning("records: %s: they will say later what became of %s", error, clean(found.letter.id))
 
     def _say(self, did: bool, text: str, state: str = "") -> Done:
         if did:

@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from . import model
 from .database import Transaction
 from .facts import read_facts
 from .rows import ENDED, MAX_PATH, MAX_REASON, Row, clean, clean_id, place
+from .steering import FORGET, Request, mark
 from .store import Store
 
 _log = logging.getLogger("gearwsgi")
@@ -51,6 +53,30 @@ class Letters:
         except SpoolError:
             return
         self._store.keep_letter(transaction, self.id, name, task_id, letter.to_bytes(TITLE))
+
+    def forget(self, requests: Iterable[Request]) -> list[Request]:
+        """Remove the letters here that were retried or discarded elsewhere; the requests that are done with that.
+
+        Raises:
+            SpoolError: one can't be removed.
+        """
+        done = [each for each in requests if each.kind == FORGET and each.about == self.id]
+        for request in done:
+            name, _, wanted = request.name.partition(" ")
+            if self._is(name, wanted):
+                # Its task may be running, and die again under this name: what is removed has another one by then.
+                aside = secrets.token_hex(16)
+                self._spool.rename(name, aside)
+                if self._is(aside, wanted):
+                    self._spool.remove(aside)
+                    _log.info("dead letter %s was retried or discarded elsewhere", name)
+        return done
+
+    def _is(self, name: str, wanted: str) -> bool:
+        try:
+            return mark(self._spool.get(name).to_bytes(TITLE)) == wanted
+        except SpoolError:
+            return False  # it is gone
 
     def names(self) -> set[str]:
         """The letters that are here."""

@@ -4,6 +4,7 @@ A request is a row: of a kind, for a name, until it is withdrawn or its time is 
 who looks several times a second reads a number, and all of it only when that has changed.
 """
 
+import hashlib
 import time
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ PAUSE_ENTRY = "pause entry"
 CANCEL = "cancel"
 """Of the task with that id. `about`: who asked."""
 FORGET = "forget"
-"""Of the dead letter of that name: it was retried or discarded elsewhere. `about`: the state directory it lies in."""
+"""Of the dead letter of that name and mark, retried or discarded elsewhere. `about`: the state directory it lies in."""
 
 KEPT = 86400.0
 """Seconds that a cancelled task is remembered once it was seen: it may be handed out twice."""
@@ -146,9 +147,17 @@ class Steering:
         withdraw(transaction, CANCEL, clean_id(task_id))
 
     @staticmethod
-    def forget(transaction: Transaction, spool: str, name: str, now: float, keep: float) -> None:
-        """Have the supervisors of a state directory remove a letter that was retried or discarded elsewhere."""
-        ask(transaction, Request(FORGET, name, now, now + keep, spool))
+    def forget(transaction: Transaction, spool: str, name: str, content: bytes, now: float) -> None:
+        """Have the supervisors of a state directory remove a letter that was retried or discarded elsewhere.
+
+        Args:
+            transaction: where it is asked.
+            spool: the state directory's id.
+            name: the letter's.
+            content: what it held: its task may have died again, under the same name.
+            now: the database's time.
+        """
+        ask(transaction, Request(FORGET, f"{name} {mark(content)}", now, None, spool))
 
     @staticmethod
     def obeyed(transaction: Transaction, request: Request, now: float) -> None:
@@ -182,6 +191,11 @@ def note(transaction: Transaction, task_id: str, what: str, now: float, by: str)
         "UPDATE gearwsgi_task SET history = history || ? WHERE id = ?",
         (model.write_event(now, what, clean(by)), clean_id(task_id)),
     )
+
+
+def mark(content: bytes) -> str:
+    """What a letter is known by, beside its name."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def cancelled(by: str) -> str:

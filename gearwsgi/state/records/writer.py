@@ -185,6 +185,7 @@ class Writer:
         if requests is not None:
             self.requests = tuple(requests)
             self.has_looked.set()
+            self._withdrawn += work.forget(requests)
         if not stopping:
             work.tidy()
 
@@ -271,6 +272,10 @@ class _Work:
             self._look_at = now + LOOK if looks else self._look_at
         self._write_rows(clock)
         return requests
+
+    def forget(self, requests: list[Request]) -> list[Request]:
+        """Remove dead letters here that others have done with; the requests that are done with that."""
+        return self._letters.forget(requests)
 
     def take_refused(self) -> int:
         """How many rows the database would not have, since the last time."""
