@@ -4,11 +4,12 @@ import time
 
 from webob import Response
 
-from ...state.dead import DeadLetters
+from ...errors import SpoolError
 from ...state.records.model import DEAD
+from ...submit.actions import Actions
 from ..answers import Refused
 from ..fields import SPANS
-from ..letters import find_letter, list_ids, list_letters
+from ..letters import list_ids, list_letters
 from ..view import Page, View
 
 _FIELDS = ("service", "queue", "since", "id", "reason")
@@ -97,17 +98,11 @@ def _do_many(view: View, what: str) -> tuple[int, int]:
 
 def _do(view: View, what: str, task_id: str) -> bool:
     """Do it with one; whether there was one."""
-    letters = DeadLetters(view.settings)
-    letter = find_letter(view, task_id)
-    if letter is None:
+    actions = Actions(view.client, view.who)
+    try:
+        (actions.retry if what == "retry" else actions.discard)(task_id)
+    except SpoolError:
         return False
-    if what == "discard":
-        letters.discard(letter)
-        return True
-    submission = letters.submission(letter)
-    apart = letters.set_apart(letter)
-    view.client.submit([submission])
-    letters.discard(apart)
     return True
 
 
