@@ -151,7 +151,7 @@ class Settings:
     state_dir: Path = _setting(
         kinds.FOLDER,
         "var/gearwsgi",
-        "folder of the outbox, the dead letters and the embedded job server's queue.",
+        "folder of the outbox, the dead letters, the records and the embedded job server's queue.",
         variable="GEARWSGI_STATE_DIR",
     )
     max_body: int = _setting(kinds.number(1, int), model.MAX_BODY, "bytes that a task's body may have.")
@@ -160,10 +160,9 @@ class Settings:
     dead_max_count: int | None = _setting(kinds.number(0, int), None, "how many dead letters are kept.")
     records: str = _setting(
         kinds.RECORDS,
-        "",
+        "sqlite",
         "where workers write what became of every task: `sqlite` (`records.sqlite3` in `state_dir`), a `postgresql://` "
-        "URL, or nothing: nowhere. Off by default, for their price: of the shortest jobs, a worker that writes "
-        "records does about half as many a second.",
+        "URL (`gearwsgi[postgres]`), or nothing: nowhere.",
         variable="GEARWSGI_RECORDS",
         is_secret=True,
     )

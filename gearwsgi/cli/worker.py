@@ -1,6 +1,7 @@
 """`gearwsgi worker`."""
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,10 @@ def worker(**given: Any) -> int:
         first = ForkServerProcess(options)
         # While that loads the application, what only the supervisor needs is loaded here.
         from ..worker.supervisor import Supervisor
+
+        if os.environ.get("GEARWSGI_RECORDS", "sqlite") == "sqlite":  # as they are nearly always
+            from ..state.records import sqlite  # noqa: F401
+            from ..worker import recording  # noqa: F401
 
         supervisor = Supervisor(options, first)
     except OSError as error:

@@ -48,7 +48,7 @@ class Backlog:
         self._given = self._given % 255 + 1
         now = time.monotonic()
         held.sequence, held.since, held.limit = self._given, now, None
-        held.started = 0.0 if self.jobs else now
+        held.started, held.ended = 0.0 if self.jobs else now, 0.0
         if self.fenced_at:
             self.skipped.append(held)
             return False
@@ -75,6 +75,7 @@ class Backlog:
         if not jobs or jobs[0].sequence != sequence:
             raise ProtocolError("an answer for a job that does not run")
         held = jobs.popleft()
+        held.ended = now
         self._answered = sequence
         if jobs:
             jobs[0].started = now

@@ -39,13 +39,13 @@ class Held:
         sequence: its number on its process's pipe.
         since: when it was given to its process, of `time.monotonic`, as are the next.
         started: when it began to run, 0.0 while it lies ahead.
-        ended: when its attempt ended, where it failed.
+        ended: when its attempt ended, 0.0 before.
         limit: seconds that it may run, where it was looked up.
         alarm_at: when its process is told, or told again, that its time is over.
         told_at: when it was first told, 0.0 before.
         returned: whether it was queued again, or its connection is gone: it must not run here.
         trusted: whether a worker process has verified it.
-        pid: the process that had it, once that has ended with it.
+        pid: the process that it was given to last.
         notes: what is known of its run beside all that, where there is anything.
         cancelled: who has cancelled its task while it runs, "" where that is not known; None: nobody.
     """

@@ -1,6 +1,6 @@
 """One worker process as the supervisor sees it, from its fork to its end: its pipe, and what it was given.
 
-    STARTING -- READY comes --> READY -- --max-jobs, --max-rss, foreign bytes --> RETIRING
+    STARTING -- READY and its pid come --> READY -- --max-jobs, --max-rss, foreign bytes --> RETIRING
     STARTING, READY, RETIRING -- its pipe is closed, by either side --> ENDING
     any -- the fork server says how it ended --> ENDED
     any -- abandon() --> ENDED
@@ -131,12 +131,15 @@ class Process:
     Attributes:
         pid: its process id; 0 while it is not known.
         state: see the module.
-        came_up: whether it has been ready.
+        came_up: whether it has said that it is ready.
         ended: why it ended: one of `EXITS`.
         backlog: what it was given.
     """
 
     def __init__(self, owner: Owner, forks: Forks, loop: Loop, max_jobs: int | None) -> None:
+        self.pid = 0
+        self.state = State.STARTING
+        self.came_up = False
         with contextlib.ExitStack() as for_process, contextlib.ExitStack() as for_us:
             memory = for_process.enter_context(channel.Claim.make_file())
             claim = for_us.enter_context(contextlib.closing(channel.Claim(memory.fileno())))
@@ -156,9 +159,6 @@ class Process:
         self._trouble = ""
         self._spoiler: Held | None = None
         self._timed_out = False
-        self.pid = 0
-        self.state = State.STARTING
-        self.came_up = False
         self.ended = "stopped"
         self.backlog = Backlog(claim)
 
@@ -189,6 +189,7 @@ class Process:
         """A job for it; whether it could be given."""
         if self.state not in _WORKS:
             return False
+        held.pid = self.pid
         if self.backlog.add(held):
             self._stream.send(channel.job_frame(held.sequence, held.job))
             if len(self.backlog.jobs) == 1:
@@ -257,6 +258,8 @@ class Process:
     def on_forked(self, pid: int) -> None:
         """It was started."""
         self.pid = pid
+        if self.came_up:
+            self._on_ready()
 
     def on_refused(self, reason: str) -> None:
         """It could not be started."""
@@ -281,7 +284,7 @@ class Process:
         if lost is not None and lost.returned:
             lost = None  # it died between looking at the job and at the fence
         elif lost is not None:
-            lost.pid = pid
+            lost.ended = time.monotonic()
             log.write(lost.handle, f"worker process {pid} {reason}")
             outcome = Outcome("timeout" if self._timed_out else "lost", reason, traceback=stack)
         self._owner.on_end(self, reason, lost, outcome)
@@ -345,7 +348,6 @@ class Process:
         if self._progress.last is not None:
             self._progress.pass_on(self.running, math.inf)
         held = self.backlog.answered(sequence, now)
-        held.pid = self.pid
         if held.cancelled is not None:
             self.backlog.cancel(None)
         if held is self._spoiler:
@@ -364,9 +366,9 @@ class Process:
     def _on_word(self, kind: int, sequence: int, payload: bytes) -> None:
         """Anything but an answer."""
         if kind == channel.READY and self.state is State.STARTING:
-            self.state = State.READY
             self.came_up = True
-            self._owner.on_ready()
+            if self.pid:
+                self._on_ready()
         elif kind == channel.RESPONSE:
             notes = self.backlog.expect(sequence).note()
             notes.status, notes.response = channel.read_response_frame(payload)
@@ -379,6 +381,12 @@ class Process:
             self._retire_soon()
         else:
             raise ProtocolError("bytes that are no frame")
+
+    def _on_ready(self) -> None:
+        """It is ready, and its fork server has said which process it is: before, nobody could end it."""
+        if self.state is State.STARTING:
+            self.state = State.READY
+            self._owner.on_ready()
 
     def _may_answer_at_length(self) -> bool:
         return self.running is not None and not can_be_handed_back(self.running.job.payload)
@@ -416,7 +424,7 @@ class Process:
         if now - held.started > TOLD_AFTER:
             notes = held.note()
             if notes.told is not notes.progress:
-                notes.told, held.pid = notes.progress, self.pid
+                notes.told = notes.progress
                 self._owner.on_running(held)
         if held.limit is None:
             held.limit = self._owner.time_limit(held)

@@ -14,7 +14,7 @@ from ..message import reading
 from ..policy import Outcome
 from ..settings import Settings
 from ..state.records import model
-from ..state.records.facts import Facts, read_facts
+from ..state.records.facts import Facts, read_about, read_facts, read_usual
 from ..state.records.rows import (
     ENDED,
     MAX_PATH,
@@ -28,12 +28,38 @@ from ..state.records.rows import (
     whole,
 )
 from ..state.records.steering import Request
-from ..state.records.writer import Change, Writer
+from ..state.records.writer import Change, Finished, Writer
 from ..wire.payload import Grabbed, own_id
 from .held import Held, Notes
 from .recorder import Recorder
 
 _ENDS_ATTEMPT = frozenset({model.RETRYING, model.DONE, model.DEAD, model.CANCELLED})
+SMALL = 2000
+"""Bytes of a message that is small."""
+
+
+class Clock:
+    """From `time.monotonic` to Unix time. One thread's."""
+
+    def __init__(self) -> None:
+        self._offset = 0.0
+        self._until = 0.0
+
+    def offset(self) -> float:
+        """Seconds to add; looked at again after a tenth of a second."""
+        now = time.monotonic()
+        if now >= self._until:
+            self._until = now + 0.1
+            self._offset = min(self._read() for _ in range(5))[1]
+        return self._offset
+
+    @staticmethod
+    def _read() -> tuple[float, float]:
+        """A look at both clocks, and first how long it took: whoever is interrupted between the two reads nonsense."""
+        before = time.monotonic()
+        wall = time.time()
+        took = time.monotonic() - before
+        return took, wall - before - took / 2
 
 
 class Recording(Recorder):
@@ -48,18 +74,19 @@ class Recording(Recorder):
         self._settings = settings
         self._host = socket.gethostname()
         self._name = f"{name}:{time.time_ns():x}"
-        self._writer = Writer(settings, self._name)
-        self._writer.start()
+        self.writer = Writer(settings, self._name, self._done)
+        self._clock = Clock()
+        self.writer.start()
 
     @property
     def dropped(self) -> int:
         """How many records were not written, and never will be."""
-        return self._writer.dropped
+        return self.writer.dropped
 
     @property
     def paused(self) -> frozenset[str]:
         """The queues that are paused."""
-        return frozenset(each.name for each in self._writer.requests if each.kind == "pause")
+        return frozenset(each.name for each in self.writer.requests if each.kind == "pause")
 
     def running(self, held: Held) -> None:
         """A job has run for a while, or tells how far it is."""
@@ -67,7 +94,10 @@ class Recording(Recorder):
 
     def done(self, held: Held) -> None:
         """A job has gone well."""
-        self._put(held, partial(self._row, state=model.DONE))
+        if held.notes is None and len(held.job.payload) <= SMALL:
+            self.writer.put_small(held)
+        else:
+            self._put(held, partial(self._row, state=model.DONE))
 
     def answered(self, held: Held, status: int, reason: str) -> None:
         """A `call()` that failed got a response of the queue's own: nothing more will come of it."""
@@ -94,28 +124,48 @@ class Recording(Recorder):
 
     def requests(self) -> Sequence[Request] | None:
         """What supervisors are asked to do, as of the last look."""
-        return self._writer.requests if self._writer.has_looked.is_set() else None
+        return self.writer.requests if self.writer.has_looked.is_set() else None
 
     def withdraw(self, request: Request) -> None:
         """What was asked for is done."""
-        self._writer.withdraw(request)
+        self.writer.withdraw(request)
 
     def beat(self, about: dict[str, Any]) -> None:
         """What the supervisor says of itself."""
-        self._writer.beat({"host": self._host, **about})
+        self.writer.beat({"host": self._host, **about})
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.stop()
+        self.writer.stop()
 
     # -- in the writer's thread --------------------------------------------------------------------------------------
 
     def _put(self, held: Held, make: Callable[..., Change | None]) -> None:
-        now = time.time()
-        began = now - (time.monotonic() - held.started) if held.started else None
         notes = held.notes
         size = len(held.job.payload) + (len(notes.response) if notes is not None else 0) + 500
-        self._writer.put(partial(make, held.job, held.grabbed_at, began, now, held.pid, notes), size)
+        job, grabbed_at, pid = held.job, held.grabbed_at, held.pid
+        started, at = held.started, held.ended or time.monotonic()
+        self.writer.put(lambda: make(job, grabbed_at, *self._when(started, at), pid, notes), size)
+
+    def _when(self, started: float, at: float) -> tuple[float | None, float]:
+        """When an attempt began, and when this happened, in Unix time."""
+        offset = self._clock.offset()
+        return started + offset if started else None, at + offset
+
+    def _done(self, held: Held) -> Change | Finished | None:
+        """What to write of a job that went well, and that there is no more to be known of."""
+        job = held.job
+        usual = read_usual(job.payload)
+        if usual is None or usual[5] != "1":
+            times = self._when(held.started, held.ended)
+            return self._row(job, held.grabbed_at, *times, held.pid, None, state=model.DONE)
+        method, path, headers, task_id, service, _, max_attempts, queued = usual
+        offset = self._clock.offset()
+        began, ended = held.started + offset, held.ended + offset
+        return (
+            task_id, service, method, path, job.queue_name, float(queued), began, began, ended, ended,
+            int(max_attempts), self._host, held.pid, *read_about(headers),
+        )  # fmt: skip
 
     def _row(
         self,

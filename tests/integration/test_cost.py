@@ -24,6 +24,7 @@ import pytest
 
 from gearwsgi import GearmanMiddleware, log
 from gearwsgi.message.model import Message
+from gearwsgi.state.records.writer import Pending, Writer
 from gearwsgi.telemetry.collector import State
 from gearwsgi.wire.payload import Grabbed
 from gearwsgi.worker import channel
@@ -35,6 +36,7 @@ from gearwsgi.worker.link import Connector
 from gearwsgi.worker.loop import Loop
 from gearwsgi.worker.options import Options
 from gearwsgi.worker.recorder import Recorder
+from gearwsgi.worker.recording import Recording
 from gearwsgi.worker.settle import Settler
 from gearwsgi.worker.site import JobServers
 from gearwsgi.worker.slot import Slot, Surroundings
@@ -207,12 +209,13 @@ class Forks:
     """Worker processes that are threads, and answer at once."""
 
     def fork(self, process: Forked, pipe: socket.socket, memory: IO[bytes]) -> None:
+        process.on_forked(1)
         threading.Thread(target=self._work, args=(pipe.dup(),), daemon=True).start()
 
     @staticmethod
     def _work(pipe: socket.socket) -> None:
         reader = channel.FrameReader()
-        with pipe:
+        with pipe, contextlib.suppress(ConnectionError):  # the slot may end at any time
             pipe.sendall(channel.frame(channel.READY, 0))
             while data := pipe.recv(65536):
                 for _kind, sequence, _payload in reader.feed(data):
@@ -283,3 +286,24 @@ def test_what_counting_costs_a_job_where_metrics_are_on(tmp_path: Path) -> None:
     assert counts.total() == 0, said
     # Itself, the count, a glance at the message, and the recorder behind it.
     assert counts.python <= 5 * N, said
+
+
+def test_what_a_record_costs_a_job_that_went_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Writer, "start", lambda self: None)  # its thread's work is done here, to be counted
+    recording = Recording(middleware("127.0.0.1:1", tmp_path).settings, "supervisor")
+    session: Any = None
+    held = Held(Grabbed(b"H:fake:1", b"job", b"u", message()), session, 1.79e9, started=time.monotonic())
+    held.ended = held.started
+    with counted() as counts:
+        for _ in range(N):
+            recording.done(held)
+    said = show("a record, in the supervisor's thread", counts)
+    print(said)
+    assert counts.total() == 0 and counts.python <= 3 * N, said
+    pending = Pending()
+    with counted() as counts:
+        recording.writer.gather(pending)
+    said = show("a record, in the writer's thread, but for the database", counts)
+    print(said)
+    assert len(pending) == 1
+    assert counts.total() == 0 and counts.python <= 9 * N, said

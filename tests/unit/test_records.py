@@ -87,9 +87,8 @@ def test_a_url_that_cant_be_one_is_refused_at_the_start_and_shows_no_password(re
     assert "hush" not in str(caught.value).replace("records is hush:", "")
 
 
-def test_records_are_off_unless_they_are_set_and_none_or_nothing_turns_them_off() -> None:
-    assert read_settings({}, {}).records == ""
-    assert read_settings({}, {"GEARWSGI_RECORDS": "sqlite"}).records == "sqlite"
+def test_records_are_in_sqlite_unless_none_or_nothing_turns_them_off() -> None:
+    assert read_settings({}, {}).records == "sqlite"
     assert read_settings({"records": None}, {"GEARWSGI_RECORDS": "sqlite"}).records == ""
     assert read_settings({"records": ""}, {}).records == ""
     assert read_settings({}, {"GEARWSGI_RECORDS": ""}).records == ""

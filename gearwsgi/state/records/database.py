@@ -27,8 +27,8 @@ class Transaction(Protocol):
         """Change something for each of these."""
         ...
 
-    def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Insert these rows, no two of the same key: `head VALUES (?, …) tail`."""
+    def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]], one: str = "") -> None:
+        """Insert these rows, no two of the same key: `head VALUES one tail`, where `one` is `(?, …)` unless given."""
         ...
 
 
@@ -60,6 +60,11 @@ class Database(Protocol):
     def close(self) -> None:
         """Let go of the connection."""
         ...
+
+
+def places(row: Sequence[Any]) -> str:
+    """Places for the values of a row."""
+    return f"({', '.join('?' * len(row))})"
 
 
 def migrate(transaction: Transaction, version: int, words: dict[str, str]) -> None:

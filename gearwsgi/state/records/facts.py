@@ -7,11 +7,11 @@ from typing import NamedTuple
 from ...errors import BadMessage
 from ...message import reading
 
-_REQUEST = re.compile(rb"([^ ]++) https?://[^/ ]++(/[^ ]*+) HTTP/1\.1\r\n")
-_OWN = re.compile(
-    rb"\r\nX-Gearman-Task: ([!-~]++)\r\nX-Gearman-Service: ([!-~]++)\r\nX-Gearman-Attempt: (\d++)\r\n"
-    rb"X-Gearman-Max-Attempts: (\d++)\r\nX-Gearman-Queued: ([\d.]++)\r\n"
-    rb"(?:X-Gearman-(?:Keep-Result|Remote-Addr|Remote-User|Timeout|Backoff|Reply|Failed|Signature): [^\r]*+\r\n)*+\r\n"
+_USUAL = re.compile(
+    r"([!-~]{1,50}+) https?://[^/ ]++(/[!-~]{0,3000}+) HTTP/1\.1\r\n((?:[^\r]++\r\n)*?)"
+    r"X-Gearman-Task: ([!-~]{1,200}+)\r\nX-Gearman-Service: ([!-~]{1,500}+)\r\nX-Gearman-Attempt: (\d{1,9}+)\r\n"
+    r"X-Gearman-Max-Attempts: (\d{1,9}+)\r\nX-Gearman-Queued: ([\d.]{1,20}+)\r\n"
+    r"(?:X-Gearman-(?:Keep-Result|Remote-Addr|Remote-User|Timeout|Backoff|Reply|Failed|Signature): [^\r]*+\r\n)*+\r\n"
 )
 
 
@@ -44,33 +44,38 @@ def read_facts(payload: bytes, own_id: Callable[[], str] = str) -> Facts:
     return _usual(payload) or _any(payload, own_id)
 
 
+def read_usual(payload: bytes) -> tuple[str, str, str, str, str, str, str, str] | None:
+    """What stands in a message as `task()` writes most; None where it has more than that.
+
+    The method, the path, the headers that are not this package's, the id, the service, the attempt, how many there
+    may be, and when it was queued.
+    """
+    found = _USUAL.match(str(payload[: payload.find(b"\r\n\r\n") + 4], "latin-1"))
+    return found.groups() if found is not None else None  # type: ignore[return-value]
+
+
+def read_about(headers: str) -> tuple[str | None, str | None]:
+    """Of the headers of a usual message, its X-Request-ID and its traceparent."""
+    folded = headers.lower()
+    if "x-request-id: " not in folded and "traceparent: " not in folded:
+        return None, None
+    pairs = [line.partition(": ")[::2] for line in headers.split("\r\n")]
+    found: list[str | None] = []
+    for name in ("x-request-id", "traceparent"):
+        values = [value for key, value in pairs if key.lower() == name]
+        found.append(", ".join(values) if values else None)
+    return found[0], found[1]
+
+
 def _usual(payload: bytes) -> Facts | None:
-    """Those of a task's first attempt, as `task()` writes it."""
-    end = payload.find(b"\r\n\r\n")
-    request = _REQUEST.match(payload)
-    own = payload.rfind(b"\r\nX-Gearman-Task: ", 0, end)
-    found = _OWN.match(payload, own) if own > 0 else None
-    if request is None or found is None or not payload.isascii():
+    usual = read_usual(payload)
+    if usual is None:
         return None
-    method, path = request.groups()
-    task_id, service, attempt, max_attempts, queued = found.groups()
-    head = payload[:own]
-    folded = head.lower()
-    request_id = _value(head, folded, b"\r\nx-request-id: ") if b"x-request-id" in folded else None
-    traceparent = _value(head, folded, b"\r\ntraceparent: ") if b"traceparent" in folded else None
+    method, path, headers, task_id, service, attempt, max_attempts, queued = usual
     return Facts(
-        task_id.decode(), service.decode(), method.decode(), path.decode(), "normal", int(attempt), int(max_attempts),
-        float(queued), 0.0, request_id, traceparent,
+        task_id, service, method, path, "normal", int(attempt), int(max_attempts), float(queued), 0.0,
+        *read_about(headers),
     )  # fmt: skip
-
-
-def _value(head: bytes, folded: bytes, name: bytes) -> str | None:
-    start = folded.find(name)
-    if start < 0:
-        return None
-    start += len(name)
-    end = head.find(b"\r\n", start)
-    return head[start : end if end >= 0 else len(head)].decode("latin-1")
 
 
 def _any(payload: bytes, own_id: Callable[[], str]) -> Facts:

@@ -9,7 +9,7 @@ import psycopg
 
 from ...errors import RecordsUnavailable
 from . import schema
-from .database import Refused, check_version, migrate
+from .database import Refused, check_version, migrate, places
 
 CONNECT_TIMEOUT = 5
 """Seconds."""
@@ -120,8 +120,8 @@ class _Transaction:
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         self._cursor.executemany(sql.replace("?", "%s"), rows)
 
-    def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]]) -> None:
-        self.run_many(f"{head} VALUES ({', '.join('?' * len(rows[0]))}) {tail}", rows)
+    def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]], one: str = "") -> None:
+        self.run_many(f"{head} VALUES {one or places(rows[0])} {tail}", rows)
 
 
 def _version(connection: "psycopg.Connection[tuple[Any, ...]]") -> int:

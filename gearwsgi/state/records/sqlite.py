@@ -14,7 +14,7 @@ from typing import Any
 from ...errors import RecordsUnavailable, SpoolError
 from ..spool import make_private_folder, open_private
 from . import schema
-from .database import Refused, check_version, migrate
+from .database import Refused, check_version, migrate, places
 
 _log = logging.getLogger("gearwsgi")
 
@@ -196,16 +196,15 @@ class _Transaction:
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         self._connection.executemany(sql, rows)
 
-    def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]]) -> None:
+    def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]], one: str = "") -> None:
         # Many rows a statement: between two, each row of `executemany` would have to wait for the interpreter's lock.
-        place = 0
-        one = f"({', '.join('?' * len(rows[0]))})"
-        if len(rows) >= CHUNK:
+        one = one or places(rows[0])
+        whole = len(rows) - len(rows) % CHUNK
+        if whole:
             many = f"{head} VALUES {', '.join([one] * CHUNK)} {tail}"
-            for place in range(0, len(rows) - len(rows) % CHUNK, CHUNK):
-                self._connection.execute(many, list(chain.from_iterable(rows[place : place + CHUNK])))
-            place = len(rows) - len(rows) % CHUNK
-        self._connection.executemany(f"{head} VALUES {one} {tail}", rows[place:])
+            for start in range(0, whole, CHUNK):
+                self._connection.execute(many, list(chain.from_iterable(rows[start : start + CHUNK])))
+        self._connection.executemany(f"{head} VALUES {one} {tail}", rows[whole:])
 
 
 def _version(connection: sqlite3.Connection) -> int | None:

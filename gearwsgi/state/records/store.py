@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ...errors import RecordsUnavailable, UnknownTask
 from . import model
 from .database import Database, Transaction
-from .rows import COLUMNS, Row, clean, clean_id
+from .rows import COLUMNS, FINISHED, FINISHED_AS, Row, clean, clean_id
 from .steering import Steering
 
 GONE = 60.0
@@ -31,6 +31,8 @@ _STARTED = f"{_SAME} coalesce(gearwsgi_task.started, excluded.started) ELSE excl
 _REASON = f"{_SAME} coalesce(excluded.reason, gearwsgi_task.reason) ELSE excluded.reason END"
 _INSERT = f"INSERT INTO gearwsgi_task ({', '.join(COLUMNS)})"
 _OR_UPDATE = f"ON CONFLICT (id) DO UPDATE SET {_SET}, started = {_STARTED}, reason = {_REASON} WHERE {_NEWER}"
+_INSERT_FINISHED = f"INSERT INTO gearwsgi_task ({', '.join((*FINISHED, *FINISHED_AS))})"
+_ONE_FINISHED = f"({', '.join([*'?' * len(FINISHED), *map(repr, FINISHED_AS.values())])})"
 _ADD = f"UPDATE gearwsgi_task SET history = {_HISTORY} WHERE id = ?"
 _NAMES = COLUMNS[: COLUMNS.index("owner")]
 """The columns of a record, in their order."""
@@ -85,6 +87,12 @@ class Store:
             transaction.insert(_INSERT, _OR_UPDATE, values)
         if histories:
             transaction.run_many(_ADD, histories)
+
+    @staticmethod
+    def put_finished(transaction: Transaction, rows: Sequence[Sequence[Any]]) -> None:
+        """Write tasks that were done at their first attempt, each another one: their values of `FINISHED`."""
+        if rows:
+            transaction.insert(_INSERT_FINISHED, _OR_UPDATE, rows, _ONE_FINISHED)
 
     @staticmethod
     def keep_result(transaction: Transaction, task_id: str, until: float, content: bytes) -> None:

@@ -17,7 +17,7 @@ from .database import Refused
 from .letters import Letters
 from .opening import open_database
 from .retention import Retention
-from .rows import Row, merge
+from .rows import Row, finished_row, merge
 from .steering import Request
 from .store import Store
 
@@ -26,7 +26,7 @@ _log = logging.getLogger("gearwsgi")
 INTERVAL = 0.25
 """Seconds between two transactions."""
 SOON = 500
-"""Events from which on the next one does not wait."""
+"""Events from which on the next transaction does not wait."""
 AGAIN = 1.0
 """Seconds until the next try after one that failed."""
 BEAT = 2.0
@@ -57,25 +57,34 @@ class Change(NamedTuple):
     letter: str = ""
 
 
+Finished = tuple[Any, ...]
+"""A task that was done at its first attempt: its values of `rows.FINISHED`."""
+Found = Change | Finished | None
+"""What becomes of an event; None: there is nothing to be written."""
+
+
 class Writer:
     """See the module.
 
     Args:
         settings: the middleware's; records are on.
         name: this supervisor's, among all that share the records.
+        read: makes of what `put_small` was given what is to be written; called in the thread.
     """
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, read: Callable[[Any], Found] = lambda event: None) -> None:
         self._settings = settings
         self._name = name
-        self._events: deque[tuple[int, Callable[[], Change | None]]] = deque()
-        self._event_bytes = 0
+        self._read = read
+        self._events: deque[Any] = deque()
+        self._bytes_in = self._bytes_out = 0
         self._refused = self._lost = 0
         self._about: dict[str, Any] | None = None
         self._withdrawn: list[Request] = []
         self._is_stopping = False
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="gearwsgi records")
+        self._thread: threading.Thread | None = None
+        self._has_no_thread = False
         self.requests: tuple[Request, ...] = ()
         """What is asked of the supervisors, as of the last look; replaced as a whole."""
         self.has_looked = threading.Event()
@@ -89,28 +98,49 @@ class Writer:
         return self._refused + self._lost
 
     def start(self) -> None:
-        """Begin to write, and look at once what is asked for."""
-        self._wake.set()
-        self._thread.start()
+        """Begin to write, and look at once what is asked for.
 
-    def put(self, change: Callable[[], Change | None], size: int) -> None:
+        Where the system has no thread just now, the next beat begins it.
+        """
+        thread = threading.Thread(target=self._run, daemon=True, name="gearwsgi records")
+        self._wake.set()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not self._has_no_thread:
+                _log.warning("records: they wait: %s", error)
+            self._has_no_thread = True
+        else:
+            self._thread = thread
+
+    def put(self, change: Callable[[], Found], size: int) -> None:
         """Something has happened: `change` is called in the thread and says what is to be written.
 
         Args:
-            change: answers it, or None: nothing.
+            change: answers it.
             size: about how many bytes it holds on to.
         """
-        if len(self._events) >= MAX_EVENTS or self._event_bytes + size > MAX_BYTES:
+        if self._bytes_in - self._bytes_out + size > MAX_BYTES:
             self._refused += 1
             return
-        self._event_bytes += size
-        self._events.append((size, change))
-        if len(self._events) == SOON:
+        self._bytes_in += size
+        self.put_small((size, change))
+
+    def put_small(self, event: Any) -> None:
+        """Something has happened that holds on to a kilobyte or so: `read` says what is to be written."""
+        waiting = len(self._events)
+        if waiting >= MAX_EVENTS:
+            self._refused += 1
+            return
+        self._events.append(event)
+        if waiting == SOON:
             self._wake.set()
 
     def beat(self, about: dict[str, Any]) -> None:
         """What the supervisor says of itself from now on."""
         self._about = about
+        if self._thread is None:
+            self.start()
 
     def withdraw(self, request: Request) -> None:
         """What was asked for is done."""
@@ -120,7 +150,7 @@ class Writer:
         """Write what is left, unless that takes too long, and end."""
         self._is_stopping = True
         self._wake.set()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(patience)
 
     # -- the thread --------------------------------------------------------------------------------------------------
@@ -140,7 +170,7 @@ class Writer:
             self._wake.wait(AGAIN if trouble else INTERVAL)
             self._wake.clear()
             stopping = self._is_stopping
-            self._lost += self._fold(work.pending)
+            self._lost += self.gather(work.pending)
             if self.dropped and not said:
                 _log.warning("records: more wait than can be held: from now on the oldest are dropped")
             said = self.dropped
@@ -156,16 +186,19 @@ class Writer:
             trouble = False
         database.close()
         if work.pending:
-            _log.warning("records: %d could not be written", len(work.pending.rows))
+            _log.warning("records: %d could not be written", len(work.pending))
 
-    def _fold(self, pending: "_Pending") -> int:
+    def gather(self, pending: "Pending") -> int:
         """From events to rows, one a task; how many were too much, and dropped."""
         lost = 0
         for _ in range(len(self._events)):
-            size, change = self._events.popleft()
-            self._event_bytes -= size
+            event = self._events.popleft()
             try:
-                found = change()
+                if type(event) is tuple:
+                    self._bytes_out += event[0]
+                    found = event[1]()
+                else:
+                    found = self._read(event)
             except Exception as error:
                 # None is known. Should one be found, it costs that record, and not all that come after it.
                 _log.error("records: one can't be made: %s: %s", type(error).__name__, error)
@@ -190,21 +223,40 @@ class Writer:
             work.tidy()
 
 
-class _Pending:
-    """What waits to be written: a row a task, the oldest first."""
+class Pending:
+    """What waits to be written: a row a task, the oldest first.
+
+    Attributes:
+        finished: tasks that were done at their first attempt, and of which nothing else waits.
+        rows: all others.
+    """
 
     def __init__(self) -> None:
+        self.finished: dict[str, Finished] = {}
         self.rows: dict[str, Row] = {}
         self.results: dict[str, tuple[float, bytes]] = {}
         self.letters: dict[str, list[str]] = {}
         self._bytes = 0
 
-    def __bool__(self) -> bool:
-        return bool(self.rows)
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.finished)
 
-    def add(self, change: Change) -> None:
+    def add(self, found: Change | Finished) -> None:
         """Add what has happened to what waits."""
+        if isinstance(found, Change):
+            self._add(found)
+            return
+        key = found[0]
+        if key in self.rows:
+            self._add(Change(finished_row(found)))
+        else:
+            self.finished[key] = found
+
+    def _add(self, change: Change) -> None:
         key = change.row.id
+        finished = self.finished.pop(key, None)
+        if finished is not None:
+            self._add(Change(finished_row(finished)))
         old = self.rows.get(key)
         if old is not None:
             self._bytes -= old.size()
@@ -218,14 +270,16 @@ class _Pending:
 
     def remove(self, key: str) -> None:
         """It is written, or given up."""
+        if self.finished.pop(key, None) is not None:
+            return
         self._bytes -= self.rows.pop(key).size() + len(self.results.pop(key, (0.0, b""))[1])
         self.letters.pop(key, None)
 
     def shrink(self) -> int:
-        """Give up the oldest, until it is no more than may be held; how many."""
+        """Give up the oldest, those that went well first, until it is no more than may be held; how many."""
         dropped = 0
-        while len(self.rows) > MAX_ROWS or (self._bytes > MAX_BYTES and self.rows):
-            self.remove(next(iter(self.rows)))
+        while len(self) > MAX_ROWS or (self._bytes > MAX_BYTES and self.rows):
+            self.remove(next(iter(self.finished or self.rows)))
             dropped += 1
         return dropped
 
@@ -234,7 +288,7 @@ class _Work:
     """What the thread does with the database, and when it does what next."""
 
     def __init__(self, store: Store, settings: Settings, name: str) -> None:
-        self.pending = _Pending()
+        self.pending = Pending()
         self._store = store
         self._name = name
         self._retention = Retention(store, settings)
@@ -302,7 +356,7 @@ class _Work:
         pending = self.pending
         if not pending:
             return
-        keys = list(pending.rows)
+        keys = [*pending.rows, *pending.finished]
         try:
             self._put(keys, clock)
         except Refused:
@@ -319,9 +373,10 @@ class _Work:
             pending.remove(key)
 
     def _put(self, keys: list[str], clock: float) -> None:
-        pending = self.pending
+        pending, rows, finished = self.pending, self.pending.rows, self.pending.finished
         with self._store.database.transaction(write=True) as transaction:
-            self._store.put(transaction, [pending.rows[key] for key in keys])
+            self._store.put_finished(transaction, [finished[key] for key in keys if key in finished])
+            self._store.put(transaction, [rows[key] for key in keys if key in rows])
             for key in pending.results.keys() & keys:
                 seconds, content = pending.results[key]
                 self._store.keep_result(transaction, key, clock + seconds, content)

@@ -226,7 +226,7 @@ def test_a_second_task_with_the_same_unique_is_dropped_while_the_first_waits() -
 
 
 def test_status_and_call_work_in_memory_too() -> None:
-    app = make_app(records="sqlite")
+    app = make_app()
     with capture(app) as tasks:
         task = app.gearman.task("/asks")
         assert str(app.gearman.status(task)) == "queued"
@@ -396,7 +396,7 @@ def test_the_test_kit_takes_messages_of_other_programs() -> None:
 
 
 def test_records_and_results_are_known_in_memory_at_once() -> None:
-    app = make_app(records="sqlite")
+    app = make_app()
     with capture(app) as tasks:
         gearman = app.gearman
         kept = gearman.task("/one", keep_result=60)
@@ -420,7 +420,7 @@ def test_records_and_results_are_known_in_memory_at_once() -> None:
 
 
 def test_a_retry_and_a_dead_letter_are_records_in_memory_too() -> None:
-    app = make_app(records="sqlite")
+    app = make_app()
     with capture(app, raises=False) as tasks:
         task = app.gearman.task("/boom", max_attempts=2)
         tasks.run(raises=False)

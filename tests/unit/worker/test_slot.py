@@ -46,6 +46,16 @@ def test_nothing_is_grabbed_before_a_process_is_ready(rig: Rig) -> None:
     assert rig.kinds() == [packets.GRAB_JOB_UNIQ]
 
 
+def test_a_process_gets_no_job_before_its_fork_server_has_said_its_pid(rig: Rig) -> None:
+    rig.worker.say(channel.frame(channel.READY, 0))
+    rig.turn()
+    assert rig.process.state is State.STARTING and packets.GRAB_JOB_UNIQ not in rig.kinds()
+    rig.process.on_forked(17)
+    assert rig.kinds() == [packets.GRAB_JOB_UNIQ]
+    rig.assign(1)
+    assert rig.process.running is not None and rig.process.running.pid == 17
+
+
 def test_a_job_goes_to_the_process_and_its_answer_to_the_job_server(rig: Rig) -> None:
     rig.ready()
     rig.heard()
