@@ -11,8 +11,8 @@ Flask-WTF's `CSRFProtect` lets replays, and only them, pass: a job has no form w
 """
 
 from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import TYPE_CHECKING, Any
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from flask import Flask, current_app, g, has_app_context, has_request_context, request
 
@@ -20,6 +20,7 @@ from ..app.job import Continue
 from ..environ import JOB_KEY
 from ..errors import ConfigError
 from ..kinds import BaseURL
+from ..rules import Given, read_options
 from ..submit import tasks
 from ..submit.client import Status
 from ..submit.middleware import KEY, GearmanMiddleware
@@ -69,7 +70,7 @@ class Gearman:
         app.extensions[EXTENSION] = middleware
         app.wsgi_app = middleware  # type: ignore[method-assign]
         # The first of all: Flask-WTF's check is one of them, and may have been put there before.
-        app.before_request_funcs.setdefault(None, []).insert(0, _trust_replays)
+        app.before_request_funcs.setdefault(None, [])[:0] = [_trust_replays, _keep_body]
         app.register_error_handler(Continue, _go_on_later)
 
     @property
@@ -133,11 +134,79 @@ class Gearman:
         Raises:
             InvalidTask: as there; or a form was parsed before, which leaves nothing: call it first.
         """
-        if has_request_context() and "body" not in options:
-            body = request.get_data()
-            if len(body) == (request.content_length or 0) or (body and request.content_length is None):
-                options["body"] = body
-        return self.current.replay(queue, **options)
+        return self.current.replay(queue, **_with_body(options))
+
+    def defer(self, **options: Any) -> Any:
+        """Queue the request in hand, and answer 202; as `environ["gearman"].defer`, and its body may be read before.
+
+        Returns:
+            What a view returns; None with `prefer=True` where the client did not ask for it.
+
+        Raises:
+            InvalidTask: as there.
+        """
+        return self.current.defer(**_with_body(options))
+
+
+_View = TypeVar("_View", bound=Callable[..., Any])
+
+
+@overload
+def deferred(view: _View) -> _View: ...
+@overload
+def deferred(view: None = None, **options: Unpack[Given]) -> Callable[[_View], _View]: ...
+def deferred(view: Any = None, **options: Unpack[Given]) -> Any:
+    """Have a view's request queued and answered 202; its body runs in the replay, in a worker.
+
+    Decorators above it, and what Flask does before a view (login, CSRF, `before_request`), run in front of the 202, and
+    again in the replay:
+
+        @app.post("/reports")
+        @login_required
+        @deferred(wait=2)
+        def report(): ...
+
+    Args:
+        view: the view, where there are no options.
+        options: as `environ["gearman"].defer` takes them.
+
+    Raises:
+        ConfigError: an option is unknown or can't work.
+    """
+    if view is None:
+        return partial(deferred, **options)
+    read_options(options)
+
+    @wraps(view)
+    def queue(*arguments: Any, **values: Any) -> Any:
+        if JOB_KEY not in request.environ:
+            if KEY not in request.environ:
+                raise ConfigError("@deferred needs the extension: make Gearman(app)")
+            response = request.environ[KEY].defer(**_with_body(dict(options)))
+            if response is not None:
+                return response
+        return current_app.ensure_sync(view)(*arguments, **values)
+
+    queue.gearwsgi_deferred = True  # type: ignore[attr-defined]
+    return queue
+
+
+def _with_body(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the body of the request in hand, where all of it is there."""
+    if has_request_context() and "body" not in options:
+        body = request.get_data()
+        if len(body) == (request.content_length or 0) or (body and request.content_length is None):
+            options["body"] = body
+    return options
+
+
+def _keep_body() -> None:
+    """A deferred view's body is read before a form is made of it, which would leave nothing to be queued."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    if getattr(view, "gearwsgi_deferred", False) and JOB_KEY not in request.environ:
+        middleware: GearmanMiddleware = current_app.extensions[EXTENSION]
+        if (request.content_length or 0) <= middleware.settings.max_body:
+            request.get_data(cache=True)
 
 
 def _trust_replays() -> None:

@@ -29,6 +29,7 @@ from ...submit import tasks
 from ...submit.client import Status
 from ...submit.middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
 from ...submit.task import Task
+from .deferral import deferred, find_body, keep_body, to_django
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from webob import Response
 
     from ...state.records.model import Record
+
+__all__ = ["Gearman", "JobMiddleware", "deferred", "gearman", "get_wsgi_application"]
 
 _current: contextvars.ContextVar["Gearman | None"] = contextvars.ContextVar("gearwsgi.django", default=None)
 
@@ -87,11 +90,18 @@ class Gearman:
         Django may have read the body (its CSRF check does, of a form): what it still has of it is taken from there.
         """
         if self._request is not None and "body" not in options:
-            try:
-                options["body"] = self._request.body
-            except Exception:  # RawPostDataException, or too large for Django: the stream may still have it
-                options.pop("body", None)
+            options["body"] = find_body(self._request)
         return self._core.replay(queue, **_waiting(options, after_commit, using))
+
+    def defer(self, **options: Any) -> HttpResponse | None:
+        """Queue the request in hand, and answer 202; the core's `defer()`, whose answer a view can return.
+
+        The body is found as `replay()` finds it.
+        """
+        if self._request is not None and "body" not in options:
+            options["body"] = find_body(self._request)
+        response = self._core.defer(**options)
+        return to_django(response) if response is not None else None
 
     def batch(self) -> "AbstractContextManager[list[Task]]":
         """The core's `batch()`."""
@@ -137,7 +147,7 @@ class JobMiddleware:
             request._dont_enforce_csrf_checks = True
         if KEY not in environ:  # Django's test client goes around WSGI middleware
             environ[KEY] = environ[SHORT_KEY] = tasks.Gearman(_middleware().client, environ)
-        gearman = environ[KEY] = Gearman(environ[KEY], request)
+        gearman = environ[KEY] = request.gearwsgi = Gearman(environ[KEY], request)
         if SHORT_KEY in environ:
             environ[SHORT_KEY] = gearman
         token = _current.set(gearman)
@@ -145,6 +155,10 @@ class JobMiddleware:
             return self.get_response(request)
         finally:
             _current.reset(token)
+
+    def process_view(self, request: Any, view: Any, arguments: Any, values: Any) -> None:
+        """A deferred view's body is wanted as it came."""
+        keep_body(request, view)
 
     def process_exception(self, request: Any, exception: Exception) -> HttpResponse | None:
         """`Continue` is no error: nothing is logged, and nobody gets a mail."""
