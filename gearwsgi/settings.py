@@ -171,6 +171,18 @@ class Settings:
         kinds.number(1, int), 100_000, "how many records are kept; the oldest finished go first."
     )
     keep_result: float = _setting(kinds.number(0), 0.0, "seconds that a task's response is kept; 0: it is not.")
+    metrics: bool = _setting(
+        kinds.SWITCH,
+        False,
+        "whether tasks that this process queues are counted for Prometheus, in the application's own registry "
+        "(`gearwsgi[metrics]`). A worker's own metrics are its option `--metrics`.",
+    )
+    trace_parent: bool = _setting(
+        kinds.SWITCH,
+        False,
+        "where the application has OpenTelemetry: whether a job's span is a child of the span that has sent it. Else "
+        "it is the root of a trace of its own, and linked to it.",
+    )
     redact: tuple[str, ...] = _setting(kinds.HEADERS, (), "further headers whose values are never shown.")
     short_key: bool = _setting(
         kinds.SWITCH, True, 'whether `environ["gearman"]` is set beside `environ["gearwsgi.gearman"]`.'
@@ -254,6 +266,8 @@ class Keywords(TypedDict, total=False):
     records_max_age: float | None
     records_max_count: int | None
     keep_result: float | None
+    metrics: bool | None
+    trace_parent: bool | None
     redact: Sequence[str] | None
     short_key: bool | None
 

@@ -177,8 +177,10 @@ def _unknown(name: str, text: str, tasks: Mapping[str, Service]) -> UnknownServi
 
 
 def nearest(name: str, names: Any) -> str:
-    """`, did you mean 'x'?` for the name most like this one, or nothing."""
-    close = difflib.get_close_matches(name[:_SHOWN], [str(known) for known in names], 1, 0.5)
+    """`, did you mean 'x'?` for the name most like this one, or nothing; rather one with the same first word."""
+    close = difflib.get_close_matches(name[:_SHOWN], [str(known) for known in names], 3, 0.5)
+    first = name.partition("_")[0] + "_"
+    close.sort(key=lambda known: not known.startswith(first))
     return f", did you mean {close[0]!r}?" if close else ""
 
 

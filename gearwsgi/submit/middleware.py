@@ -53,7 +53,7 @@ class GearmanMiddleware:
             raise ConfigError("the application is wrapped in GearmanMiddleware already: wrap it once")
         self.settings = read_settings({"servers": servers, "tasks": tasks, **settings})
         self.app = app
-        self.client = Client(self.settings)
+        self.client = _client(self.settings)
         self.gearman = Gearman(self.client, None)
         """The same object without a request, for scripts and cron jobs."""
         self._inbox = _open_inbox(self.settings)
@@ -171,6 +171,16 @@ def _describe() -> None:
 _describe()
 
 _FINISHED = (list, tuple)
+
+
+def _client(settings: Settings) -> Client:
+    if not settings.metrics:
+        return Client(settings)
+    try:
+        from .counted import CountedClient
+    except ImportError as error:
+        raise ConfigError(f"metrics=True: {error}: `pip install 'gearwsgi[metrics]'`") from error
+    return CountedClient(settings)
 
 
 def _code(status: str) -> int:

@@ -1,7 +1,8 @@
 """How what `task()` has made goes out: at once, with its batch, at the response's end, or when somebody says so."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +14,8 @@ from .client import Client, Receipt
 from .task import Task
 
 _log = logging.getLogger("gearwsgi")
+
+_BATCH = "its batch has raised"
 
 After = Callable[[Callable[[], None]], object]
 """Takes a function and calls it when the time has come, or never."""
@@ -63,13 +66,18 @@ class Sending:
         """The time has come for a task that was given `after`."""
         if is_dropped(made_in):
             _log.info("id %s %s is not queued: its batch has raised", task.id, task.service)
+            drop((task,), _BATCH)
             return
         batch = batch_of(self)
         if batch is None or not batch.add((task, submission)):
             self._submit_now(task, submission)
 
     def _submit_now(self, task: Task, submission: Submission) -> None:
-        (receipt,) = self._client.submit((submission,))
+        try:
+            (receipt,) = self._client.submit((submission,))
+        except BaseException as error:
+            drop((task,), error)
+            raise
         _note(task, receipt)
 
     def _send(self, pairs: Sequence[Pair]) -> None:
@@ -84,6 +92,7 @@ class Sending:
             for (task, _), receipt in zip(pairs, receipts, strict=False):
                 if receipt is not None:
                     _note(task, receipt)
+            drop([task for task, _ in pairs], sys.exception())
 
     @contextmanager
     def batch(self) -> Iterator[list[Task]]:
@@ -109,6 +118,8 @@ class Sending:
         finally:
             OPEN.set(batch.outer)
             batch.close(failed=failed)
+            if failed:
+                drop(batch.tasks, _BATCH)
         if outer is not None and batch.join(outer):
             return
         self._waiting += batch.later
@@ -144,10 +155,22 @@ class Sending:
         why = f"the response's status is {status}" if sent else "the response was not sent to its end and closed"
         for task, _ in waiting:
             _log.info("id %s %s is not queued: %s", task.id, task.service, why)
+        drop([task for task, _ in waiting], why)
+
+
+def drop(tasks: Iterable[Task], why: BaseException | str | None) -> None:
+    """These are not queued, unless their spans have ended: so much is said where the application traces."""
+    for task in tasks:
+        if task.span is not None:
+            task.span.end(error=why)
+            task.span = None
 
 
 def _note(task: Task, receipt: Receipt) -> None:
     task.handle, task.server = receipt
+    if task.span is not None:
+        task.span.end(task.server)
+        task.span = None
     if _log.isEnabledFor(logging.INFO):
         where = f"as {task.handle} on {task.server}" if task.handle else "in the outbox: no job server answers"
         _log.info("queued %s in %s %s, id %s", task.service, task.queue, where, task.id)

@@ -1,5 +1,10 @@
 """What `task()` answers with."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..telemetry.tracing import Sent
+
 
 class Task:
     """A task that was queued.
@@ -10,9 +15,10 @@ class Task:
         service: what was called.
         queue: the queue (Gearman function).
         server: the job server that has it, as `host:port`.
+        span: its span until it is queued, where the application traces.
     """
 
-    __slots__ = ("handle", "id", "max_attempts", "queue", "server", "service", "unique")
+    __slots__ = ("handle", "id", "max_attempts", "queue", "server", "service", "span", "unique")
 
     def __init__(self, id: str, service: str, queue: str, unique: str, max_attempts: int) -> None:
         self.id = id
@@ -22,6 +28,7 @@ class Task:
         self.max_attempts = max_attempts
         self.handle = ""
         self.server = ""
+        self.span: Sent | None = None
 
     def __str__(self) -> str:
         return self.handle

@@ -1,6 +1,7 @@
 """`environ["gearman"]`: from a handler's `task()` and `call()` to a message, with the request's surroundings."""
 
 import os
+import sys
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -15,13 +16,14 @@ from ..message.response import response_class
 from ..rules import Given as DeferGiven
 from ..rules import Options, read_options
 from ..settings import Settings
+from ..telemetry import tracing
 from ..wire.payload import Submission, seal
 from . import checks
 from .client import Client, Status
 from .compose import Given, Pairs, Wanted, backoff, compose, plain_name, refuse_with_plain, surround
 from .frameworks import known_base_url
 from .request import BodyError, InHand
-from .sending import After, Sending
+from .sending import After, Sending, drop
 from .task import Task
 
 if TYPE_CHECKING:
@@ -178,6 +180,8 @@ class Gearman(Sending):
             payload = write_plain(plain_name(service, settings), data, checks.encoder(json) or settings.json)
             if len(payload) > settings.max_body:
                 raise InvalidTask(f"a plain call of {len(payload)} bytes is over max_body={settings.max_body}")
+            if tracing.MODULE in sys.modules:
+                task.span = tracing.begin_send(task, None)
         else:
             message = compose(given, task_id, settings, self._request, self.base, json)
             if then is not None or on_dead is not None:
@@ -238,7 +242,13 @@ class Gearman(Sending):
         message.wants_reply = True
         task, payload = self._seal(message, queue, priority, unique, 1, timeout, 0.0)
         submission = Submission(queue, task.unique, payload, priority, id=task_id)
-        status, pairs, content = self._client.call(submission, seconds)
+        try:
+            status, pairs, content = self._client.call(submission, seconds)
+        except BaseException as error:
+            drop((task,), error)
+            raise
+        if task.span is not None:
+            task.span.end()
         return response_class()(status=status, headerlist=pairs, app_iter=[content])
 
     def replay(
@@ -471,4 +481,6 @@ class Gearman(Sending):
             message.timeout = checks.positive(timeout, "timeout")
         message.max_attempts = checks.attempts(max_attempts) or settings.retry_limits(message).max_attempts
         task = Task(message.id, message.service, queue, checks.unique(unique, message.id), message.max_attempts)
+        if tracing.MODULE in sys.modules:
+            task.span = tracing.begin_send(task, message)
         return task, seal(message, queue, settings, due or message.queued)

@@ -4,15 +4,15 @@ What is counted here has no need of a library: `collector` shows it to Prometheu
 and others read at any time: a number that they see is at most one attempt behind.
 """
 
-import fnmatch
-import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from ..errors import BadMessage
 from ..message import reading
 from ..message.glance import glance
+from ..message.routes import Route, Routes
 from ..settings import Settings
 
 OUTCOMES = ("done", "retried", "dead", "cancelled")
@@ -72,7 +72,7 @@ class Tallies:
             seconds: how long it ran; None: it never began.
             began: when it did, in Unix time.
         """
-        service, since = glance(payload) or _look(payload)
+        service, since = glance(payload) or _read(payload)
         tally = self._known.get((queue, service)) or self._find(queue, service)
         tally.outcomes[outcome] += 1
         if seconds is None:
@@ -98,7 +98,12 @@ class Tallies:
         return tally
 
 
-def _look(payload: bytes) -> tuple[bytes, float]:
+def look(payload: bytes) -> tuple[bytes, float]:
+    """The service that a message is for, and since when it waits; nothing where it is none."""
+    return glance(payload) or _read(payload)
+
+
+def _read(payload: bytes) -> tuple[bytes, float]:
     """What `glance` answers, of a message that another program has written; of none, nothing."""
     if not payload:
         return b"", 0.0
@@ -119,20 +124,25 @@ class Services:
 
     def __init__(self) -> None:
         self._aliases: Mapping[str, Any] = {}
-        self._routes: list[tuple[Callable[[str], Any], str]] = []
+        self._routes = Routes(())
+        self._patterns: list[str] = []
         self._labels: set[str] = set()
 
     def use(self, settings: Settings) -> None:
         """Go by these settings from now on; names that were given stay."""
         self._aliases = settings.tasks
-        self._routes = [(re.compile(fnmatch.translate(route)).match, route) for route in _patterns(settings)]
+        deferred = [rule.route for rule in settings.defer]
+        routes = [*deferred, *(Route("", pattern) for pattern in settings.tasks_only)]
+        self._routes = Routes(routes)
+        self._patterns = list(map(str, routes))
 
     def label(self, service: str) -> str:
         """The name of a service; `other` where it has none, or where there are too many."""
         name = service
         if "/" in service and service not in self._aliases:
-            path = service[service.index("/") :].partition("?")[0]
-            name = next((route for matches, route in self._routes if matches(path)), "")
+            method, _, path = service.rpartition(" ")
+            found = self._routes.find(method or "POST", unquote(path.partition("?")[0]))
+            name = self._patterns[found] if found is not None else ""
         if not name:
             return OTHER
         if name not in self._labels:
@@ -140,11 +150,6 @@ class Services:
                 return OTHER
             self._labels.add(name)
         return name
-
-
-def _patterns(settings: Settings) -> Iterable[str]:
-    """The patterns of paths that the settings name."""
-    return settings.tasks_only
 
 
 def cumulated(buckets: list[int]) -> Iterator[tuple[str, int]]:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ from ..state.records.steering import cancelled
 from ..submit.client import Client, Receipt, Status
 from ..submit.deferral.desk import Desk
 from ..submit.followups import follow
+from ..telemetry import tracing
 from ..wire.payload import Grabbed, Submission, make_unique, next_attempt, next_piece, open_payload, own_id
 from .attempts import QueuedTask, Run
 
@@ -400,7 +402,14 @@ class Memory(Client):
         if self._context is None:
             self._context = ready_context(contextvars.Context())
         seconds = self.settings.keeps_result(task)
-        result = replay.run(self._app, task, known, errors, self._context, keep=seconds > 0 or task.awaited is not None)
+        span = None
+        if tracing.MODULE in sys.modules:
+            span = tracing.begin_process(task, queued.queue, trace_parent=self.settings.trace_parent)
+        context = self._context if span is None else span.inside(self._context)
+        keep = seconds > 0 or task.awaited is not None
+        result = replay.run(self._app, task, known, errors, context, keep=keep)
+        if span is not None:
+            span.end(result.outcome, result.error)
         run = self._settle(queued, replace(task, progress=progress), result, errors.getvalue())
         if result.kept:
             seconds = max(seconds, 1.0 if task.awaited is not None else 0.0)

@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from types import FrameType
@@ -20,6 +21,7 @@ from ..errors import BadMessage, JobTimeout, ProtocolError
 from ..message.model import MAX_HEAD, Message
 from ..policy import Outcome, succeeded
 from ..settings import Settings
+from ..telemetry import tracing
 from ..wire.payload import Grabbed, open_payload
 from . import channel
 from .loop import READ_SIZE
@@ -131,10 +133,15 @@ class Child:
                 f"{len(grabbed.payload)} bytes, id {task.id}",
             )
         self._stream.handle = f"{handle} id {task.id[:100]}"
-        result = self._run_in_time(task, job)
+        span = None
+        if tracing.MODULE in sys.modules:
+            span = tracing.begin_process(task, job.queue, trace_parent=self._settings.trace_parent)
+        result = self._run_in_time(task, job, self._context if span is None else span.inside(self._context))
         self._stream.end_line()
         self._stream.handle = "app"
         outcome = result.outcome
+        if span is not None:
+            span.end(outcome, result.error)
         # Who waits for an answer gets it as it is, and decides what it means.
         if succeeded(outcome) or (task.wants_reply and outcome.kind == "response"):
             if self._verbose:
@@ -148,14 +155,14 @@ class Child:
                 return answer
         return channel.response_frame(sequence, outcome.status, result.kept) + answer
 
-    def _run_in_time(self, task: Message, job: Job) -> Result:
+    def _run_in_time(self, task: Message, job: Job, context: contextvars.Context) -> Result:
         limit = self._settings.time_limit(task)
         self._late = False
         self._deadline = time.monotonic() + limit
         try:
             try:
                 keep = task.awaited is not None or self._settings.keeps_result(task) > 0
-                result = replay.run(self._app, task, job, self._stream, self._context, keep=keep)
+                result = replay.run(self._app, task, job, self._stream, context, keep=keep)
             finally:
                 self._deadline = math.inf
         except JobTimeout as error:

@@ -25,6 +25,7 @@ import pytest
 from gearwsgi import GearmanMiddleware, log
 from gearwsgi.message.model import Message
 from gearwsgi.state.records.writer import Pending, Writer
+from gearwsgi.telemetry import tracing
 from gearwsgi.telemetry.collector import State
 from gearwsgi.wire.payload import Grabbed
 from gearwsgi.worker import channel
@@ -52,6 +53,12 @@ SYSTEM = frozenset({
     "write", "read", "fsync", "open", "close", "stat", "setsockopt", "connect", "urandom", "kill",
 })  # fmt: skip
 IN_MEMORY = (io.BytesIO, io.StringIO, mmap.mmap, bytes, str, list, dict)
+
+
+@pytest.fixture(autouse=True)
+def no_traces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an application without OpenTelemetry, whatever another test has imported into this process."""
+    monkeypatch.delitem(sys.modules, tracing.MODULE, raising=False)
 
 
 class Counts(Counter[str]):

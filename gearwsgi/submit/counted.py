@@ -1,0 +1,46 @@
+"""A client that counts what it queues, for Prometheus: the setting `metrics`."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+
+from ..errors import GearwsgiError
+from ..message.plain import is_plain
+from ..settings import Settings
+from ..telemetry.tally import Services, as_label, look
+from ..telemetry.web import QUEUED, SUBMIT
+from ..wire.payload import Submission
+from .client import Client, Receipt
+
+
+class CountedClient(Client):
+    """See the module."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._services = Services()
+        self._services.use(settings)
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Receipt]:
+        """As the client's."""
+        began = time.perf_counter()
+        receipts: Iterable[Receipt | None] = ()
+        try:
+            receipts = found = super().submit(submissions)
+            return found
+        except GearwsgiError as error:
+            receipts = error.receipts
+            raise
+        finally:
+            SUBMIT.observe(time.perf_counter() - began)
+            for submission, receipt in zip(submissions, receipts, strict=False):
+                if receipt is not None:
+                    service = self._services.label(_service(submission.payload))
+                    QUEUED.labels(submission.queue, service).inc()
+
+
+def _service(payload: bytes) -> str:
+    """What a message is for, or a plain call."""
+    if is_plain(payload):
+        return str(json.loads(payload).get("service", ""))
+    return as_label(look(payload)[0])
