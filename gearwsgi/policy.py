@@ -23,8 +23,8 @@ class Outcome:
 
     Attributes:
         kind: `response`; `exception` (the application raised, or broke WSGI's rules); `timeout`; `lost` (the worker
-            died); `refused` (the payload is no message that may be replayed); `continued` (the handler said how far it
-            is, and goes on as another job).
+            died); `refused` (the payload is no message that may be replayed, or its task may not run); `continued` (the
+            handler said how far it is, and goes on as another job).
         reason: in words: "500 Internal Server Error", "ValueError: bad", "killed by SIGKILL (out of memory?)".
         status: the response's status, 0 without one.
         accepted: the status is none from 200 to 299, and means for this task that its work is done: see `accepted`.

@@ -36,6 +36,8 @@ class Given(TypedDict, total=False):
         succeeds: statuses beside 2xx that mean that the work is done.
         inherit: names of headers that travel, instead of the setting `inherit`.
         max_waiting: jobs that may wait in its queue; at so many the answer is 503.
+        identity: `user`: it runs as the user who asks; of a rule: and who is nobody, is answered by the application.
+            Empty: as nobody, although the setting says so.
     """
 
     prefer: bool
@@ -51,6 +53,7 @@ class Given(TypedDict, total=False):
     succeeds: Iterable[int]
     inherit: Iterable[str]
     max_waiting: int
+    identity: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ class Options:
     succeeds: tuple[int, ...] = ()
     inherit: tuple[str, ...] | None = None
     max_waiting: int | None = None
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +119,7 @@ OPTIONS: dict[str, kinds.Kind] = {
     "succeeds": kinds.Kind(_read_statuses),
     "inherit": kinds.HEADERS,
     "max_waiting": kinds.number(1, int),
+    "identity": kinds.choice("user", ""),
 }
 """What each option is."""
 

@@ -5,7 +5,7 @@ A new one is a field of `Settings` and, as callers write it, a line of `Keywords
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -89,6 +89,18 @@ class Settings:
     )
     inherit: tuple[str, ...] = _setting(
         kinds.HEADERS, (), "names of headers that travel from a request into its tasks, and `remote_user`."
+    )
+    identity: str | None = _setting(
+        kinds.choice("user"),
+        None,
+        "`user`: tasks run as the user whose request queues them (Django, Flask-Login), who is loaded anew for each "
+        "attempt. It needs `secret_keys` where the job server can be reached by others.",
+    )
+    authorize: Callable[[dict[str, Any], Any], Any] | None = _setting(
+        kinds.function("a callable from environ and job to whether that job may run"),
+        None,
+        "a callable from environ and job, asked before every attempt of every task: where it answers False, the task "
+        "is a dead letter; where it raises, the attempt has failed.",
     )
     tasks_only: tuple[str, ...] = _setting(
         kinds.PATHS, (), "patterns of paths (`/tasks/*`) that only a replay may reach; others get 404."
@@ -219,6 +231,13 @@ class Settings:
             return 0.0
         return self.keep_result if task.keep_result is None else task.keep_result
 
+    @property
+    def keeps_identities(self) -> bool:
+        """Whether nobody else can write an identity into a message: there are keys, or only this machine's users can
+        reach a job server.
+        """
+        return bool(self.secret_keys) or all(address.is_loopback for address in self.servers)
+
     def may_be_unsigned(self, queue: str) -> bool:
         """Whether an unsigned message in this queue is run."""
         return not self.secret_keys or queue in self.accept_unsigned
@@ -245,6 +264,8 @@ class Keywords(TypedDict, total=False):
     max_age: float | None
     accept_unsigned: Sequence[str] | None
     inherit: Sequence[str] | None
+    identity: Literal["user"] | None
+    authorize: Callable[[dict[str, Any], Any], Any] | None
     tasks_only: Sequence[str] | None
     defer: Sequence[str | Mapping[str, Any]] | None
     status_path: str | None
@@ -304,6 +325,11 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
     settings = Settings(**values, shows_status=shows_status)
     if settings.backoff_min > settings.backoff_max:
         raise ConfigError(f"backoff_min={settings.backoff_min:g} is over backoff_max={settings.backoff_max:g}")
+    if settings.identity and not settings.keeps_identities:
+        raise ConfigError(
+            "identity is set without secret_keys, and others can reach the job server: whoever does could run anything "
+            "as anybody; set secret_keys"
+        )
     return settings
 
 

@@ -23,6 +23,7 @@ class Job:
         handle: the job server's handle.
         attempt: 1-based.
         max_attempts: how often it is tried.
+        identity: the key of the user that it runs as; None: as nobody.
         data: what the caller gave, decoded whatever its encoding was.
     """
 
@@ -32,11 +33,13 @@ class Job:
     handle: str
     attempt: int
     max_attempts: int
+    identity: str | None
     _message: Message = field(repr=False)
     _report: Callable[[int, int], None] = field(repr=False)
     _stops: Callable[[], bool] = field(repr=False)
     _retry: "Retry | None" = field(repr=False, default=None)
     _continue: "Continue | None" = field(repr=False, default=None)
+    _refused: str = field(repr=False, default="")
     _error: BaseException | None = field(repr=False, default=None)
     _finishers: list[Callable[[bool, int], None]] | None = field(repr=False, default=None)
     _accepts: Callable[[Message, int, str], bool] | None = field(repr=False, default=None)
@@ -64,12 +67,24 @@ class Job:
             report: called with `progress`'s numbers.
             stops: whether the supervisor wants to stop or reload.
         """
-        return cls(task.id or id, task.service, queue, handle, task.attempt, max_attempts, task, report, stops)
+        identity = task.identity.partition(":")[2] if task.identity else None
+        return cls(
+            task.id or id, task.service, queue, handle, task.attempt, max_attempts, identity, task, report, stops
+        )  # fmt: skip
 
     @property
     def data(self) -> Any:
         """The data that the caller gave: JSON's types, form fields, a query's fields, or bytes."""
         return self._message.data()
+
+    @property
+    def scheme(self) -> str:
+        """Whose user `identity` is: `django` or `flask-login`."""
+        return self._message.identity.partition(":")[0]
+
+    def refuse(self, reason: str) -> None:
+        """It may not run: whatever the response, the task is a dead letter for this reason."""
+        self._refused = reason
 
     @property
     def verified(self) -> bool:

@@ -276,6 +276,8 @@ def _judge(
 ) -> tuple[Outcome, bytes]:
     if task.wants_reply:
         return _reply(response, error)
+    if job._refused:
+        return Outcome("refused", job._refused), b""
     retry = job._retry
     goes_on = _goes_on(job, response.code, error)
     if goes_on is not None:

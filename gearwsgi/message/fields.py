@@ -24,6 +24,9 @@ _SECONDS = re.compile(r"\d{1,10}(?:\.\d{1,9})?")
 MAX_CURSOR = 4096
 """Characters of JSON that a cursor may have."""
 _CURSOR = re.compile(rf"[ -~]{{1,{MAX_CURSOR}}}")
+DJANGO, FLASK_LOGIN = "django", "flask-login"
+"""Whose users an identity may be of."""
+_IDENTITY = re.compile(rf"({DJANGO}|{FLASK_LOGIN}):(.{{1,200}})")
 _PROGRESS = re.compile(r"(\d{1,20}) (\d{1,20})")
 _STATUSES = re.compile(r"[1-9]\d\d(?: [1-9]\d\d){0,9}")
 _AWAITED = re.compile(r"(gearwsgi-wait-[0-9a-z-]{1,80}) (\d{1,10}(?:\.\d{1,9})?)")
@@ -133,6 +136,18 @@ def is_cursor(text: str) -> bool:
     return _CURSOR.fullmatch(text) is not None
 
 
+def is_identity(text: str) -> bool:
+    """Whether it names a user: whose users they are, a colon, and the user's key."""
+    return _IDENTITY.fullmatch(text) is not None and text.isprintable()
+
+
+def _read_identity(value: str) -> str:
+    text = from_utf8(value)
+    if not is_identity(text):
+        raise BadMessage(f"{PREFIX}Identity {value[:40]!r} names no user of {DJANGO} or {FLASK_LOGIN}")
+    return text
+
+
 def _read_cursor(value: str) -> str:
     if not is_cursor(value):
         raise BadMessage(f"{PREFIX}Cursor {value[:40]!r} is no JSON in ASCII of at most {MAX_CURSOR} characters")
@@ -199,6 +214,7 @@ RARE = (
     Field("Awaited", "awaited", None, _read_awaited, lambda value: f"{value[0]} {_decimal(value[1])}"),
     Field("Origin", "from_request", False, _read_flag("Origin", "request"), lambda _: "request"),
     Field("Succeeds", "succeeds", (), _read_statuses, lambda codes: " ".join(map(str, codes))),
+    Field("Identity", "identity", "", _read_identity, to_utf8),
     Field("Verified", "verified", False, _read_flag("Verified", "yes"), lambda _: "yes"),
     Field("Cursor", "cursor", "", _read_cursor),
     Field("Continued", "continued", 0, _read_number("Continued")),

@@ -76,6 +76,7 @@ class Message:
         progress: (done, total) as it was reported before that.
         then: what is queued when it has gone well.
         on_dead: what is queued when it is dead.
+        identity: as whom it runs: `django:` or `flask-login:`, and the user's key; empty: as nobody.
         verified: whether it is a webhook whose sender was found genuine.
     """
 
@@ -110,6 +111,7 @@ class Message:
     progress: tuple[int, int] | None = None
     then: FollowUp | None = None
     on_dead: FollowUp | None = None
+    identity: str = ""
     verified: bool = False
     plain: Mapping[str, Any] | None = field(default=None, compare=False)
 

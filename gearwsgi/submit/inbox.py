@@ -76,7 +76,7 @@ class Door:
             nonlocal queued
             gearman.replay(
                 inbox.queue, body=body, priority=inbox.priority, unique=unique, max_attempts=inbox.max_attempts,
-                timeout=inbox.timeout, verified=True,
+                timeout=inbox.timeout, identity="", verified=True,
             )  # fmt: skip
             queued = True
 

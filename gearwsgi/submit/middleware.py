@@ -57,13 +57,14 @@ class GearmanMiddleware:
         self.gearman = Gearman(self.client, None)
         """The same object without a request, for scripts and cron jobs."""
         self._inbox = _open_inbox(self.settings)
+        self._asks = self.settings.authorize is not None
         self._private = Paths(self.settings.tasks_only) if self.settings.tasks_only else None
 
     @functools.cached_property
     def _door(self) -> "Door":
         from .deferral.door import Door  # where it is used
 
-        return Door(self.settings)
+        return Door(self.settings, self.app)
 
     @classmethod
     def from_config(cls, app: WSGIApplication, config: Mapping[str, Any]) -> "GearmanMiddleware":
@@ -100,6 +101,11 @@ class GearmanMiddleware:
 
         return accepted(status, self.settings.succeeds(task), task.from_request, leads_to_login)
 
+    def _why_not(self, environ: dict[str, Any], job: Any) -> str:
+        from .identity import why_not  # where there is anything to ask
+
+        return why_not(self.app, self.settings, environ, job)
+
     def use(self, client: Client) -> None:
         """Queue with this client from now on, `gearman` too: the test kit's, say."""
         self.client = client
@@ -119,7 +125,7 @@ class GearmanMiddleware:
                     return answer.send(environ, start_response)
             # Whichever way of writing it the application goes by, a public request does not get through.
             if self._private is not None and self._private.fit(spellings(environ.get("PATH_INFO", ""))):
-                return _not_found(environ, start_response)
+                return _plain("404 Not Found", environ, start_response)
             if self.client.shows_status:
                 instead = self._door.answer(environ, self.client)
                 if instead is not None:
@@ -130,6 +136,11 @@ class GearmanMiddleware:
         if job is not None:
             watch = getattr(job, "watch", None)
             if watch is not None and watch(gearman.finish, self.accepts):
+                if self._asks or job.identity is not None:
+                    reason = self._why_not(environ, job)
+                    if reason:
+                        job.refuse(reason)
+                        return _plain("403 Forbidden", environ, start_response)
                 return self.app(environ, start_response)  # a replay sees to its response's end itself
         status = ""
 
@@ -225,9 +236,9 @@ class _Body:
             self._gearman.finish(sent, self._status())
 
 
-def _not_found(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    text = b"404 Not Found\n"
-    start_response("404 Not Found", [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
+def _plain(status: str, environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    text = f"{status}\n".encode()
+    start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
     return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else text]
 
 

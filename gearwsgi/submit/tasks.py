@@ -116,6 +116,7 @@ class Gearman(Sending):
         succeeds: Iterable[int] = (),
         then: Wanted | None = None,
         on_dead: Wanted | None = None,
+        identity: str | None = None,
         json: Any = None,
         after_response: bool = False,
         after: After | None = None,
@@ -149,6 +150,8 @@ class Gearman(Sending):
             then: what is queued when it has gone well: a service, or a dict with what `task()` takes. Its data is
                 `{"id", "service", "status", "reason", "data"}`: of this task, with this task's data where that is JSON.
             on_dead: what is queued when it is dead; as `then`.
+            identity: `user`: it runs as the user whose request is in hand (Django, Flask-Login); empty: as nobody; as
+                the setting where it is not given.
             json: what writes `data`, as the setting `json`.
             after_response: submit when this request's response was sent, with a status under 400.
             after: called at once with a function that submits, to be called later: `transaction.on_commit`, say.
@@ -174,6 +177,8 @@ class Gearman(Sending):
         given = Given(service, data, form, files, body, content_type, params, headers, method)
         if plain:
             refuse_with_plain(given)
+            if identity:
+                raise InvalidTask("identity is given for a plain call, which carries a service and data only")
             if then is not None or on_dead is not None:
                 raise InvalidTask("then or on_dead is given for a plain call, which carries a service and data only")
             task = Task(task_id, service, queue, checks.unique(unique, task_id), 1)
@@ -184,6 +189,8 @@ class Gearman(Sending):
                 task.span = tracing.begin_send(task, None)
         else:
             message = compose(given, task_id, settings, self._request, self.base, json)
+            if identity is not None or settings.identity is not None:
+                self._identify(message, identity)
             if then is not None or on_dead is not None:
                 message.then, message.on_dead = self._follow_ups(then, on_dead)
             if backoff_min is not None or backoff_max is not None:
@@ -239,6 +246,7 @@ class Gearman(Sending):
         task_id = os.urandom(16).hex()
         given = Given(service, data, form, files, body, content_type, params, headers, method)
         message = compose(given, task_id, settings, self._request, self.base, json)
+        self._identify(message, None)
         message.wants_reply = True
         task, payload = self._seal(message, queue, priority, unique, 1, timeout, 0.0)
         submission = Submission(queue, task.unique, payload, priority, id=task_id)
@@ -265,6 +273,7 @@ class Gearman(Sending):
         keep_result: float | None = None,
         then: Wanted | None = None,
         on_dead: Wanted | None = None,
+        identity: str | None = None,
         verified: bool = False,
         after_response: bool = False,
         after: After | None = None,
@@ -290,6 +299,7 @@ class Gearman(Sending):
         checks.check_priority(priority)
         message = self._message_of_request("replay()", os.urandom(16).hex(), body)
         message.then, message.on_dead = self._follow_ups(then, on_dead)
+        self._identify(message, identity)
         message.verified = verified
         if keep_result is not None:
             message.keep_result = checks.seconds(keep_result, "keep_result")
@@ -345,6 +355,7 @@ class Gearman(Sending):
         """
         settings = self._settings
         message = self._message_of_request("defer()", task_id, body, options.inherit)
+        self._identify(message, options.identity)
         message.keep_result, message.succeeds, message.awaited = options.keep_result, options.succeeds, awaited
         if options.backoff_min is not None or options.backoff_max is not None:
             message.backoff = backoff(settings, message.service, options.backoff_min, options.backoff_max)
@@ -353,6 +364,21 @@ class Gearman(Sending):
         task, payload = self._seal(message, queue, options.priority, None, options.max_attempts, options.timeout, due)
         self._submit(task, Submission(queue, task.unique, payload, options.priority, due, task_id), False, None)
         return task
+
+    def _identify(self, message: Message, identity: str | None) -> None:
+        """Have it run as the user whose request is in hand, where that is asked for.
+
+        Raises:
+            InvalidTask: others could do so too, or there is nobody who knows the user.
+        """
+        wanted = self._settings.identity if identity is None else identity
+        if wanted not in (None, "", "user"):
+            raise InvalidTask(f"identity is {wanted!r}: give 'user', or '' for nobody")
+        if wanted and self._environ is not None:
+            from .identity import check_safe, find_user  # where it is used
+
+            check_safe(self._settings)
+            message.identity = find_user(self._environ)
 
     def _message_of_request(
         self, caller: str, task_id: str, body: bytes | None, inherit: tuple[str, ...] | None = None

@@ -181,20 +181,22 @@ class _DjangoHandler:
 
         around = copy.copy(self._middleware)  # with the client of now
         around.app = app
-        body: Any = around(environ, lambda *_: None)
-        for _ in body:
-            pass
+        started: list[Any] = []
+        body: Any = around(environ, lambda *given: started.extend(given))
+        content = b"".join(body)
         if hasattr(body, "close"):
             body.close()
-        # Without an answer the path is one of tasks_only.
-        return answered[0] if answered else self._not_found(environ)
+        return answered[0] if answered else self._own(environ, started[0], started[1], content)
 
     @staticmethod
-    def _not_found(environ: dict[str, Any]) -> Any:
+    def _own(environ: dict[str, Any], status: str, headers: list[tuple[str, str]], content: bytes) -> Any:
+        """What the middleware has answered itself, as Django's response."""
         from django.core.handlers.wsgi import WSGIRequest
-        from django.http import HttpResponseNotFound
+        from django.http import HttpResponse
 
-        response = HttpResponseNotFound(b"404 Not Found\n")
+        response = HttpResponse(content, status=int(status[:3]))
+        for name, value in headers:
+            response[name] = value
         response.wsgi_request = WSGIRequest(environ)
         return response
 

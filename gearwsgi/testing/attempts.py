@@ -50,6 +50,7 @@ class QueuedTask:
         body: the request's body.
         attempt: 1-based.
         max_attempts: how often it is tried.
+        identity: the key of the user that it runs as; None: as nobody.
         verified: whether it is a webhook whose sender was found genuine.
         cursor: how far its handler is, as it said in `Continue`; None: it begins.
         payload: the message's bytes.
@@ -69,6 +70,7 @@ class QueuedTask:
     body: bytes
     attempt: int
     max_attempts: int
+    identity: str | None
     verified: bool
     cursor: Any
     payload: bytes

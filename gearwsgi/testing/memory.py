@@ -308,6 +308,7 @@ class Memory(Client):
             body=task.body,
             attempt=task.attempt,
             max_attempts=self.settings.retry_limits(task).max_attempts,
+            identity=task.identity.partition(":")[2] or None,
             verified=task.verified,
             cursor=json.loads(task.cursor) if task.cursor else None,
             payload=submission.payload,

@@ -62,11 +62,15 @@ def _open(job: Grabbed, settings: Settings, now: float, trusted: bool) -> model.
         return plain.read_plain(
             job.payload, settings.tasks, settings.resolver, id=own_id(job), max_body=settings.max_body
         )
+    is_signed = trusted
     if settings.secret_keys and not trusted:
         unsigned_is_fine = settings.may_be_unsigned(job.queue_name) and not signature.is_signed(job.payload)
         if not unsigned_is_fine:
             signature.verify(job.payload, job.queue_name, settings.secret_keys, now, settings.max_age)
+            is_signed = True
     found = reading.read(job.payload, max_body=settings.max_body)
+    if found.identity and not (is_signed or (not settings.secret_keys and settings.keeps_identities)):
+        raise BadSignature("no signature: what is to run as a user runs only signed")
     return found if found.id else replace(found, id=own_id(job))
 
 

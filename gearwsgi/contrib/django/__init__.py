@@ -19,7 +19,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application as _django_application
 from django.db import transaction
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseForbidden
 from django.utils.module_loading import import_string
 
 from ...app.job import Continue
@@ -27,8 +27,10 @@ from ...environ import JOB_KEY
 from ...errors import InvalidTask
 from ...submit import tasks
 from ...submit.client import Status
+from ...submit.identity import django_key
 from ...submit.middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
 from ...submit.task import Task
+from . import users
 from .deferral import deferred, find_body, keep_body, to_django
 
 if TYPE_CHECKING:
@@ -103,6 +105,11 @@ class Gearman:
         response = self._core.defer(**options)
         return to_django(response) if response is not None else None
 
+    def user_key(self) -> str:
+        """The key of the user whose request is in hand; empty: it is nobody's."""
+        user = getattr(self._request, "user", None)
+        return django_key(user) if user is not None else ""
+
     def batch(self) -> "AbstractContextManager[list[Task]]":
         """The core's `batch()`."""
         return self._core.batch()
@@ -143,8 +150,11 @@ class JobMiddleware:
     def __call__(self, request: Any) -> Any:
         """Answer the request."""
         environ = request.META
-        if JOB_KEY in environ:
+        job = environ.get(JOB_KEY)
+        if job is not None:
             request._dont_enforce_csrf_checks = True
+            if job.identity is not None and not users.become(request, job):
+                return HttpResponseForbidden()
         if KEY not in environ:  # Django's test client goes around WSGI middleware
             environ[KEY] = environ[SHORT_KEY] = tasks.Gearman(_middleware().client, environ)
         gearman = environ[KEY] = request.gearwsgi = Gearman(environ[KEY], request)

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from ...environ import WSGIApplication
 from ...message.routes import Routes
+from ...rules import Options
 from ...settings import Settings
 from ..client import Client
 from ..tasks import Gearman
@@ -16,9 +18,12 @@ class Door:
 
     Args:
         settings: the middleware's.
+        app: the wrapped application.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, app: WSGIApplication) -> None:
+        self._app = app
+        self._identity = settings.identity
         self._rules = settings.defer
         self._routes = Routes(rule.route for rule in settings.defer)
         self._addresses = Addresses(settings)
@@ -33,4 +38,15 @@ class Door:
         if number is None or queueing.is_preflight(environ):
             return None
         rule = self._rules[number]
+        if not queueing.is_wanted(environ, rule.options) or not self._find_user(environ, rule.options):
+            return None
         return queueing.defer(Gearman(client, environ), environ, rule.options, rule.owner)
+
+    def _find_user(self, environ: dict[str, Any], options: Options) -> bool:
+        """Find out who asks, where it is to run as that user; False: nobody, and the application is to say so."""
+        if not (self._identity if options.identity is None else options.identity):
+            return True
+        from ..identity import USER_KEY, find_user_at_door  # where it is used
+
+        environ[USER_KEY] = find_user_at_door(self._app, environ)
+        return bool(environ[USER_KEY]) or not options.identity

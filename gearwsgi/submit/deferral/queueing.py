@@ -42,6 +42,11 @@ def is_preflight(environ: Mapping[str, Any]) -> bool:
     return environ.get("REQUEST_METHOD") == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
 
 
+def is_wanted(environ: Mapping[str, Any], options: Options) -> bool:
+    """Whether the client asks for it, where it has to."""
+    return not options.prefer or RESPOND_ASYNC in read_prefer(environ.get("HTTP_PREFER", ""))
+
+
 def defer(
     gearman: Queuer, environ: dict[str, Any], options: Options, owner: Owner | None, body: bytes | None = None
 ) -> Answer | None:
@@ -61,9 +66,9 @@ def defer(
     Raises:
         InvalidTask: there is no request in hand that can be queued.
     """
-    preferences = read_prefer(environ.get("HTTP_PREFER", ""))
-    if options.prefer and RESPOND_ASYNC not in preferences:
+    if not is_wanted(environ, options):
         return None
+    preferences = read_prefer(environ.get("HTTP_PREFER", ""))
     settings = gearman.client.settings
     try:
         if options.max_waiting is not None and gearman.client.desk.is_full(options.queue, options.max_waiting):
