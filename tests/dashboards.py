@@ -189,7 +189,8 @@ def middleware(folder: Path, server: str, **settings: Any) -> GearmanMiddleware:
 
 
 def below(prefix: str, application: Any) -> Any:
-    """An application that is mounted below a prefix."""
+    """An application that is mounted below a prefix, as its text is."""
+    prefix = prefix.encode().decode("latin-1")
 
     def mounted(environ: dict[str, Any], start_response: Any) -> Any:
         path = environ["PATH_INFO"]
