@@ -37,6 +37,8 @@ test: $(VENV)/.has-test
 		command -v gearmand >/dev/null || \
 		echo 'Left out: all tests on gearmand, which is not on this machine (Debian: gearman-job-server).' \
 		'What ran, ran on the embedded job server alone.'; \
+		command -v chromium >/dev/null || \
+		echo 'Left out: the tests of the dashboard in a browser: chromium is not on this machine (Debian: chromium).'; \
 		exit $$code
 
 quick: $(VENV)/.has-test

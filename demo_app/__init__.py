@@ -134,6 +134,8 @@ application = GearmanMiddleware(
     # Without GEARMAN_SERVERS the worker brings a job server of its own, on 127.0.0.1:4730.
     servers=os.environ.get("GEARMAN_SERVERS") or "embedded",
     tasks={"testTask": "Test.task"},
+    # What became of each task is written down, for /status and the dashboard.
+    records="sqlite",
     # These two read gearwsgi.job, which only a task has: from outside they answer 404.
     tasks_only=["/slow/*", "/flaky/*"],
 )

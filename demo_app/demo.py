@@ -79,6 +79,7 @@ def free_port() -> str:
 def show(demo: Demo) -> None:
     line = demo.wait_for(lambda line: "dev | http://" in line)
     url = re.findall(r"http://\S+", line)[0]
+    dashboard = demo.wait_for(lambda line: "dev | dashboard http://" in line).partition("dashboard ")[2]
     line = demo.wait_for(lambda line: "dev | in another terminal: " in line)
     gearwsgi = line.partition("in another terminal: ")[2].removesuffix(" status")
     demo.wait_for(lambda line: "worker ready:" in line)
@@ -97,6 +98,7 @@ That line is the whole idea: a handler queued a request, and the worker ran it t
 
 Try next, in another terminal:
   open       {url}   and click
+  look       {dashboard}   the dashboard: what runs, what failed and why
   queue      {gearwsgi} send default.index '{{"name": "you"}}'
   watch      {gearwsgi} status --watch
   read       {FOLDER / "demo_app/__init__.py"}   all of the application; change it, and it is reloaded

@@ -34,6 +34,17 @@ class Fields:
             raise Refused(400, "That is too long", f"{name} has {len(value)} characters; {_LONGEST} are enough.")
         return value
 
+    def needed(self, name: str) -> str:
+        """A field's text, which there must be.
+
+        Raises:
+            Refused: there is none.
+        """
+        value = self.text(name)
+        if not value:
+            raise Refused(400, "That can't be read", f"{name} is not given: use the buttons of the dashboard's pages.")
+        return value
+
     def number(self, name: str) -> float | None:
         """A field's number; None where there is none.
 

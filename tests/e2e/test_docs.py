@@ -256,7 +256,7 @@ def test_every_code_block_of_the_page_runs(name: str, tmp_path: Path) -> None:
 
 
 COMMAND = re.compile(
-    r"(?:^|[\s\"`/(])gearwsgi ((?:worker|server|send|status|outbox|dead|dev|check)\b(?!:)[^\n`|)\"…]*)", re.M
+    r"(?:^|[\s\"`/(])gearwsgi ((?:worker|server|send|status|outbox|dead|dashboard|dev|check)\b(?!:)[^\n`|)\"…]*)", re.M
 )
 
 

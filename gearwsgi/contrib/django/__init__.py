@@ -196,6 +196,22 @@ def gearman() -> Gearman:
     return current if current is not None else Gearman(_middleware().gearman)
 
 
+def dashboard_urls(
+    *, allow: Callable[[Any], bool] = lambda user: bool(user.is_staff), read_only: bool = False
+) -> tuple[list[Any], str, str]:
+    """The dashboard, for `urls.py`: `path("admin/tasks/", dashboard_urls())`, before `admin/` itself.
+
+    Who has not logged in is sent to the login, and comes back from there.
+
+    Args:
+        allow: whether a user who has logged in may see it; by default staff may.
+        read_only: whether it only shows.
+    """
+    from .dashboard import make_urls
+
+    return make_urls(_middleware, allow, read_only)
+
+
 def _config() -> Mapping[str, Any]:
     config = getattr(settings, "GEARWSGI", {})
     if not isinstance(config, Mapping):

@@ -9,12 +9,15 @@ from ...errors import BadMessage, RecordsUnavailable, ServerUnavailable, Unknown
 from ...message.redact import redact_lines, redact_payload
 from ...message.response import read_response, write_response
 from ...state.dead import DeadLetter
+from ...state.records import model
 from ...state.records.model import DEAD, ENDED, RUNNING, UNKNOWN, Attempt, Record
+from ...submit.actions import Actions
 from ...submit.lookup import Lookup
 from ..answers import Refused
 from ..letters import died_at, find_letter
 from ..view import Page, View
 
+_BY_PEOPLE = ("cancelled", "discarded")
 _SHOWN = 64 * 1024
 """Bytes of a request or a response that are shown."""
 
@@ -28,8 +31,8 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One line of the story: when, what, and, where it is an attempt, that attempt."""
+class Line:
+    """One line of the story: when, what, that attempt where it is one, and who did it where it was somebody."""
 
     at: datetime | None
     what: str
@@ -41,8 +44,10 @@ def show(view: View) -> Response:
     """The page."""
     record = _find(view)
     result = None
+    events: tuple[model.Event, ...] = ()
     with view.records() as store:
         if store is not None:
+            events = store.story(record.id)
             content = store.result(record.id)
             result = _response(view, content) if content is not None else None
     letter = find_letter(view, record.id) if record.state == DEAD else None
@@ -50,7 +55,7 @@ def show(view: View) -> Response:
     return view.render(
         "task.html",
         record=record,
-        story=_story(record),
+        story=_story(record, events),
         result=result,
         letter=letter,
         request=_text(redact_payload(letter.payload, secret)) if letter is not None else None,
@@ -100,18 +105,24 @@ def _of_letter(letter: DeadLetter) -> Record:
     )  # fmt: skip
 
 
-def _story(record: Record) -> list[Event]:
+def _story(record: Record, events: tuple[model.Event, ...]) -> list[Line]:
     """What happened, the oldest first."""
-    events = [Event(record.queued, "queued")] if record.queued is not None else []
-    events += [Event(attempt.started, attempt.outcome, attempt) for attempt in record.history]
-    known = max((attempt.attempt for attempt in record.history), default=0)
-    if record.state == RUNNING and record.attempts > known:
-        events.append(Event(record.started if record.attempts == 1 else None, RUNNING))
-    elif record.ended is not None and record.state in ("cancelled", "discarded"):
-        events.append(Event(record.ended, record.state))
+    lines = [Line(record.queued, "queued")]
+    lines += [Line(attempt.started, attempt.outcome, attempt) for attempt in record.history]
+    lines += [Line(event.at, event.what, by=event.by) for event in events]
+    told = {line.what for line in lines}
+    if record.state == RUNNING:
+        began = record.started if record.attempts == 1 else None
+        lines.append(Line(began, f"attempt {record.attempts} runs"))
+    elif record.state in _BY_PEOPLE and record.state not in told:
+        lines.append(Line(record.ended, record.state))
     elif record.due is not None and record.state not in ENDED:
-        events.append(Event(record.due, "due"))
-    return events
+        lines.append(Line(record.due, "due"))
+    return sorted((line for line in lines if line.at or line.attempt or line.what != "queued"), key=_place)
+
+
+def _place(line: Line) -> tuple[bool, float]:
+    return line.at is None, line.at.timestamp() if line.at is not None else 0.0
 
 
 def _response(view: View, content: bytes) -> Shown:
@@ -135,4 +146,15 @@ def _trace(template: str, record: Record) -> str:
     return template.replace("{trace_id}", parts[1])
 
 
-PAGES = (Page("task", show, under="tasks"),)
+def cancel(view: View) -> Response:
+    """Cancel it: one that waits never runs, one that runs is ended."""
+    done = Actions(view.client, view.who).cancel(view.fields.needed("id"))
+    if done.did:
+        view.log(f"cancelled task {view.fields.needed('id')}")
+    return view.go("task", id=view.fields.needed("id"))
+
+
+PAGES = (
+    Page("task", show, under="tasks"),
+    Page("task/cancel", cancel, under="tasks", is_action=True),
+)

@@ -1,10 +1,12 @@
 """The dashboard's pages in a real browser: what they show, on any screen, to anybody, with and without a script."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.dashboards import beat, open_store
 from tests.e2e.dashboard.conftest import Place, pages
 
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -22,6 +24,8 @@ def test_each_page_shows_its_title_and_breaks_no_policy(place: Place, open_page:
 
 
 def test_the_overview_says_what_needs_attention_first(place: Place, open_page: Callable[..., Any]) -> None:
+    with open_store(place.shop.settings) as store:
+        beat(store, time.time())
     page = open_page()
     page.goto(place.url + "/")
     notes = page.locator(".notes li").all_inner_texts()

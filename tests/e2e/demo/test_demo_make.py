@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import browser
 from tests.e2e.demo.conftest import Tree, free_port
 
 
@@ -59,6 +60,32 @@ def test_the_demo_shows_a_replay_and_a_signal_ends_all_of_it(tree: Tree, number:
         rest, _ = process.communicate(timeout=60)
         assert process.returncode == 0, rest
         assert "Traceback" not in rest
+    assert tree.is_quiet()
+
+
+def test_its_front_page_shows_what_one_queues_and_leads_to_the_dashboard(tree: Tree) -> None:
+    browser.require()
+    from playwright.sync_api import expect, sync_playwright
+
+    with demo(tree, "python3", "-m", "demo_app.demo") as (process, output):
+        printed = tree.printed(output, "look").split()[0]
+        with sync_playwright() as playwright, browser.chromium(playwright) as chromium:
+            page = chromium.new_page()
+            page.goto(tree.printed(output, "open").split()[0])
+            expect(page.locator("#queued")).to_be_hidden()
+            page.get_by_role("link", name="index/slow").click()
+            page.get_by_role("link", name="index/flaky").click()
+            page.get_by_role("link", name="index/index").click()
+            states = page.locator("#tasks .state")
+            expect(states.last).to_contain_text("running", timeout=60_000)
+            expect(states.last).to_contain_text("of 10", timeout=60_000)
+            expect(page.locator("#tasks .done")).to_have_count(3, timeout=60_000)
+            page.get_by_role("link", name="dashboard").click()
+            page.wait_for_url(printed)
+            page.get_by_role("link", name="Tasks").click()
+            expect(page.locator("main")).to_contain_text("flaky.index")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
     assert tree.is_quiet()
 
 
