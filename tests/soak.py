@@ -1,15 +1,18 @@
-"""`python -m tests.soak [--tasks N] [--seconds S] [--kind gearmand|embedded] [--seed X]`: chaos, for minutes.
+"""`python -m tests.soak [--tasks N] [--seconds S] [--kind KIND] [--records KIND] [--seed X]`: chaos, for minutes.
 
 Three processes submit, two supervisors with two workers each run; meanwhile the job server (gearmand with libsqlite3,
-or the embedded one), supervisors and worker processes are killed -9 at random, and once the outbox's disk is full. At
-the end no id may be missing, and each id's story must be in the logs. What ran more than once is counted and printed.
+or the embedded one), supervisors and worker processes are killed -9 at random, and once the outbox's disk is full. The
+records' database is locked, filled, overwritten (SQLite) or killed (PostgreSQL). At the end no id may be missing, and
+each id's story must be in the logs. What ran more than once, and what the records lack, is counted and printed.
 """
 
+import contextlib
 import json
 import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,7 +20,9 @@ from collections import Counter
 from pathlib import Path
 
 import click
+import psycopg
 
+from tests.postgres import PostgresServer
 from tests.support import Bench, Worker, bench, until
 
 SUBMIT = """
@@ -39,6 +44,75 @@ for n in range(start, start + count):
 app.client.close()
 print("refused", refused, file=sys.stderr)
 """
+
+
+class Records:
+    """The records' database, and what happens to it.
+
+    Args:
+        site: whose workers write it; its state directory is a disk of its own where that can be.
+        kind: `sqlite` or `postgres`.
+    """
+
+    def __init__(self, site: Bench, kind: str) -> None:
+        self._path = site.state_dir / "records.sqlite3"
+        self._disk = site.state_dir
+        self._server = PostgresServer() if kind == "postgres" else None
+        self.url = self._server.make() if self._server is not None else "sqlite"
+        site.state_dir.mkdir(mode=0o700)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=700", "tmpfs", str(self._disk)]
+        self._is_mounted = subprocess.run(mount, capture_output=True).returncode == 0
+
+    def harm(self, chance: random.Random) -> str:
+        """Do something to it, for some seconds; what."""
+        kinds = ["locked", "killed"] if self._server is not None else ["locked", "overwritten"]
+        what = chance.choice([*kinds, "disk filled"] if self._is_mounted else kinds)
+        seconds = chance.uniform(2, 12)
+        if what == "locked":
+            self._lock(seconds)
+        elif what == "killed" and self._server is not None:
+            self._server.stop(signal.SIGQUIT)
+            time.sleep(seconds)
+            self._server.start()
+        elif what == "overwritten":
+            with contextlib.suppress(FileNotFoundError), self._path.open("r+b") as file:
+                file.write(b"no database" * 500)
+        else:
+            filler = self._disk / "filler"
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while file.write(b"x" * 4096):
+                    pass
+            time.sleep(seconds)
+            filler.unlink()
+        return f"records {what}"
+
+    def _lock(self, seconds: float) -> None:
+        if self._server is not None:
+            with contextlib.suppress(psycopg.Error), psycopg.connect(self.url) as client:
+                client.execute("LOCK TABLE gearwsgi_task IN ACCESS EXCLUSIVE MODE")
+                time.sleep(seconds)
+        else:
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(self._path)) as client:
+                client.execute("BEGIN EXCLUSIVE")
+                time.sleep(seconds)
+
+    def report(self, site: Bench, submitted: dict[str, str]) -> None:
+        """How many records there are, and what was said of the others."""
+        app = site.app(records=self.url)
+        states = Counter(str(app.gearman.status(task_id)) for task_id in submitted.values())
+        log = "".join(path.read_text(errors="replace") for path in site.folder.glob("worker-*.log"))
+        said = Counter(re.sub(r"[0-9]+|/[^ ]+", "…", line) for line in re.findall(r"records: [^\n]{0,70}", log))
+        click.echo(f"states by the records (unknown: there is none): {dict(states)}")
+        click.echo(f"dropped, as the log says: {sum(map(int, re.findall(r'again, ([0-9]+) were dropped', log)))}")
+        for line, times in said.most_common():
+            click.echo(f"{times:5} {line}")
+
+    def close(self) -> None:
+        """Give back the disk and the server."""
+        if self._is_mounted:
+            subprocess.run(["umount", "-l", self._disk], check=True)
+        if self._server is not None:
+            self._server.close()
 
 
 def _start_worker(site: Bench) -> Worker:
@@ -71,13 +145,16 @@ def _empty_disk(site: Bench) -> None:
 @click.option("--tasks", default=5000, show_default=True)
 @click.option("--seconds", default=120.0, show_default=True, help="How long the submitting takes, about.")
 @click.option("--kind", type=click.Choice(["gearmand", "embedded"]), default="gearmand", show_default=True)
+@click.option("--records", "database", type=click.Choice(["sqlite", "postgres"]), default="sqlite", show_default=True)
 @click.option("--seed", default=1, show_default=True)
-def main(tasks: int, seconds: float, kind: str, seed: int) -> None:  # noqa: PLR0915 - one story from top to bottom
+def main(tasks: int, seconds: float, kind: str, database: str, seed: int) -> None:  # noqa: PLR0915 - one story from top to bottom
     """Run the chaos and say what came of it; exit code 1 where an id is missing."""
     chance = random.Random(seed)
     events: Counter[str] = Counter()
     with bench(kind, durable=True) as site:
         share = tasks // 3
+        records = Records(site, database)
+        os.environ["GEARWSGI_RECORDS"] = records.url
         env = {**os.environ, **site.env}
         submitters = []
         for start in range(3):
@@ -90,7 +167,7 @@ def main(tasks: int, seconds: float, kind: str, seed: int) -> None:  # noqa: PLR
         began = time.monotonic()
         while any(process.poll() is None for process in submitters):
             time.sleep(chance.uniform(0.3, 1.5))  # chaos is what happens meanwhile
-            what = chance.choices(["server", "supervisor", "child", "hup", "term"], [2, 2, 4, 1, 1])[0]
+            what = chance.choices(["server", "supervisor", "child", "hup", "term", "records"], [2, 2, 4, 1, 1, 2])[0]
             place = chance.randrange(2)
             if not disk_was_full and time.monotonic() - began > seconds / 3:
                 disk_was_full = True
@@ -101,7 +178,7 @@ def main(tasks: int, seconds: float, kind: str, seed: int) -> None:  # noqa: PLR
                     site.server.start()
                     _empty_disk(site)
                 continue
-            events[what] += 1
+            events[records.harm(chance) if what == "records" else what] += 1
             if what == "server":
                 site.server.kill()
                 time.sleep(chance.uniform(0, 2))
@@ -118,7 +195,7 @@ def main(tasks: int, seconds: float, kind: str, seed: int) -> None:  # noqa: PLR
                         continue
             elif what == "hup":
                 running[place].signal(signal.SIGHUP)
-            else:
+            elif what == "term":
                 running[place].process.terminate()
                 running[place].process.wait(60)
                 running[place] = _start_worker(site)
@@ -134,7 +211,11 @@ def main(tasks: int, seconds: float, kind: str, seed: int) -> None:  # noqa: PLR
         for worker in running:
             worker.process.terminate()
             worker.process.wait(60)
-        _report(site, submitted)
+        records.report(site, submitted)
+        try:
+            _report(site, submitted)
+        finally:
+            records.close()
 
 
 def _report(site: Bench, submitted: dict[str, str]) -> None:
