@@ -11,11 +11,12 @@ import click
 
 from ..address import Address
 from ..app.unshared import load_and_look
-from ..errors import EXIT_PROBLEM, AppLoadError, GearwsgiError, InvalidTask, ServerError, SpoolError
+from ..errors import EXIT_PROBLEM, AppLoadError, GearwsgiError, InvalidTask, RecordsUnavailable, ServerError, SpoolError
 from ..message import targets
 from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
+from ..state.records.opening import reading
 from ..state.spool import make_private_folder
 from ..state.status import read_all
 from ..submit.frameworks import host_trouble
@@ -31,7 +32,7 @@ class Finding:
     """One line of the table.
 
     Attributes:
-        part: `application`, `host`, `task`, `server`, `keys`, `state`, `supervisor`.
+        part: `application`, `host`, `task`, `server`, `keys`, `state`, `records`, `supervisor`.
         what: which one.
         state: `problem` makes the exit code 1; `warning` is worth a look.
         text: what was found, and what to do.
@@ -90,6 +91,8 @@ def _check(app: str) -> Iterator[Finding]:
         yield _server(address, settings)
     yield _keys(settings)
     yield from _state(settings)
+    if settings.records:
+        yield _records(settings)
 
 
 def _host(middleware: GearmanMiddleware) -> Finding:
@@ -98,6 +101,18 @@ def _host(middleware: GearmanMiddleware) -> Finding:
     trouble = host_trouble(base.host, middleware.app)
     text = trouble or f"what is queued without a request begins with {base.scheme}://{base.host}{base.script_name}/"
     return Finding("host", base.host, "problem" if trouble else "ok", text)
+
+
+def _records(settings: Settings) -> Finding:
+    """Whether they can be read. Jobs go on where they can't."""
+    try:
+        with reading(settings) as store:
+            where = "begin with the first worker" if store is None else f"are in {store.database.name}"
+            supervisors = len(store.fleet()) if store is not None else 0
+    except RecordsUnavailable as error:
+        return Finding("records", settings.records.partition(":")[0], "problem", str(error))
+    text = f"{where}; supervisors that write them just now: {supervisors}"
+    return Finding("records", settings.records.partition(":")[0], "ok", text)
 
 
 def _tasks(settings: Settings, ask: Any) -> Iterator[Finding]:

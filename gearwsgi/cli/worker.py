@@ -1,5 +1,6 @@
 """`gearwsgi worker`."""
 
+import contextlib
 import math
 import os
 from collections.abc import Callable
@@ -98,8 +99,10 @@ def worker(**given: Any) -> int:
         from ..worker.supervisor import Supervisor
 
         if os.environ.get("GEARWSGI_RECORDS", "sqlite") == "sqlite":  # as they are nearly always
-            from ..state.records import sqlite  # noqa: F401
             from ..worker import recording  # noqa: F401
+
+            with contextlib.suppress(ImportError):  # said where it is needed
+                from ..state.records import sqlite  # noqa: F401
 
         supervisor = Supervisor(options, first)
     except OSError as error:

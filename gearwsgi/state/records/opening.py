@@ -19,8 +19,10 @@ def open_database(settings: Settings) -> Database | None:
     if not settings.records:
         return None
     if settings.records == "sqlite":
-        from .sqlite import Sqlite  # sqlite3, which few processes need
-
+        try:
+            from .sqlite import Sqlite  # sqlite3, which few processes need
+        except ImportError as error:
+            raise RecordsUnavailable(f"{error}: this Python was built without SQLite; records='' is off") from error
         return Sqlite(_file(settings))
     try:
         from .postgres import Postgres
