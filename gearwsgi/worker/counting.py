@@ -20,9 +20,15 @@ class Counting(Recorder):
     """
 
     def __init__(self, state: State, then: Recorder) -> None:
+        super().__init__()
         self._state = state
         self._add = state.tallies.count
         self._then = then
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many attempts have ended how."""
+        return self._then.counts
 
     @property
     def dropped(self) -> int:

@@ -7,9 +7,20 @@ from ..policy import Outcome
 from ..state.records.steering import Request
 from .held import Held
 
+OUTCOMES = ("done", "retried", "dead", "cancelled")
+"""What an attempt can end with."""
+
 
 class Recorder:
-    """Is told what happens, and keeps nothing of it: records are off."""
+    """Is told what happens, and keeps of it how often it did: records are off."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(OUTCOMES, 0)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many attempts have ended how, over all loads of the application."""
+        return self._counts
 
     @property
     def dropped(self) -> int:
@@ -26,12 +37,15 @@ class Recorder:
 
     def done(self, held: Held) -> None:
         """A job has gone well."""
+        self._counts["done"] += 1
 
     def answered(self, held: Held, status: int, reason: str) -> None:
         """A `call()` that failed got a response of the queue's own: nothing more will come of it."""
+        self._counts["done"] += 1
 
     def retried(self, held: Held, outcome: Outcome, reason: str, due: float) -> None:
         """A job has failed, and its next attempt is queued."""
+        self._counts["retried"] += 1
 
     def continued(self, held: Held, due: float) -> None:
         """A job has done a part of its work, and the rest is queued."""
@@ -46,12 +60,14 @@ class Recorder:
             letter: the dead letter's id, and its file's name.
             trusted: whether its message may be believed.
         """
+        self._counts["dead"] += 1
 
     def exited(self, reason: str) -> None:
         """A worker process has ended: see `EXITS` in `process`."""
 
     def cancelled(self, held: Held, reason: str) -> None:
         """A job was ended, or not even started, because its task is cancelled."""
+        self._counts["cancelled"] += 1
 
     def requests(self) -> Sequence[Request] | None:
         """What supervisors are asked to do; the same object while nothing was read anew. None: it is not known yet."""

@@ -71,6 +71,7 @@ class Recording(Recorder):
     """
 
     def __init__(self, settings: Settings, name: str) -> None:
+        super().__init__()
         self._settings = settings
         self._host = socket.gethostname()
         self._name = f"{name}:{time.time_ns():x}"
@@ -94,6 +95,7 @@ class Recording(Recorder):
 
     def done(self, held: Held) -> None:
         """A job has gone well."""
+        self._counts["done"] += 1
         if held.notes is None and len(held.job.payload) <= SMALL:
             self.writer.put_small(held)
         else:
@@ -101,11 +103,13 @@ class Recording(Recorder):
 
     def answered(self, held: Held, status: int, reason: str) -> None:
         """A `call()` that failed got a response of the queue's own: nothing more will come of it."""
+        self._counts["done"] += 1
         outcome = Outcome("response", status=status)
         self._put(held, partial(self._row, state=model.DONE, outcome=outcome, reason=reason))
 
     def retried(self, held: Held, outcome: Outcome, reason: str, due: float) -> None:
         """A job has failed, and its next attempt is queued."""
+        self._counts["retried"] += 1
         self._put(held, partial(self._row, state=model.RETRYING, outcome=outcome, reason=reason, due=due))
 
     def continued(self, held: Held, due: float) -> None:
@@ -115,11 +119,13 @@ class Recording(Recorder):
 
     def dead(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], *, trusted: bool) -> None:
         """A job has failed for good: see the base."""
+        self._counts["dead"] += 1
         make = self._row if trusted else self._stranger
         self._put(held, partial(make, state=model.DEAD, outcome=outcome, reason=reason, letter=letter))
 
     def cancelled(self, held: Held, reason: str) -> None:
         """A job was ended, or not even started, because its task is cancelled."""
+        self._counts["cancelled"] += 1
         self._put(held, partial(self._row, state=model.CANCELLED, reason=reason))
 
     def requests(self) -> Sequence[Request] | None:

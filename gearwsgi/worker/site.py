@@ -188,7 +188,8 @@ class Site:
 
     def write(self, values: dict[str, Any]) -> None:
         """Write the status file."""
-        values = {**values, "down": self.servers.down()}
+        counts = {**self.recorder.counts, "records_dropped": self.recorder.dropped}
+        values = {**values, "down": self.servers.down(), "counts": counts}
         self.recorder.beat(values)
         what = "what `gearwsgi status` shows of this worker can't be written"
         try:

@@ -162,10 +162,19 @@ def test_records_that_are_off_leave_no_file_and_change_nothing(stand: Stand) -> 
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP])
-def test_a_reload_loses_no_record(stand: Stand, number: signal.Signals) -> None:
+def test_a_reload_loses_no_record_and_counts_on(stand: Stand, number: signal.Signals) -> None:
     worker = stand.worker()
     tasks = [stand.task("/good", {"n": n}) for n in range(50)]
     worker.signal(number)
     tasks += [stand.task("/good", {"n": n}) for n in range(50, 100)]
     for task in tasks:
         stand.until(task, "done")
+    (supervisor,) = stand.store.fleet()
+    assert supervisor.about["pid"] == worker.pid
+
+    def counts() -> dict[str, int]:
+        known = json.loads(stand.bench.run("status", "--json").stdout)
+        return dict(known["supervisors"][0]["counts"])
+
+    until(lambda: counts()["done"] == 100, "the count goes on over the reload")
+    assert counts() == {"done": 100, "retried": 0, "dead": 0, "cancelled": 0, "records_dropped": 0}
