@@ -32,7 +32,8 @@ def show_status(watch: bool, check: bool, as_json: bool, app: str | None) -> int
     A warning is a job server that is down, records that are away, a supervisor that does not respond, or a queue in
     which jobs wait and that no worker serves. In the table of queues, `ready` jobs wait for a worker and `later` ones
     for their time; `failed` is how many tasks' last attempt failed within the last hour. What only records could tell
-    is a dash where there are none.
+    is a dash where there are none. With --json each supervisor has its `counts` over all reloads: how many attempts
+    ended how, and how many records were dropped.
     """
     settings = get_settings(app)
     if watch:
