@@ -34,6 +34,7 @@ class Outcome:
         retry_in: seconds to the next attempt that the handler asked for (`raise Retry(delay=…)`), or until it goes on.
         never: the handler answered `X-Gearman-Retry: never`.
         response: status line, headers and the first kilobytes of the response, for the dead letter.
+        raised: the class of the exception that it failed with, such as `builtins.ValueError`; empty: none is known.
         traceback: of the exception that it failed with, or the stack of a process that a fatal signal ended.
         cursor: how far a handler is that goes on as another job, in JSON.
     """
@@ -48,6 +49,7 @@ class Outcome:
     retry_in: float | None = None
     never: bool = False
     response: bytes = b""
+    raised: str = ""
     traceback: str = ""
     cursor: str = ""
 

@@ -64,6 +64,11 @@ class Settings:
         "`timeout`, `succeeds` of their own.",
     )
     queue: str = _setting(kinds.QUEUE, "job", "the queue (Gearman function) of tasks that name none.")
+    queues: tuple[str, ...] = _setting(
+        kinds.NAMES,
+        (),
+        "the queues that a worker serves where `--queues` does not say; nothing: the one that `queue` names.",
+    )
     max_attempts: int = _setting(kinds.number(1, int), 5, "how often a job is tried before it becomes a dead letter.")
     backoff_min: float = _setting(
         kinds.number(0), 10.0, "seconds; the ceiling of the first retry's delay, doubled from attempt to attempt."
@@ -254,6 +259,7 @@ class Keywords(TypedDict, total=False):
     """
 
     queue: str | None
+    queues: Sequence[str] | None
     max_attempts: int | None
     backoff_min: float | None
     backoff_max: float | None
@@ -320,6 +326,8 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
         if value is None:
             value = default
         values[name] = None if value is None else kind.read(name, value)
+    for name in values["queues"]:
+        kinds.check_queue(name, ConfigError)
     values["servers"], values["embedded"] = values["servers"]
     shows_status = bool(values["defer"]) or given.get("status_path") is not None
     settings = Settings(**values, shows_status=shows_status)

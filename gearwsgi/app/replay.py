@@ -242,6 +242,7 @@ def run(
         error = job._error
     if error is not None:
         outcome.traceback = format_traceback(error)
+        outcome.raised = f"{type(error).__module__}.{type(error).__qualname__}"
     kept = response.whole() if keep and response.status and error is None and not task.wants_reply else b""
     return Result(outcome, data, time.perf_counter() - began, error, kept)
 

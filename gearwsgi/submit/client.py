@@ -13,6 +13,7 @@ from ..errors import (
     CallTimeout,
     GearwsgiError,
     ProtocolError,
+    RecordsUnavailable,
     ServerError,
     ServerUnavailable,
     SpoolError,
@@ -28,6 +29,7 @@ from .pool import Server
 
 if TYPE_CHECKING:
     from ..state.records.model import Record
+    from ..state.records.queued import QueuedRecords
     from .deferral.desk import Desk
 
 _log = logging.getLogger("gearwsgi")
@@ -107,6 +109,10 @@ class Records(Protocol):
         """The response that is kept of a task, as a message."""
         ...
 
+    def message(self, task_id: str) -> bytes | None:
+        """The message of a task that was queued as `recorded`."""
+        ...
+
     def cancel(self, task: "Record", *, by: str = "") -> str:
         """Cancel a task that has not ended; the state that it had."""
         ...
@@ -144,6 +150,7 @@ class Client:
         self._none_answers = f"no job server answers: {', '.join(map(str, settings.servers))}"
         self._relay: Relay | None = None
         self._relay_pid = 0
+        self._queued: QueuedRecords | None = None
         self.shows_status = settings.shows_status
         """Whether the middleware answers status addresses."""
         self._desk: Desk | None = None
@@ -327,6 +334,8 @@ class Client:
             server.close_idle()
         if self._desk is not None:
             self._desk.close()
+        if self._queued is not None:
+            self._queued.close()
 
     # -- outbox ------------------------------------------------------------------------------------------------------
 
@@ -505,6 +514,20 @@ class Client:
         return self._desk
 
     # -- records -----------------------------------------------------------------------------------------------------
+
+    def record(self, submissions: Sequence[Submission]) -> None:
+        """Write the records of tasks that have just been queued, where records are on. They run all the same."""
+        if not self.settings.records:
+            return
+        from ..state.records.queued import QueuedRecords  # with its database: only where it is asked for
+
+        if self._queued is None:
+            self._queued = QueuedRecords(self.settings)
+        try:
+            self._queued.write(submissions)
+        except RecordsUnavailable as error:
+            ids = ", ".join(submission.id for submission in submissions[:3])
+            _log.warning("records: id %s is queued, and not known before it has begun: %s", ids, error)
 
     def open_records(self, *, make: bool = False) -> AbstractContextManager[Records | None]:
         """The records, for one thread, and closed at the end of the block; None where nobody has begun any.

@@ -31,6 +31,7 @@ class Given(NamedTuple):
     params: Pairs | None
     headers: Pairs | None
     method: str | None
+    target: str | None = None
 
 
 def compose(
@@ -49,8 +50,8 @@ def compose(
     Raises:
         InvalidTask: it can't be a request.
     """
-    service, data, form, files, body, content_type, params, headers, method = given
-    target = targets.resolve(service, settings.tasks, settings.resolver, method)
+    service, data, form, files, body, content_type, params, headers, method, named = given
+    target = targets.resolve(service if named is None else named, settings.tasks, settings.resolver, method)
     if data is not None and targets.takes_query(target.method) and form is None and body is None:
         target, data = target._replace(path=targets.add_query(target.path, data)), None
     if params is not None:

@@ -79,6 +79,8 @@ class Sending:
             drop((task,), error)
             raise
         _note(task, receipt)
+        if submission.recorded:
+            self._client.record((submission,))
 
     def _send(self, pairs: Sequence[Pair]) -> None:
         """Submit in one write; what is refused holds up no other."""
@@ -89,10 +91,13 @@ class Sending:
             receipts = error.receipts
             raise
         finally:
-            for (task, _), receipt in zip(pairs, receipts, strict=False):
-                if receipt is not None:
-                    _note(task, receipt)
+            queued = [(*pair, receipt) for pair, receipt in zip(pairs, receipts, strict=False) if receipt is not None]
+            for task, _, receipt in queued:
+                _note(task, receipt)
             drop([task for task, _ in pairs], sys.exception())
+            recorded = [submission for _, submission, _ in queued if submission.recorded]
+            if recorded:
+                self._client.record(recorded)
 
     @contextmanager
     def batch(self) -> Iterator[list[Task]]:

@@ -118,6 +118,8 @@ class Gearman(Sending):
         on_dead: Wanted | None = None,
         identity: str | None = None,
         json: Any = None,
+        target: str | None = None,
+        recorded: bool = False,
         after_response: bool = False,
         after: After | None = None,
         plain: bool | None = None,
@@ -153,6 +155,8 @@ class Gearman(Sending):
             identity: `user`: it runs as the user whose request is in hand (Django, Flask-Login); empty: as nobody; as
                 the setting where it is not given.
             json: what writes `data`, as the setting `json`.
+            target: `/path` or `METHOD /path`, where `service` is only what log and records are to call it.
+            recorded: write its record, with its message, as soon as it is queued: it is known before a worker sees it.
             after_response: submit when this request's response was sent, with a status under 400.
             after: called at once with a function that submits, to be called later: `transaction.on_commit`, say.
             plain: send the plain JSON call that PhalApi's workers run.
@@ -174,7 +178,7 @@ class Gearman(Sending):
         if plain is None:
             plain = queue in settings.plain_queues
         task_id = os.urandom(16).hex()
-        given = Given(service, data, form, files, body, content_type, params, headers, method)
+        given = Given(service, data, form, files, body, content_type, params, headers, method, target)
         if plain:
             refuse_with_plain(given)
             if identity:
@@ -200,7 +204,7 @@ class Gearman(Sending):
             if succeeds:
                 message.succeeds = checks.statuses(succeeds)
             task, payload = self._seal(message, queue, priority, unique, max_attempts, timeout, due)
-        submission = Submission(queue, task.unique, payload, priority, due, task_id)
+        submission = Submission(queue, task.unique, payload, priority, due, task_id, recorded=recorded)
         self._submit(task, submission, after_response, after)
         return task
 

@@ -128,4 +128,6 @@ class Run:
         outcome = "retried" if self.fate == "retry" else self.fate
         status = int(self.status[:3]) if self.status[:3].isdigit() else None
         trace = "".join(traceback.format_exception(self.error)) if self.error is not None else None
-        return Attempt(self.task.attempt, moment(self._at), 0.0, host, pid, outcome, status, self.reason or None, trace)
+        raised = f"{type(self.error).__module__}.{type(self.error).__qualname__}" if self.error is not None else None
+        reason = self.reason or None
+        return Attempt(self.task.attempt, moment(self._at), 0.0, host, pid, outcome, status, reason, trace, raised)

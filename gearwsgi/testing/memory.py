@@ -233,6 +233,13 @@ class Memory(Client):
             else:
                 self._seen[key] = self.clock.now() + seconds
 
+    def message(self, task_id: str) -> bytes | None:
+        with self._lock:
+            return next((task.payload for task in self.queued if task.id == task_id), None)
+
+    def record(self, submissions: Sequence[Submission]) -> None:
+        pass  # they are in the list
+
     def _record(self, task: QueuedTask) -> Record:
         runs = [run for run in self.runs if run.task.id == task.id]
         last = runs[-1] if runs else None

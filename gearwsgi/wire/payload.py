@@ -139,6 +139,7 @@ class Submission(NamedTuple):
         id: the task's id, for the log.
         sent_to: the job server that was sent it before and did not answer; it is asked first. Empty: none.
         tries: how often it was sent before: the answer is waited for the longer.
+        recorded: whether its record is written as soon as it is queued.
     """
 
     queue: str
@@ -149,6 +150,7 @@ class Submission(NamedTuple):
     id: str = ""
     sent_to: str = ""
     tries: int = 0
+    recorded: bool = False
 
     def epoch(self, now: float) -> int | None:
         """The whole second when it is due, or None where that is less than half a second away."""

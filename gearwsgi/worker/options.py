@@ -17,7 +17,7 @@ class Options:
     Attributes:
         app: `module:name`.
         workers: how many slots; with reserved queues at least their sum.
-        queues: (queue, workers reserved for it or 0) in order; empty: the middleware's queue.
+        queues: (queue, workers reserved for it or 0) in order; empty: the middleware's.
         timeout: overrides the middleware's `job_timeout` where it is given.
         graceful_timeout: seconds to finish jobs in at TERM.
         max_jobs: jobs after which a process is replaced; None: any number.

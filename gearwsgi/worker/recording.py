@@ -236,6 +236,7 @@ class Recording(Recorder):
             row.attempts, began, ended, "retried" if row.state == model.RETRYING else row.state, host=row.host,
             pid=row.pid or 0, status=row.status, reason=row.reason,
             traceback=clean(outcome.traceback, len(outcome.traceback)) or None if outcome is not None else None,
+            **({"raised": clean(outcome.raised)} if outcome is not None and outcome.raised else {}),
         )  # fmt: skip
 
     def _result(self, job: Grabbed, notes: Notes) -> tuple[float, bytes] | None:

@@ -339,7 +339,7 @@ class Supervisor:
 
     def _reservations(self, settings: Settings) -> list[tuple[str, ...]]:
         """The queues of each slot: reserved ones first, then all for each slot that is left."""
-        queues = self._options.queues or ((settings.queue, 0),)
+        queues = self._options.queues or tuple((name, 0) for name in settings.queues or (settings.queue,))
         reserved = [(name,) for name, count in queues for _ in range(count)]
         shared = tuple(name for name, count in queues if not count) or tuple(name for name, _ in queues)
         free = max(0, self._wanted - len(reserved))

@@ -26,7 +26,7 @@ from ...app.job import Continue
 from ...environ import JOB_KEY
 from ...errors import InvalidTask
 from ...submit import tasks
-from ...submit.client import Status
+from ...submit.client import Client, Status
 from ...submit.identity import django_key
 from ...submit.middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
 from ...submit.task import Task
@@ -79,6 +79,11 @@ class Gearman:
         The other arguments, and what it raises, are the core's.
         """
         return self._core.task(service, data, queue, **_waiting(options, after_commit, using))
+
+    @property
+    def client(self) -> Client:
+        """What it queues with."""
+        return self._core.client
 
     def call(self, service: str, data: Any = None, queue: str | None = None, **options: Any) -> "Response":
         """The core's `call()`."""
@@ -183,7 +188,31 @@ def get_wsgi_application() -> GearmanMiddleware:
         ConfigError: as `GearmanMiddleware`.
         ImproperlyConfigured: `GEARWSGI` is no dict.
     """
-    return GearmanMiddleware.from_config(_django_application(), _config())
+    application = _django_application()
+    backends = _task_backends()
+    if not backends:
+        return GearmanMiddleware.from_config(application, _config())
+    from .task_api import PATH
+    from .task_runs import TaskHandler
+
+    config = dict(_config())
+    config["tasks_only"] = [*(config.get("tasks_only") or ()), PATH]
+    if not config.get("queues"):
+        served = [config.get("queue") or "job", *(queue for backend in backends for queue in backend.served())]
+        config["queues"] = list(dict.fromkeys(served))
+    return GearmanMiddleware.from_config(TaskHandler(), config)
+
+
+def _task_backends() -> list[Any]:
+    """The backends of ours that `TASKS` names."""
+    named = {alias: params.get("BACKEND", "") for alias, params in (getattr(settings, "TASKS", None) or {}).items()}
+    others = ("django.tasks.", "django_tasks.")
+    if all(path.startswith(others) for path in named.values()):
+        return []  # nearly always: nothing of it is imported
+    from .task_api import tasks as found
+
+    backends = [found.task_backends[alias] for alias, path in named.items() if not path.startswith(others)]
+    return [backend for backend in backends if hasattr(backend, "served")]
 
 
 def gearman() -> Gearman:

@@ -29,6 +29,7 @@ class Attempt:
         status: its response's status; None where there was no response.
         reason: why it failed; None where it did not.
         traceback: the exception's, where one is known.
+        raised: the exception's class, such as `builtins.ValueError`; not in JSON.
     """
 
     attempt: int
@@ -40,10 +41,13 @@ class Attempt:
     status: int | None = None
     reason: str | None = None
     traceback: str | None = None
+    raised: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON's types."""
-        return _plain(self)
+        values = _plain(self)
+        del values["raised"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)

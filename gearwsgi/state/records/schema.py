@@ -32,6 +32,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE gearwsgi_seen (key {key} PRIMARY KEY, until {real} NOT NULL, holder TEXT NOT NULL)",
         "CREATE INDEX gearwsgi_seen_until ON gearwsgi_seen (until)",
     ),
+    # The message of a task whose record was written by who queued it.
+    ("ALTER TABLE gearwsgi_task ADD COLUMN message {blob}",),
 )
 """What leads from each version to the next. What was released is never changed: append."""
 

@@ -95,6 +95,11 @@ class Store:
             transaction.insert(_INSERT_FINISHED, _OR_UPDATE, rows, _ONE_FINISHED)
 
     @staticmethod
+    def keep_messages(transaction: Transaction, messages: Sequence[tuple[bytes, str]]) -> None:
+        """Keep messages, each with its task's id, as long as their tasks."""
+        transaction.run_many("UPDATE gearwsgi_task SET message = ? WHERE id = ?", messages)
+
+    @staticmethod
     def keep_result(transaction: Transaction, task_id: str, until: float, content: bytes) -> None:
         """Keep a response until a time."""
         transaction.run(
@@ -198,6 +203,12 @@ class Store:
     def cancel(self, task: model.Record, *, by: str = "") -> str:
         """See `Steering.cancel`."""
         return self.steering.cancel(task, by=by)
+
+    def message(self, task_id: str) -> bytes | None:
+        """The message of a task, where who queued it has kept it here."""
+        with self.database.transaction(write=False) as transaction:
+            rows = transaction.all("SELECT message FROM gearwsgi_task WHERE id = ?", (clean_id(task_id),))
+        return bytes(rows[0][0]) if rows and rows[0][0] is not None else None
 
     def result(self, task_id: str) -> bytes | None:
         """The response that is kept of a task, as a message; None where there is none any more."""

@@ -1,0 +1,72 @@
+"""Django's Tasks, wherever they are: in Django from 6.0 on, in the package django-tasks before."""
+
+import importlib
+from traceback import format_exception
+from typing import Any
+
+import django
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from ...errors import GearwsgiError
+
+PATH = "/-/django-tasks"
+"""Where the messages of tasks lead to: a path that is nobody's else."""
+OPTIONS = ("max_attempts", "backoff", "backoff_min", "backoff_max", "timeout", "keep_result", "queues")
+"""What `OPTIONS` may have."""
+
+ROOT = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(f"{ROOT}.{name}" if name else ROOT)
+    except ModuleNotFoundError as error:
+        if error.name != ROOT:
+            raise
+        raise ImproperlyConfigured(
+            f"Django {django.get_version()} has no Tasks of its own: `pip install django-tasks`"
+        ) from error
+
+
+tasks: Any = _module("")
+base: Any = _module("base")
+signals: Any = _module("signals")
+BaseTaskBackend: Any = _module("backends.base").BaseTaskBackend
+_errors: Any = _module("exceptions")
+InvalidTask: Any = getattr(_errors, "InvalidTask", None) or _errors.InvalidTaskError
+TaskResultDoesNotExist: Any = _errors.TaskResultDoesNotExist
+normalize_json: Any = (
+    importlib.import_module("django.utils.json") if ROOT == "django.tasks" else _module("utils")
+).normalize_json
+
+
+class AttemptFailed(GearwsgiError):
+    """An attempt of a task that has failed without an exception of its own: its process died, say."""
+
+
+class NoTask(GearwsgiError, LookupError):
+    """A name leads to something that is no task."""
+
+
+def find_task(path: Any) -> Any:
+    """The task with this dotted name, and nothing else.
+
+    Raises:
+        ImportError: there is nothing of this name, in this release of the site.
+        NoTask: what is there is no task.
+    """
+    if not isinstance(path, str):
+        raise NoTask(f"{path!r} is no name of a task")
+    found = import_string(path)
+    if not isinstance(found, base.Task):
+        raise NoTask(f"{path!r} is {type(found).__name__}, no task")
+    return found
+
+
+def to_error(error: BaseException) -> Any:
+    """An exception as Django has it."""
+    kind = type(error)
+    return base.TaskError(
+        exception_class_path=f"{kind.__module__}.{kind.__qualname__}", traceback="".join(format_exception(error))
+    )
