@@ -73,8 +73,12 @@ class Sqlite:
         with self.transaction(write=False) as transaction:
             pages, free = (transaction.all(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count"))
         if self._connection is not None and free > _SPARE_PAGES and free > pages // 4:
-            # `executescript` takes all steps of it, `execute` would take one: one page.
-            self._connection.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
+            try:
+                # `executescript` takes all steps of it, `execute` would take one: one page.
+                self._connection.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
+            except sqlite3.Error as error:
+                self.close()
+                raise RecordsUnavailable(f"{self.name}: {error}") from error
 
     def close(self) -> None:
         if self._connection is not None:
