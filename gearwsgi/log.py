@@ -7,6 +7,7 @@ log may be slow, or stop reading: that costs lines, which are counted, and neith
 import fcntl
 import functools
 import io
+import json
 import logging
 import os
 import re
@@ -16,7 +17,11 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from .errors import ConfigError
 
 MAX_LINE = 64 * 1024
 """Characters of a line that an application prints; a longer one becomes several."""
@@ -29,7 +34,14 @@ _SHORTEST_WAIT = 0.01
 _OUT_OF_THE_WAY = 200
 """The log's own descriptor is from here on: an application that closes what is open gets the low numbers next."""
 
+_HOST = socket.gethostname()
+_NO_JOBS = ("worker", "app", "-")
+
 _NOT_ASCII_TEXT = re.compile(r"[^ -~]+")
+
+is_json = os.environ.get("GEARWSGI_LOG") == "json"
+"""Whether each line is a JSON object, for a log's collector."""
+_about: Mapping[str, Any] = {}
 
 _second = 0
 _stamp = ("", "")
@@ -46,8 +58,31 @@ def redirect(descriptor: int) -> None:
     _fd, _sink = descriptor, None
 
 
-def write(handle: str, event: str) -> None:
-    """Log one event of the job with this handle; `-` where it is no job's."""
+def about(fields: Mapping[str, Any]) -> None:
+    """What the lines of this process are about from now on, where they are JSON: the job that it runs, or nothing."""
+    global _about  # noqa: PLW0603 - a process runs one job at a time
+    _about = fields
+
+
+def check_format() -> None:
+    """That `GEARWSGI_LOG` asks for a form that there is.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    wanted = os.environ.get("GEARWSGI_LOG", "")
+    if wanted not in ("", "text", "json"):
+        raise ConfigError(f"GEARWSGI_LOG is {wanted!r}: give text or json, or leave it out")
+
+
+def write(handle: str, event: str, fields: Mapping[str, Any] | None = None) -> None:
+    """Log one event of the job with this handle; `-` where it is no job's.
+
+    Args:
+        handle: the job server's.
+        event: what has happened.
+        fields: what a line of JSON says beside that; a text for people has it in its words.
+    """
     global _sink, _dropped  # noqa: PLW0603 - one log a process
     if _sink is None:
         _sink = _Sink(_fd)
@@ -55,7 +90,7 @@ def write(handle: str, event: str) -> None:
         _line("worker", f"{_dropped} lines were dropped: nobody read this log, or it was full")
     ):
         _dropped = 0
-    if _dropped or not _sink.write(_line(handle, event)):
+    if _dropped or not _sink.write(_line(handle, event, fields)):
         _dropped += 1
 
 
@@ -70,11 +105,25 @@ def note_lines(text: str) -> None:
         note("| " + line)
 
 
-def _line(handle: str, event: str) -> bytes:
+def _line(handle: str, event: str, fields: Mapping[str, Any] | None = None) -> bytes:
+    if is_json:
+        source = handle if handle in _NO_JOBS else ""
+        if event.startswith("| "):
+            event, source = event[2:], "app"
+        job = {} if handle in _NO_JOBS else {"handle": handle.partition(" ")[0]}
+        return to_json(event, {"source": source or "worker", **job, **_about, **(fields or {})})
     text = f"{handle} {event}"
     if not text.isprintable():
         text = clean(text)
     return f"{_now()} {text}\n".encode("utf-8", "backslashreplace")
+
+
+def to_json(message: str, fields: Mapping[str, Any]) -> bytes:
+    """One line of the log as JSON: when, where, and the fields that have something to say, named as in records."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    said = {name: value for name, value in fields.items() if value is not None}
+    line = {"time": now, "level": "info", "message": message, **said, "host": _HOST, "pid": os.getpid()}
+    return json.dumps(line).encode() + b"\n"
 
 
 class _Sink:
@@ -263,7 +312,15 @@ class _Handler(logging.Handler):
     """The package's own loggers, in the worker's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
+        write("worker", record.getMessage(), {"level": record.levelname.lower()} if is_json else None)
+
+
+class JSONFormatter(logging.Formatter):
+    """A logger's lines as JSON, for a process that has no worker's log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {"level": record.levelname.lower(), "source": record.name}
+        return to_json(super().format(record), fields).decode().rstrip()
 
 
 def adopt_loggers(verbose: bool = True) -> None:

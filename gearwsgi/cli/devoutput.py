@@ -30,7 +30,8 @@ class Process:
     def __init__(self, name: str, command: list[str], events: "queue.SimpleQueue[Any]", **options: Any) -> None:
         self.name = name
         self.ready = False
-        options["env"] = {**os.environ, "PYTHONUNBUFFERED": "1", **options.get("env", {})}
+        # Their lines are for this terminal.
+        options["env"] = {**os.environ, "PYTHONUNBUFFERED": "1", "GEARWSGI_LOG": "", **options.get("env", {})}
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from .. import log
 from ..address import parse_listen
 from ..errors import ConfigError, InvalidTask, StartError
 from ..kinds import check_queue
@@ -92,6 +93,7 @@ def worker(**given: Any) -> int:
     Signals: TERM and INT finish what runs and end (a second one at once), HUP reloads the code, TTIN and TTOU add and
     take a worker.
     """
+    log.check_format()
     options = Options(**given)
     try:
         first = ForkServerProcess(options)

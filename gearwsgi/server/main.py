@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import log
 from ..address import Address, parse_listen
 from ..errors import ConfigError, SpoolError, StartError
 from ..state.spool import Spool, make_private_folder
@@ -66,6 +67,8 @@ def serve(
         The exit code: 0 after a clean stop, 1 if it could not start.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    if log.is_json:
+        logging.getLogger().handlers[0].setFormatter(log.JSONFormatter())
     os.umask(0o077)
     try:
         address = parse_listen(listen)

@@ -183,7 +183,8 @@ class Claim:
     runs, and looks a turn of its loop later, which is milliseconds, whether another was started. So whichever order
     the processors show the two bytes in, never do both have a job: where the supervisor finds none started, the worker
     will find the fence. A third byte is the complement of the worker's: an application may write here, too. A fourth
-    one says that the supervisor wants the worker to stop, a fifth which job's task was cancelled while it runs.
+    one says that the supervisor wants the worker to stop, a fifth which job's task was cancelled while it runs. Behind
+    these is the number of the slot, for people.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -238,6 +239,15 @@ class Claim:
     def is_cancelled(self) -> bool:
         """Whether the job that the worker has started last is to end before its time."""
         return self._bytes[4] != 0 and self._bytes[4] == self._bytes[1]
+
+    @property
+    def number(self) -> int:
+        """The slot's number."""
+        return int.from_bytes(self._bytes[8:16])
+
+    @number.setter
+    def number(self, number: int) -> None:
+        self._bytes[8:16] = number.to_bytes(8)
 
     def write_stack_here(self) -> None:
         """Have a fatal signal write this process's Python stack behind the memory, unless the application has its own

@@ -21,11 +21,14 @@ from ..errors import BadMessage, JobTimeout, ProtocolError
 from ..message.model import MAX_HEAD, Message
 from ..policy import Outcome, succeeded
 from ..settings import Settings
+from ..state.records.facts import log_fields
 from ..telemetry import tracing
 from ..wire.payload import Grabbed, open_payload
-from . import channel
+from . import channel, titles
 from .loop import READ_SIZE
 from .posix import resident_megabytes
+
+_RUNNING = {"state": "running"}
 
 
 class Child:
@@ -37,6 +40,7 @@ class Child:
         pipe: the socket to the supervisor, blocking.
         claim: who has the jobs that are held ahead.
         stream: what the application prints.
+        title: what `ps` shows of this process, where it can; empty: as it is.
         max_rss: megabytes after which it wants to be replaced.
         verbose: whether jobs that go well are logged.
     """
@@ -49,6 +53,7 @@ class Child:
         claim: channel.Claim,
         stream: log.LogStream,
         *,
+        title: str = "",
         max_rss: float | None,
         verbose: bool,
     ) -> None:
@@ -59,6 +64,8 @@ class Child:
         self._stream = stream
         self._max_rss = max_rss
         self._verbose = verbose
+        self._title = title
+        self._show_title = titles.find() if title else None
         self._sending = threading.Lock()
         self._pid = os.getpid()
         self._deadline = math.inf
@@ -73,6 +80,8 @@ class Child:
             Exception: what a hook of `on_worker_start` raises.
         """
         signal.signal(signal.SIGALRM, self._on_alarm)
+        if self._show_title is not None:
+            self._show_title(self._title)
         self._claim.write_stack_here()
         notice_exceptions()
         run_start_hooks()
@@ -95,6 +104,8 @@ class Child:
             self._send(channel.frame(channel.SKIPPED, sequence))
             return
         answer = self._work(sequence, grabbed)
+        if log.is_json:
+            log.about({})
         if os.getpid() != self._pid:
             # The application forked and the copy came back here: the job is its parent's.
             os._exit(0)
@@ -126,26 +137,35 @@ class Child:
         )
         if task.progress is not None:
             job.progress(*task.progress)
+        if log.is_json:
+            log.about({"handle": handle, **log_fields(grabbed)})
         if self._verbose:
             log.write(
                 handle,
                 f"received {task.service} {task.target} attempt {task.attempt} of {max_attempts}, "
                 f"{len(grabbed.payload)} bytes, id {task.id}",
+                _RUNNING,
             )
         self._stream.handle = f"{handle} id {task.id[:100]}"
+        if self._show_title is not None:
+            # Everybody on the machine may see it: no query, which may hold a secret.
+            self._show_title(f"{self._title} {task.service.partition('?')[0][:100]}")
         span = None
         if tracing.MODULE in sys.modules:
             span = tracing.begin_process(task, job.queue, trace_parent=self._settings.trace_parent)
         result = self._run_in_time(task, job, self._context if span is None else span.inside(self._context))
         self._stream.end_line()
         self._stream.handle = "app"
+        if self._show_title is not None:
+            self._show_title(self._title)
         outcome = result.outcome
         if span is not None:
             span.end(outcome, result.error)
         # Who waits for an answer gets it as it is, and decides what it means.
         if succeeded(outcome) or (task.wants_reply and outcome.kind == "response"):
             if self._verbose:
-                log.write(handle, f"result {describe(task, result)}, id {task.id}")
+                ended = {"state": "done", "status": outcome.status, "seconds": round(result.seconds, 6)}
+                log.write(handle, f"result {describe(task, result)}, id {task.id}", ended)
             answer = channel.frame(channel.DONE, sequence, result.data)
             if outcome.status == 200 and not result.kept and task.awaited is None:
                 return answer

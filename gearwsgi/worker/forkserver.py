@@ -28,7 +28,7 @@ from .. import log
 from ..app.unshared import load_and_look
 from ..errors import AppLoadError
 from ..settings import to_json
-from . import channel, child, ending, posix
+from . import channel, child, ending, posix, titles
 from .options import Options
 
 # fork, waitpid, poll and set_handler are the system's own, also where the application puts others in their place when
@@ -59,6 +59,7 @@ class ForkServer:
 
     def run(self) -> int:
         """Load the application, then fork workers until the supervisor is gone; the exit code."""
+        titles.show("fork server", self._options.app)
         if not (self._probe() if self._options.preload is False else self._preload()):
             return 1
         os.set_blocking(self._wake_read, False)
@@ -194,6 +195,7 @@ class ForkServer:
                 socket.socket(fileno=pipe),
                 claim,
                 self._stream,
+                title=titles.title(f"worker {claim.number}", self._options.app),
                 max_rss=self._options.max_rss,
                 verbose=self._options.verbose,
             )

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from .. import log
 from ..errors import BadMessage
-from ..state.records.facts import read_facts
+from ..state.records.facts import log_fields, read_facts
 from ..wire import packets
 from ..wire.payload import Grabbed, own_id
 from .link import Session
@@ -84,10 +85,14 @@ class Held:
         """The job server's handle."""
         return self.job.handle_name
 
+    def say(self, event: str, **fields: Any) -> None:
+        """Log what has become of it; `fields` are for a line of JSON, beside those of its message."""
+        log.write(self.handle, event, {**log_fields(self.job), **fields} if log.is_json else None)
+
     def complete(self, data: bytes) -> None:
         """Answer WORK_COMPLETE."""
         if not self.session.is_open:
-            log.write(self.handle, "done, but its connection to the job server was lost meanwhile: it may run again")
+            self.say("done, but its connection to the job server was lost meanwhile: it may run again")
             return
         self.session.unanswered -= 1
         self.session.send(packets.pack(packets.WORK_COMPLETE, self.job.handle, data))

@@ -24,7 +24,6 @@ import time
 from enum import Enum
 from typing import Protocol
 
-from .. import log
 from ..errors import ProtocolError
 from ..policy import Outcome
 from ..wire import packets
@@ -73,6 +72,8 @@ _WORKS = (State.READY, State.RETIRING)
 
 class Owner(Protocol):
     """What a process tells its slot."""
+
+    number: int
 
     @property
     def max_job(self) -> int: ...
@@ -143,6 +144,7 @@ class Process:
         with contextlib.ExitStack() as for_process, contextlib.ExitStack() as for_us:
             memory = for_process.enter_context(channel.Claim.make_file())
             claim = for_us.enter_context(contextlib.closing(channel.Claim(memory.fileno())))
+            claim.number = owner.number
             ours, theirs = socket.socketpair()
             for_us.callback(ours.close)
             for_process.callback(theirs.close)
@@ -285,7 +287,7 @@ class Process:
             lost = None  # it died between looking at the job and at the fence
         elif lost is not None:
             lost.ended = time.monotonic()
-            log.write(lost.handle, f"worker process {pid} {reason}")
+            lost.say(f"worker process {pid} {reason}", level="error", pid=pid)
             outcome = Outcome("timeout" if self._timed_out else "lost", reason, traceback=stack)
         self._owner.on_end(self, reason, lost, outcome)
 

@@ -9,8 +9,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from .. import log
 from ..app.replay import error_reply
 from ..errors import BadMessage, ServerError, SpoolError
 from ..message.model import Message
@@ -31,6 +31,10 @@ _STANDS_FOR = {
     "lost": (502, "the request failed"),
 }
 """What who waits for a response gets where there is none: as a web server would answer."""
+
+
+_NOBODY_S = dict.fromkeys(("id", "service", "method", "path", "attempt", "max_attempts", "request_id", "trace_id"))
+"""The fields of a message that nobody vouches for: nothing in it is believed."""
 
 
 class Settler:
@@ -92,7 +96,10 @@ class Settler:
         task.queued = task.queued or held.grabbed_at
         if task.wants_reply:
             status = 504 if outcome.kind == "timeout" else 502
-            log.write(held.handle, f"failed {outcome.reason}, id {task.id}; the caller gets {status}")
+            held.say(
+                f"failed {outcome.reason}, id {task.id}; the caller gets {status}",
+                level="warning", reason=outcome.reason, status=status,
+            )  # fmt: skip
             held.complete(error_reply(status, outcome.reason))
             self.recorder.answered(held, status, outcome.reason)
             return
@@ -124,7 +131,7 @@ class Settler:
         except BadMessage:
             return False
         reason = cancelled(by)
-        log.write(held.handle, f"{reason}, id {task.id}")
+        held.say(f"{reason}, id {task.id}", state="cancelled", reason=reason)
         if task.wants_reply:
             held.complete(error_reply(502, reason))
         else:
@@ -171,7 +178,8 @@ class Settler:
             submission,
             f"failed {reason}; attempt {following.attempt} of {max_attempts} in {at - now:.1f} s, id {task.id}",
             partial(self.recorder.retried, held, outcome, reason, at),
-        )
+            level="warning", state="retrying", reason=reason, status=outcome.status or None,
+        )  # fmt: skip
 
     def _go_on(self, held: Held, task: Message, cursor: str, at: float) -> None:
         progress = held.notes.progress if held.notes is not None else None
@@ -180,7 +188,9 @@ class Settler:
         event = f"continues in {at - now:.1f} s, id {task.id}" if rest.at else f"continues, id {task.id}"
         self._replace(held, rest, event, partial(self.recorder.continued, held, rest.at))
 
-    def _replace(self, held: Held, submission: Submission, event: str, then: Callable[[], None] | None = None) -> None:
+    def _replace(
+        self, held: Held, submission: Submission, event: str, then: Callable[[], None] | None = None, **fields: Any
+    ) -> None:
         """Submit, and answer the held job when that is safe; `then` tells of its attempt. None: it was not started."""
 
         def answer() -> None:
@@ -188,10 +198,17 @@ class Settler:
             if then is not None:
                 then()
 
-        self._queue(held, submission, event, answer, is_copy=then is None)
+        self._queue(held, submission, event, answer, is_copy=then is None, **fields)
 
     def _queue(
-        self, held: Held, submission: Submission, event: str, answer: Callable[[], None], *, is_copy: bool = False
+        self,
+        held: Held,
+        submission: Submission,
+        event: str,
+        answer: Callable[[], None],
+        *,
+        is_copy: bool = False,
+        **fields: Any,
     ) -> None:
         """Submit what comes after a held job, and call `answer`, which answers that one, when this is safe.
 
@@ -201,22 +218,23 @@ class Settler:
             event: what the log says has become of the held one.
             answer: answers it.
             is_copy: whether the other one is the held one itself, which was not started.
+            fields: what a line of JSON says beside the event.
         """
 
         def told(handle: str, error: ServerError | None) -> None:
             if error is not None and error.code == "CONNECTION_LOST" and is_copy:
                 # With the connection the job itself is in its queue again: a copy would run beside it.
-                log.write(held.handle, f"{error}; id {submission.id} is in its queue again")
+                held.say(f"{error}; id {submission.id} is in its queue again")
             elif error is not None:
-                log.write(held.handle, f"{error}; id {submission.id} goes to the outbox")
+                held.say(f"{error}; id {submission.id} goes to the outbox")
                 self._keep(held, keep)
             else:
-                log.write(held.handle, f"{event}, queued as {handle}")
+                held.say(f"{event}, queued as {handle}", **fields)
                 answer()
 
         def keep() -> None:
             self._outbox.put(submission)
-            log.write(held.handle, f"{event}, kept in the outbox")
+            held.say(f"{event}, kept in the outbox", **fields)
             answer()
 
         if not held.session.is_open:
@@ -231,7 +249,11 @@ class Settler:
     def _make_dead_letter(self, held: Held, task: Message | None, reason: str, outcome: Outcome) -> None:
         def keep() -> None:
             letter = self._dead.put(held.job, task, reason, outcome)
-            log.write(held.handle, f"dead {reason}, id {letter.id}")
+            held.say(
+                f"dead {reason}, id {letter.id}",
+                level="error", state="dead", reason=reason, status=outcome.status or None,
+                **({} if task is not None else _NOBODY_S),
+            )  # fmt: skip
             answer = partial(self._bury, held, outcome, reason, letter, task is not None)
             following = None
             if task is not None:
@@ -254,5 +276,5 @@ class Settler:
             # Unanswered, the job stays the job server's to hand out again should this process end.
             if str(error) != self._said:
                 self._said = str(error)
-                log.write(held.handle, f"waits, held: {error}")
+                held.say(f"waits, held: {error}")
             self._undone.append((held, keep))

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from ...errors import BadMessage
 from ...message import reading
+from ...wire.payload import Grabbed, own_id
 
 _USUAL = re.compile(
     r"([!-~]{1,50}+) https?://[^/ ]++(/[!-~]{0,3000}+) HTTP/1\.1\r\n((?:[^\r]++\r\n)*?)"
@@ -87,3 +89,17 @@ def _any(payload: bytes, own_id: Callable[[], str]) -> Facts:
         task_id, task.service, task.method, task.path, task.priority, task.attempt, task.max_attempts,
         task.queued, task.due, task.header("x-request-id"), task.header("traceparent"),
     )  # fmt: skip
+
+
+def log_fields(job: Grabbed) -> dict[str, Any]:
+    """What a log's lines of JSON say of a job: the fields of its record."""
+    try:
+        facts = read_facts(job.payload, partial(own_id, job))
+    except BadMessage:
+        return {"queue": job.queue_name}
+    trace = (facts.traceparent or "").split("-")
+    return {
+        "id": facts.id, "service": facts.service, "method": facts.method, "path": facts.path, "queue": job.queue_name,
+        "attempt": facts.attempt, "max_attempts": facts.max_attempts, "request_id": facts.request_id,
+        "trace_id": trace[1] if len(trace) > 2 else None,
+    }  # fmt: skip
