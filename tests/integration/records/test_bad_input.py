@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from gearwsgi.errors import RecordsUnavailable
@@ -127,3 +128,25 @@ def test_check_says_whether_the_records_can_be_used(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(state / "records.sqlite3")) as theirs:
         theirs.execute("CREATE TABLE theirs (x)")
     assert "problem" in found() and "another application's file" in found()
+
+
+@pytest.mark.parametrize("records", ["postgres"], indirect=True)
+def test_commits_that_take_a_second_each_are_waited_for_and_nothing_is_lost(
+    store: Store, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.tasks()
+    with psycopg.connect(settings.records, autocommit=True) as client:
+        client.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END'"
+        )
+        client.execute(
+            "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON gearwsgi_task DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+    writer = Writer(settings, "s")
+    writer.start()
+    for number in range(4):
+        writer.put(lambda number=number: Change(make_row(f"t{number}")), 100)  # type: ignore[misc]
+    until(lambda: len(store.tasks()) == 4)
+    writer.stop(30)
+    assert writer.dropped == 0 and not caplog.text
