@@ -17,6 +17,7 @@ from webob.dec import wsgify
 from webob.exc import HTTPBadRequest, HTTPNotFound
 
 from gearwsgi import GearmanMiddleware
+from gearwsgi.webhooks import hmac_header
 
 FRONT_PAGE = Path(__file__).with_name("front.html").read_text(encoding="utf-8")
 
@@ -106,6 +107,11 @@ def flaky_index(request: Request) -> Response:
     return answer({**given(request), "attempt": attempt})
 
 
+def demo_hook(request: Request) -> Response:
+    """A webhook: its sender was answered when it was queued, and found genuine before that."""
+    return answer({**given(request), "verified": request.environ["gearwsgi.job"].verified})
+
+
 ROUTES = {
     "/": front,
     "/index/index": index,
@@ -117,6 +123,7 @@ ROUTES = {
     "/Test/task": test_task,
     "/slow/count": slow_count,
     "/flaky/index": flaky_index,
+    "/hooks/demo": demo_hook,
 }
 
 
@@ -136,6 +143,8 @@ application = GearmanMiddleware(
     tasks={"testTask": "Test.task"},
     # What became of each task is written down, for /status and the dashboard.
     records="sqlite",
-    # These two read gearwsgi.job, which only a task has: from outside they answer 404.
-    tasks_only=["/slow/*", "/flaky/*"],
+    # Webhooks whose header X-Signature has the HMAC of their body; the front page shows how to send one.
+    inbox=[{"route": "POST /hooks/demo", "verify": hmac_header("X-Signature", "the secret of the demo")}],
+    # These read gearwsgi.job, which only a task has: from outside they answer 404.
+    tasks_only=["/slow/*", "/flaky/*", "/hooks/*"],
 )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import urllib.error
 import urllib.request
@@ -57,6 +58,17 @@ def test_every_link_of_the_front_page_queues_a_task_that_runs(tree: Tree, web: W
     assert len(links) == 4
     for link in links:
         tree.has_line(web.queue(link)["task"])
+
+
+def test_the_webhook_that_the_front_page_shows_is_taken_as_it_stands_there(tree: Tree, web: Web) -> None:
+    if not (shutil.which("curl") and shutil.which("openssl")):
+        pytest.skip("curl or openssl is not installed")
+    tree.start()
+    _, page = web.get("")
+    command = re.findall(r'<pre id="hook"><code>(.*?)</code>', page, re.DOTALL)[0]
+    command = command.replace("http://127.0.0.1:8080/", web.url)
+    assert [json.loads(tree.run("sh", "-c", command).stdout)["status"] for _ in range(2)] == ["accepted", "duplicate"]
+    tree.has_line('"name": "Ada", "verified": true')
 
 
 def test_index_queues_its_parameters_for_the_service_and_answers_with_the_tasks_id(tree: Tree, web: Web) -> None:

@@ -1,5 +1,6 @@
 """The demo's pages and services, tested as its users would test theirs: with the test kit."""
 
+import hmac
 from collections.abc import Iterator
 
 import pytest
@@ -51,6 +52,17 @@ def test_the_status_page_knows_a_task_from_its_queueing_to_its_last_attempt(task
         tasks.advance(2)
     assert seen == ["queued", "retrying", "retrying"]
     assert client.get(status).json["status"] == "done"
+
+
+def test_a_webhook_is_taken_once_and_a_forged_one_is_not(tasks: Tasks, client: TestApp) -> None:
+    body = b'{"name": "Ada"}'
+    signature = hmac.digest(b"the secret of the demo", body, "sha256").hex()
+    client.post("/hooks/demo", body, headers={"X-Signature": "0" * 64}, status=400)
+    for _ in range(2):
+        client.post("/hooks/demo", body, headers={"X-Signature": signature, "Content-Type": "application/json"})
+    (run,) = tasks.run()
+    assert run.json == {"name": "Ada", "verified": True}
+    client.get("/hooks/demo", status=404)
 
 
 def test_services_for_tasks_only_are_not_for_the_public(tasks: Tasks, client: TestApp) -> None:
