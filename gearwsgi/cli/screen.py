@@ -1,6 +1,7 @@
 """What `gearwsgi status` shows, in lines that fit a terminal: first what matters, then queues, then workers. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
@@ -12,6 +13,7 @@ from .common import cut, show_span
 SHORT_ID = 12
 """Characters of a task's id: enough for the commands that take one."""
 _QUEUES = ("queue", "ready", "later", "running", "workers", "oldest", "per min", "failed", "")
+_WAITING = ("waits", "", "queue", "service", "due")
 _WORKERS = ("worker", "state", "service", "id", "try", "age", "memory", "queues")
 
 
@@ -26,9 +28,15 @@ def lay_out(known: Mapping[str, Any], width: int | None = None, height: int | No
         need = len(workers)
         queues = _shorten(queues, max(room - need, room // 2), "queues")
         workers = _shorten(workers, room - len(queues), "workers")
-    for part in (queues, workers):
+    waiting = _table(_WAITING, [*map(_waiting, known.get("waiting", ()))], width)
+    for part in (queues, workers, waiting):
         lines += ["", *part] if part else []
     return [cut(clean(line), width) for line in lines][:height]
+
+
+def _waiting(job: Mapping[str, Any]) -> list[str]:
+    due = "" if job["due"] is None else datetime.fromtimestamp(job["due"], UTC).isoformat(timespec="seconds")
+    return [str(job[name]) for name in ("id", "state", "queue", "service")] + [due]
 
 
 def _summary(known: Mapping[str, Any]) -> list[str]:

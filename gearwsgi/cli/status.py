@@ -17,34 +17,43 @@ from rich.text import Text
 from ..errors import EXIT_PROBLEM
 from ..settings import Settings
 from ..state.overview import collect
+from ..state.waiting import list_waiting
 from .common import app_option, console, get_settings
 from .screen import lay_out
+
+_MOST = 1000
+"""Jobs of each job server that `--waiting` lists."""
 
 
 @click.command("status")
 @click.option("--watch", is_flag=True, help="Refresh every second until q or Ctrl-C.")
 @click.option("--check", is_flag=True, help="Exit code 1 where there is a warning, for a monitor.")
+@click.option("--waiting", is_flag=True, help="List what waits, one by one, too.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @app_option
-def show_status(watch: bool, check: bool, as_json: bool, app: str | None) -> int:
+def show_status(watch: bool, check: bool, waiting: bool, as_json: bool, app: str | None) -> int:
     """Show what needs a look, the queues, and the workers of all supervisors that share the records.
 
     A warning is a job server that is down, records that are away, a supervisor that does not respond, or a queue in
     which jobs wait and that no worker serves. In the table of queues, `ready` jobs wait for a worker and `later` ones
     for their time; `failed` is how many tasks' last attempt failed within the last hour. What only records could tell
-    is a dash where there are none. With --json each supervisor has its `counts` over all reloads: how many attempts
-    ended how, and how many records were dropped.
+    is a dash where there are none. The embedded job server tells all of its jobs that wait; gearmand tells their ids,
+    and the records know the rest of those that a supervisor has seen. With --json each
+    supervisor has its `counts` over all reloads: how many attempts ended how, and how many records were dropped.
     """
     settings = get_settings(app)
     if watch:
         _watch(settings)
         return 0
     known = collect(settings)
+    if waiting:
+        known["waiting"] = [each._asdict() for each in list_waiting(settings, _MOST)]
     if as_json:
         click.echo(json.dumps(known, indent=2))
     else:
         output = console()
         room = (output.width, output.height - 1) if output.is_terminal else (None, None)
+        room = (room[0], None) if waiting else room
         click.echo("\n".join(lay_out(known, *room)))
     if check:
         return EXIT_PROBLEM if known["warnings"] else 0

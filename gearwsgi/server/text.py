@@ -3,11 +3,12 @@
 import os
 import time
 from collections.abc import Callable, Iterable
+from itertools import chain, islice
 from typing import Protocol
 
 from .._version import __version__
 from ..message.glance import glance
-from .jobs import RUNNING, Function, Job, Peer
+from .jobs import DELAYED, RUNNING, Function, Job, Peer
 from .queues import Queue
 
 __all__ = ["Host", "run"]
@@ -96,6 +97,10 @@ def _show(host: Host, words: list[bytes]) -> bytes:
         case [b"queues"]:
             now = time.time()
             return _table(_queue(function, now) for function in host.queue.functions.values())
+        case [b"waiting", number] if number.isdigit() and len(number) < 10:
+            ready = (job for f in host.queue.functions.values() for line in f.lines for job in line.values())
+            later = (job for job in jobs if job.state == DELAYED)
+            return _table(map(_waiting, islice(chain(ready, later), int(number))))
     return b"ERR UNKNOWN_SHOW_ARGUMENTS\r\n" if words else _unknown(b"show")
 
 
@@ -104,6 +109,13 @@ def _queue(f: Function, now: float) -> bytes:
     first = [next(iter(line.values())) for line in f.lines if line]
     oldest = max(0.0, now - min(map(_since, first))) if first else 0.0
     return b"%s\t%d\t%d\t%d\t%d\t%.3f" % (_shown(f.name), f.ready, f.delayed, f.running, f.workers, oldest)
+
+
+def _waiting(job: Job) -> bytes:
+    """A job that waits: its queue, its unique, the service, and when it is due (seconds since 1970; 0: at once)."""
+    said = glance(job.data)
+    service = _shown(said[0]) if said is not None else b"-"
+    return b"%s\t%s\t%s\t%.3f" % (_shown(job.function.name), _shown(job.unique), service, job.due)
 
 
 def _since(job: Job) -> float:

@@ -54,13 +54,14 @@ def _ask(address: Address, timeout: float) -> dict[str, Any]:
     try:
         version = " ".join(_admin(address, "version", timeout)).removeprefix("OK ")
         # A queue's name is whatever someone submitted to: tabs, or what a terminal obeys.
-        lines = [line.rsplit("\t", 3) for line in _admin(address, "status", timeout)]
+        is_ours = "+gearwsgi" in version
+        size = 6 if is_ours else 4
+        lines = [
+            line.rsplit("\t", size - 1) for line in _admin(address, "show queues" if is_ours else "status", timeout)
+        ]
     except GearwsgiError as error:
         return {"address": str(address), "up": False, "error": str(error), "queues": []}
-    queues = [
-        {"queue": clean(name), "waiting": int(total) - int(running), "running": int(running), "workers": int(workers)}
-        for name, total, running, workers in (line for line in lines if _is_row(line))
-    ]
+    queues = [_row(line) for line in lines if _is_row(line, size)]
     return {"address": str(address), "up": True, "version": version, "queues": queues}
 
 
@@ -72,8 +73,19 @@ def _admin(address: Address, command: str, timeout: float) -> list[str]:
         connection.close()
 
 
-def _is_row(line: list[str]) -> bool:
-    return len(line) == 4 and all(number.isascii() and number.isdigit() for number in line[1:])
+def _is_row(line: list[str], size: int) -> bool:
+    return len(line) == size and all(number.isascii() and number.isdigit() for number in line[1:4])
+
+
+def _row(line: list[str]) -> dict[str, Any]:
+    """A queue of one job server: the embedded one also tells what is due later, and how long the oldest job waits."""
+    if len(line) == 4:
+        total, running, workers = map(int, line[1:])
+        more: dict[str, Any] = {"waiting": total - running, "later": None, "oldest": None}
+    else:
+        ready, later, running, workers = map(int, line[1:5])
+        more = {"waiting": ready, "later": later, "oldest": float(line[5]) if ready else None}
+    return {"queue": clean(line[0]), **more, "running": running, "workers": workers}
 
 
 def _ask_records(settings: Settings) -> tuple[dict[str, Any], str | None]:
@@ -103,6 +115,7 @@ def _read(store: Store) -> dict[str, Any]:
 def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict[str, Any]]:
     """The queues of all job servers together, with what the records know of them."""
     found: dict[str, dict[str, Any]] = {}
+    told = set[str]()
 
     def of(name: str) -> dict[str, Any]:
         counted = 0 if records["now"] else None  # without records nobody knows
@@ -115,8 +128,14 @@ def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict
         queue = of(row["queue"])
         for name, number in (("ready", "waiting"), ("running", "running"), ("workers", "workers")):
             queue[name] += row[number]
+        if row["later"] is not None:
+            queue["later"] += row["later"]
+            queue["oldest"] = max(filter(None, (queue["oldest"], row["oldest"])), default=None)
+            told.add(row["queue"])
     for name, later, oldest in records["waiting"]:
         queue = of(name)
+        if queue["queue"] in told:
+            continue
         # What a job server has lost waits nowhere.
         queue["later"] = min(later, queue["ready"])
         queue["ready"] -= queue["later"]

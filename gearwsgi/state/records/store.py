@@ -18,6 +18,7 @@ FRESH = 10.0
 MAX_HISTORY = 200_000
 """Characters of a history from which on its older half makes room."""
 MAX_LIST = 10_000
+_BITE = 500
 
 _HISTORY = f"CASE WHEN length(history) > {MAX_HISTORY} THEN substr(history, {MAX_HISTORY // 2}) ELSE history END || ?"
 _KEPT = frozenset({"id", "started", "reason", "history"})
@@ -132,6 +133,17 @@ class Store:
             raise UnknownTask(f"no task {task_id!r} is known")
         *values, began, history = rows[0]
         return make_record(values, _with_last(values, began, model.read_history(history)))
+
+    def find_many(self, ids: Sequence[str]) -> dict[str, model.Record]:
+        """The records with these full ids, without their histories."""
+        found = {}
+        with self.database.transaction(write=False) as transaction:
+            for start in range(0, len(ids), _BITE):
+                keys = [clean_id(each) for each in ids[start : start + _BITE]]
+                places = ", ".join("?" * len(keys))
+                rows = transaction.all(f"SELECT {_LIST} FROM gearwsgi_task WHERE id IN ({places})", keys)
+                found.update({row[0]: _record(row) for row in rows})
+        return found
 
     def story(self, task_id: str) -> tuple[model.Event, ...]:
         """What people have done with the task of this full id, oldest first."""

@@ -102,3 +102,13 @@ def test_a_task_that_runs_is_ended_as_a_time_out_is(stand: Stand, act: Actions, 
     stand.until(after, "done")
     assert act.cancel(after).text == f"{after.id} is done already: nothing is changed"
     assert not stand.bench.run("dead", "list").stdout
+
+
+def test_what_a_task_prints_and_its_traceback_are_found_in_the_log_by_its_id(stand: Stand) -> None:  # noqa: F811
+    worker = stand.worker()
+    printed, failed = stand.task("/print"), stand.task("/boom", max_attempts=1)
+    stand.until(printed, "done")
+    stand.until(failed, "dead")
+    for task in (printed, failed):
+        worker.wait_for(f"id {task.id} | ")
+    assert f"id {failed.id} | ValueError: boom on purpose" in worker.log
