@@ -52,9 +52,9 @@ def show_status(watch: bool, check: bool, waiting: bool, as_json: bool, app: str
         click.echo(json.dumps(known, indent=2))
     else:
         output = console()
-        room = (output.width, output.height - 1) if output.is_terminal else (None, None)
-        room = (room[0], None) if waiting else room
-        click.echo("\n".join(lay_out(known, *room)))
+        width = output.width if output.is_terminal else None
+        height = output.height - 1 if output.is_terminal and not waiting else None
+        click.echo("\n".join(lay_out(known, width, height)))
     if check:
         return EXIT_PROBLEM if known["warnings"] else 0
     return 0 if as_json or any(server["up"] for server in known["servers"]) else EXIT_PROBLEM

@@ -91,6 +91,8 @@ def show_task(id: str, as_json: bool, app: str | None) -> None:
     """Show one, with each attempt that has ended. The ID may be shortened where it stays the only one."""
     with asking(app, id) as lookup:
         record = lookup.record()
+    with reading(get_settings(app)) as store:
+        story = () if store is None else store.story(record.id)
     if as_json:
         click.echo(json.dumps(record.to_json(), indent=2))
         return
@@ -102,6 +104,9 @@ def show_task(id: str, as_json: bool, app: str | None) -> None:
             click.echo(f"{name}: {clean(str(value))}")
     for attempt in record.history:
         _show_attempt(attempt)
+    for event in story:
+        at = event.at.isoformat(timespec="seconds") if event.at is not None else "-"
+        click.echo(clean(f"{event.what}{f' by {event.by}' if event.by else ''}, {at}"))
 
 
 def _show_attempt(attempt: Attempt) -> None:

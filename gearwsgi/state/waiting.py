@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..address import Address
-from ..errors import RecordsError
+from ..errors import GearwsgiError, RecordsError
 from ..log import clean
 from ..settings import Settings
 from ..wire.connection import Connection
@@ -41,14 +41,13 @@ class Waiting(NamedTuple):
 
 
 def list_waiting(settings: Settings, limit: int) -> list[Waiting]:
-    """What waits: what is ready first, at most `limit` of each job server.
-
-    Raises:
-        GearwsgiError: a job server does not answer.
-    """
+    """What waits: what is ready first, at most `limit` of each job server that answers."""
     found: list[Waiting] = []
     for address in settings.servers:
-        lines, is_ours = _ask(address, settings.connect_timeout, limit)
+        try:
+            lines, is_ours = _ask(address, settings.connect_timeout, limit)
+        except GearwsgiError:
+            continue  # `status` says that it is down
         found += _read(lines) if is_ours else _look_up([_id(line) for line in lines], settings, limit)
     return sorted(found, key=lambda each: (each.state == LATER, each.due or 0.0))
 

@@ -141,8 +141,8 @@ class Store:
             for start in range(0, len(ids), _BITE):
                 keys = [clean_id(each) for each in ids[start : start + _BITE]]
                 places = ", ".join("?" * len(keys))
-                rows = transaction.all(f"SELECT {_LIST} FROM gearwsgi_task WHERE id IN ({places})", keys)
-                found.update({row[0]: _record(row) for row in rows})
+                rows = transaction.all(f"SELECT {RECORD_COLUMNS} FROM gearwsgi_task WHERE id IN ({places})", keys)
+                found.update({row[0]: make_record(row) for row in rows})
         return found
 
     def story(self, task_id: str) -> tuple[model.Event, ...]:
@@ -261,9 +261,11 @@ def whole_id(transaction: Transaction, task_id: str) -> str:
     """The full id of what may be a shortened one; as it is where no record begins so.
 
     Raises:
-        UnknownTask: several begin so.
+        UnknownTask: several begin so, as all do with an empty one.
     """
     key = clean_id(task_id)
+    if not key:
+        raise UnknownTask("an empty id is no task's")
     rows = transaction.all(
         "SELECT id FROM gearwsgi_task WHERE id >= ? AND id < ? ORDER BY id LIMIT 2", (key, key + "\U0010ffff")
     )

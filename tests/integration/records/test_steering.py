@@ -35,6 +35,8 @@ def test_a_task_that_waits_is_cancelled_and_one_that_has_ended_says_its_state(st
     assert answer.code == 1 and answer.err == "gearwsgi: no task 'unknown' is known\n"
     assert run("cancel", "").err == "gearwsgi: an empty id is no task's\n"
     assert answer.out == "waits is cancelled\nended is done already: nothing is changed\n"
+    shown = run("task", "waits").out
+    assert "state: cancelled\n" in shown and "cancelled by " in shown.splitlines()[-1]
     assert store.find("waits").state == "cancelled" and store.find("ended").state == "done"
     with store.database.transaction(write=False) as transaction:
         assert [(each.kind, each.name) for each in store.steering.requests(transaction, 0.0)] == [("cancel", "waits")]
