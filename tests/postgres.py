@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -15,7 +16,7 @@ from tests.support import free_port, until
 
 _FOLDERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
 _SETTINGS = {
-    "fsync": "off", "listen_addresses": "127.0.0.1", "max_connections": "60", "shared_buffers": "16MB",
+    "fsync": "off", "max_connections": "60", "shared_buffers": "16MB",
     "log_min_messages": "fatal",
 }  # fmt: skip
 
@@ -34,9 +35,16 @@ def require() -> None:
 
 
 class PostgresServer:
-    """A server that keeps its port and its data when it is started again."""
+    """A server that keeps its port and its data when it is started again.
 
-    def __init__(self) -> None:
+    Args:
+        host: the address that it listens on.
+        on: what its command begins with, where it runs on a host of a test's own.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", on: Sequence[str] = ()) -> None:
+        self.host = host
+        self._on = on
         self.folder = Path(tempfile.mkdtemp(prefix="gearwsgi-pg-"))
         self.port = free_port()
         self._user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -46,13 +54,15 @@ class PostgresServer:
         self.process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "-D", str(self.folder / "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync",
                   "--locale=C.UTF-8")  # fmt: skip
+        with (self.folder / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
         self.start()
 
     def _command(self, program: str, *arguments: str) -> list[str]:
         path = find(program)
         assert path is not None
         drop = ["setpriv", "--reuid", self._user, "--regid", self._user, "--init-groups"] if os.geteuid() == 0 else []
-        return [*drop, path, *arguments]
+        return [*self._on, *drop, path, *arguments]
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(self._command(program, *arguments), capture_output=True, text=True, cwd="/")
@@ -60,7 +70,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        settings = [f"--{name}={value}" for name, value in {**_SETTINGS, "listen_addresses": self.host}.items()]
         command = self._command("postgres", "-D", str(self.folder / "data"), "-p", str(self.port),
                                 "-k", str(self.folder), *settings)  # fmt: skip
         with (self.folder / "log").open("ab") as log:
@@ -78,7 +88,7 @@ class PostgresServer:
         return True
 
     def url(self, name: str) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+        return f"postgresql://postgres@{self.host}:{self.port}/{name}"
 
     def execute(self, sql: str, name: str = "postgres") -> list[tuple[object, ...]]:
         """Run a statement of the test's own; its rows."""
