@@ -3,14 +3,16 @@
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
 from ..errors import RecordsError, SpoolError
-from ..state.dead import DeadLetter, DeadLetters, Entry, read_letter
+from ..state.dead import DeadLetters, Entry, read_letter
 from ..state.records.model import DEAD, Record
 from ..state.records.queries import GROUPED, Filter, Group, Key, Queries
+from ..state.shared import Found
 from ..state.spool import Letter, is_name
 from .view import View
 
@@ -79,26 +81,32 @@ def list_ids(view: View, which: Filter, limit: int) -> list[str]:
     return [entry.id for entry in reversed(entries)][:limit]
 
 
-def find_letter(view: View, task_id: str) -> DeadLetter | None:
+def find_letter(view: View, task_id: str) -> Found | None:
     """The dead letter of a task: the one that lies here, or what the records have of it; None where there is none."""
-    letters = DeadLetters(view.settings)
-    if is_name(task_id):
-        try:
-            return letters.get(task_id)
-        except SpoolError:
-            pass  # it lies elsewhere, or under another name
+    here = DeadLetters(view.settings)
+    found = _get(here, task_id)
+    if found is not None:
+        return found
+    with suppress(RecordsError), view.records() as store:
+        if store is not None:
+            for kept in Queries(store.database).letters(task_id):
+                letter = read_letter(kept.name, Letter.from_bytes(kept.content))
+                return _get(here, kept.name) or Found(letter, kept.spool, kept.content)
+            return None
     try:
-        with view.records() as store:
-            if store is not None:
-                for kept in Queries(store.database).letters(task_id):
-                    return read_letter(kept.name, Letter.from_bytes(kept.content))
-                return None
-    except RecordsError:
-        pass
-    try:
-        return letters.find(task_id)
+        return Found(here.find(task_id))  # each letter here is looked at
     except SpoolError:
         return None
+
+
+def _get(here: DeadLetters, name: str) -> Found | None:
+    """The letter in the file of that name."""
+    if not is_name(name):
+        return None
+    try:
+        return Found(here.get(name))
+    except SpoolError:
+        return None  # there is none, or none any more
 
 
 def _row(record: Record) -> Row:

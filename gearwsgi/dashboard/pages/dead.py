@@ -1,16 +1,22 @@
 """Dead letters: grouped by service and reason, and one by one; retry or discard one, or all that a filter means."""
 
+import logging
 import time
+from collections.abc import Callable
 
 from webob import Response
 
 from ...errors import SpoolError
+from ...log import clean
 from ...state.records.model import DEAD
+from ...state.shared import Found
 from ...submit.actions import Actions
 from ..answers import Refused
 from ..fields import SPANS
-from ..letters import list_ids, list_letters
+from ..letters import find_letter, list_ids, list_letters
 from ..view import Page, View
+
+_log = logging.getLogger("gearwsgi")
 
 _FIELDS = ("service", "queue", "since", "id", "reason")
 _ACTIONS = ("retry", "discard")
@@ -37,6 +43,7 @@ def show(view: View) -> Response:
         given={name: view.fields.text(name) for name in _FIELDS},
         did=view.fields.choice("did", _ACTIONS),
         done=view.fields.number("done"),
+        failed=view.fields.number("failed"),
         left=view.fields.number("left"),
     )
 
@@ -67,43 +74,48 @@ def discard(view: View) -> Response:
 
 
 def _act(view: View, what: str, did: str) -> Response:
+    actions = Actions(view.client, view.who)
+    do = actions.retry if what == "retry" else actions.discard
     one = view.fields.text("one")
     if one:
-        if not _do(view, what, one):
-            raise Refused(404, "Nothing was done", f"There is no dead letter {one}: somebody else was quicker.")
+        with actions.letters() as letters:
+            found = find_letter(view, one)
+            if found is None:
+                raise Refused(404, "Nothing was done", f"There is no dead letter {one}: somebody else was quicker.")
+            do(found, letters)
         view.log(f"{did} dead letter {one}")
-        return view.go("task" if what == "retry" else "dead", id=one if what == "retry" else None, did=what, done=1)
+        return view.go("task", id=one) if what == "retry" else view.go("dead", did=what, done=1)
     if view.fields.number("settled") is None:
         raise Refused(400, "That can't be read", "Use the buttons of the page of dead letters.")
-    number, left = _do_many(view, what)
+    with actions.letters() as letters:
+        number, failed, left = _do_many(view, lambda found: do(found, letters))
     service = view.fields.text("service")
     if number:
         view.log(f"{did} {number} dead letter{'s' * (number != 1)}" + (f" of {service}" if service else ""))
-    return view.go("dead", did=what, done=number, left=left or None, **view.fields.chosen(*_FIELDS))
+    chosen = view.fields.chosen(*[name for name in _FIELDS if name != "id"])
+    return view.go("dead", did=what, done=number, failed=failed or None, left=left or None, **chosen)
 
 
-def _do_many(view: View, what: str) -> tuple[int, int]:
-    """Do it with all that are meant, for some seconds; with how many, and how many are left."""
+def _do_many(view: View, do: Callable[[Found], object]) -> tuple[int, int, int]:
+    """Do it with all that are meant, for some seconds; with how many it went, with how many not, how many are left."""
     which = view.fields.filter(time.time(), DEAD)
     end = time.monotonic() + _PATIENCE
-    number, tried = 0, set[str]()
+    number, failed, tried = 0, 0, set[str]()
     while ids := [each for each in list_ids(view, which, _BITE + len(tried)) if each not in tried]:
         for task_id in ids:
             if time.monotonic() >= end:
-                return number, list_letters(view).number
+                return number, failed, max(0, list_letters(view).number - failed)
             tried.add(task_id)
-            number += _do(view, what, task_id)
-    return number, 0
-
-
-def _do(view: View, what: str, task_id: str) -> bool:
-    """Do it with one; whether there was one."""
-    actions = Actions(view.client, view.who)
-    try:
-        (actions.retry if what == "retry" else actions.discard)(task_id)
-    except SpoolError:
-        return False
-    return True
+            found = find_letter(view, task_id)
+            if found is None:
+                continue  # somebody else was quicker
+            try:
+                do(found)
+                number += 1
+            except SpoolError as error:
+                failed += 1
+                _log.warning("dashboard: left alone: %s", clean(str(error)))
+    return number, failed, 0
 
 
 PAGES = (

@@ -20,10 +20,10 @@ def show(view: View) -> Response:
     """The file."""
     kind = view.fields.choice("as", KINDS) or "http"
     task_id = view.fields.text("id")
-    letter = find_letter(view, task_id)
-    if letter is None:
+    found = find_letter(view, task_id)
+    if found is None:
         raise Refused(404, "No such dead letter", "It was retried or discarded, or it never was.")
-    settings = view.settings
+    letter, settings = found.letter, view.settings
     short = "".join(char for char in letter.id if char.isascii() and char.isalnum())[:12] or "letter"
     payload = redact_payload(letter.payload, settings.redact)
     if kind == "http":

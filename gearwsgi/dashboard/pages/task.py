@@ -50,7 +50,8 @@ def show(view: View) -> Response:
             events = store.story(record.id)
             content = store.result(record.id)
             result = _response(view, content) if content is not None else None
-    letter = find_letter(view, record.id) if record.state == DEAD else None
+    found = find_letter(view, record.id) if record.state == DEAD else None
+    letter = found.letter if found is not None else None
     secret = view.settings.redact
     return view.render(
         "task.html",
@@ -80,9 +81,9 @@ def _find(view: View) -> Record:
     except RecordsUnavailable:
         if view.settings.records:
             raise
-        letter = find_letter(view, task_id)
-        if letter is not None:
-            return _of_letter(letter)
+        found = find_letter(view, task_id)
+        if found is not None:
+            return _of_letter(found.letter)
         state = Lookup(view.client, task_id).status()
         if state.state == UNKNOWN:
             raise Refused(404, "No such task", "Job servers and outbox don't know it, and records are off.") from None

@@ -122,7 +122,7 @@
 
   // What was done is said once: not again when the page is refreshed, or its address sent on.
   const here = new URL(location.href);
-  for (const name of ["did", "done", "left"]) here.searchParams.delete(name);
+  for (const name of ["did", "done", "failed", "left"]) here.searchParams.delete(name);
   history.replaceState(null, "", here);
 
   showTimes(document);

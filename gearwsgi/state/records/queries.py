@@ -253,7 +253,8 @@ _QUEUED_AT = RECORD_COLUMNS.split(", ").index("queued")
 def _where(which: Filter, oldest: float | None) -> tuple[str, list[Any]]:
     parts, values = ["1 = 1"], list[Any]()
     conditions: Sequence[tuple[str, Any]] = (
-        ("state = ?", which.state and clean(which.state)),
+        # Said twice, so that the index of all others is used.
+        ("state = ?" if which.state == model.DONE else f"state = ? AND state <> '{model.DONE}'", which.state),
         ("service = ?", which.service and clean(which.service)),
         ("queue = ?", which.queue and clean(which.queue)),
         ("id >= ?", which.id and clean(which.id)),

@@ -34,6 +34,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     # The message of a task whose record was written by who queued it.
     ("ALTER TABLE gearwsgi_task ADD COLUMN message {blob}",),
+    # What somebody looks for, in a store full of what went well. A task that is done at once is not in it, and so
+    # costs its writer nothing.
+    ("CREATE INDEX gearwsgi_task_open ON gearwsgi_task (state, queued) WHERE state <> 'done'",),
 )
 """What leads from each version to the next. What was released is never changed: append."""
 

@@ -207,7 +207,7 @@ class Store:
             rows = transaction.all(
                 "SELECT queue, count(CASE WHEN due > ? THEN 1 END),"
                 " min(CASE WHEN coalesce(due, 0) <= ? THEN coalesce(due, queued) END) FROM gearwsgi_task"
-                " WHERE state IN (?, ?, ?) GROUP BY queue",
+                f" WHERE state IN (?, ?, ?) AND state <> '{model.DONE}' GROUP BY queue",
                 (now, now, model.QUEUED, model.SCHEDULED, model.RETRYING),
             )
         return [(queue, later, None if oldest is None else max(0.0, now - oldest)) for queue, later, oldest in rows]
