@@ -79,7 +79,8 @@
   }
 
   function keyOf(node) {
-    return node.dataset ? node.dataset.key || node.id : "";
+    // Not `node.id`: of a form that is its field of that name.
+    return node.nodeType === Node.ELEMENT_NODE ? node.dataset.key || node.getAttribute("id") || "" : "";
   }
 
   async function refresh() {

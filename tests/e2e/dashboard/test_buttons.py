@@ -29,7 +29,7 @@ def test_run_again_queues_a_dead_task_and_is_in_its_story(place: Place, open_pag
     page.goto(f"{place.url}/task?id={task_id}")
     before = place.server.queued("mail")
     page.get_by_role("button", name="Run again").click()
-    page.wait_for_function("document.querySelector('.state').textContent == 'queued'")
+    page.locator(".head .state.queued").wait_for()
     assert place.server.queued("mail") == before + 1
     assert task_id not in dead_ids(place) and state_of(place, task_id) == "queued"
     assert "retried" in page.locator(".story").inner_text() and "by ada" in page.locator(".story").inner_text()

@@ -21,7 +21,8 @@ def test_a_hostile_text_in_every_field_stays_text_on_every_page(
 ) -> None:
     place = make_place(tasks=5, dead=2, authorize=lambda environ: EVIL, app=EVIL)
     now = time.time()
-    texts = dict.fromkeys(("service", "method", "path", "queue", "priority", "reason", "host", "request_id", "traceparent", "owner"), EVIL)  # fmt: skip
+    names = ("service", "method", "path", "queue", "priority", "reason", "host", "request_id", "traceparent", "owner")
+    texts = dict.fromkeys(names, EVIL)
     row = make_row(random.Random(5), now - 20, 0, **texts, id="evil" + EVIL.replace("\x00", ""))
     history = write_attempt(1, now - 20, now - 19, "retried", host=EVIL, pid=1, status=1, reason=EVIL, traceback=EVIL)
     history += json.dumps({"event": EVIL, "at": now, "by": EVIL}) + "\n"
@@ -50,7 +51,8 @@ def test_a_hostile_text_in_every_field_stays_text_on_every_page(
     page = open_page()
     ids = {**place.ids, "evil": rows[0].id, "evil run": "<b>2", "evil dead": "<b>3", "letter": letter.id}
     further = {
-        "filter": "/tasks?service=" + quote(EVIL), "reason": "/dead?reason=" + quote(EVIL), "no": "/task?id=" + quote(EVIL),
+        "filter": "/tasks?service=" + quote(EVIL), "reason": "/dead?reason=" + quote(EVIL),
+        "no": "/task?id=" + quote(EVIL),
         "bad": "/tasks?state=" + quote(EVIL), "ask": "/dead/ask?do=retry&service=" + quote(EVIL),
         "did": "/dead?did=" + quote(EVIL), "number": "/tasks?after=" + quote(EVIL),
     }  # fmt: skip

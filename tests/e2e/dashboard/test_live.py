@@ -76,6 +76,6 @@ def test_it_says_when_the_dashboard_does_not_answer(place: Place, open_page: Cal
     page.route("**/queues", lambda route: route.abort())
     page.get_by_text("no answer, trying again").wait_for()
     page.unroute("**/queues")
-    page.wait_for_function("document.getElementById('live').textContent == ''")
+    until(lambda: page.wait_for_timeout(50) or not page.locator("#live").inner_text())
     page.route("**/queues", lambda route: route.fulfill(status=403, body="closed"))
     page.get_by_text("load this page anew").wait_for()
