@@ -345,7 +345,8 @@ def log_lines() -> Iterator[tuple[str, str]]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner = node.func.value
                 name = f"{owner.id}.{node.func.attr}" if isinstance(owner, ast.Name) else ""
-                if name in ("log.write", "log.note", "_log.info", "_log.warning", "_log.error") and len(said(node)) > 5:
+                writes = name in ("log.write", "log.note", "_log.info", "_log.warning", "_log.error")
+                if (writes or node.func.attr == "say") and len(said(node)) > 5:
                     yield f"{path.name}:{node.lineno}", said(node)
 
 
