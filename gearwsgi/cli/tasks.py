@@ -16,6 +16,7 @@ from ..state.records.store import MAX_LIST, Found
 from ..submit.client import Client
 from ..submit.lookup import Lookup
 from .common import app_option, cut, get_settings, read_id, read_since
+from .screen import SHORT_ID
 
 id_argument = click.argument("id", callback=lambda context, parameter, value: read_id(value))
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -71,7 +72,8 @@ def _line(found: Found, width: int | None) -> str:
     record = found.record
     state = f"{record.state} ({_SILENT})" if found.is_fresh is False else record.state
     queued = record.queued.strftime("%Y-%m-%dT%H:%M:%S") if record.queued is not None else "-"
-    first = f"{clean(record.id)}  {queued}  {state}  {_tries(record)}  {clean(record.queue)}  {clean(record.service)}"
+    shown = record.id if width is None else record.id[:SHORT_ID]  # which the commands take, too
+    first = f"{clean(shown)}  {queued}  {state}  {_tries(record)}  {clean(record.queue)}  {clean(record.service)}"
     if not record.reason:
         return cut(first, width)
     if width is None:
