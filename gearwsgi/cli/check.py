@@ -32,7 +32,7 @@ class Finding:
     """One line of the table.
 
     Attributes:
-        part: `application`, `host`, `task`, `server`, `keys`, `state`, `records`, `supervisor`.
+        part: `application`, `host`, `task`, `server`, `keys`, `state`, `records`, `inbox`, `supervisor`.
         what: which one.
         state: `problem` makes the exit code 1; `warning` is worth a look.
         text: what was found, and what to do.
@@ -93,6 +93,8 @@ def _check(app: str) -> Iterator[Finding]:
     yield from _state(settings)
     if settings.records:
         yield _records(settings)
+    for inbox in settings.inbox:
+        yield _inbox(str(inbox.route), settings)
 
 
 def _host(middleware: GearmanMiddleware) -> Finding:
@@ -113,6 +115,17 @@ def _records(settings: Settings) -> Finding:
         return Finding("records", settings.records.partition(":")[0], "problem", str(error))
     text = f"{where}; supervisors that write them just now: {supervisors}"
     return Finding("records", settings.records.partition(":")[0], "ok", text)
+
+
+def _inbox(route: str, settings: Settings) -> Finding:
+    """Whether a second delivery is told."""
+    if settings.records:
+        return Finding(
+            "inbox", route, "ok", f"a second delivery of the same id is dropped for {settings.inbox_keep:g} s"
+        )
+    return Finding(
+        "inbox", route, "warning", "records are off: a second delivery can't be told, and runs too; set records"
+    )
 
 
 def _tasks(settings: Settings, ask: Any) -> Iterator[Finding]:
