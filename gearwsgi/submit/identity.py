@@ -44,7 +44,8 @@ def find_user(environ: dict[str, Any]) -> str:
     if finder is not None:
         return _named(DJANGO, finder())
     flask, login = sys.modules.get("flask"), sys.modules.get("flask_login")
-    if flask is not None and login is not None and flask.has_request_context():
+    has_login = flask is not None and flask.has_request_context() and hasattr(flask.current_app, "login_manager")
+    if login is not None and has_login:
         return _named(FLASK_LOGIN, _flask_key(login.current_user))
     raise InvalidTask(
         "identity='user' is known of Django, with gearwsgi.contrib.django.JobMiddleware, and of Flask-Login: "

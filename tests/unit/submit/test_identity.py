@@ -8,7 +8,7 @@ from flask import Flask, request
 from flask_login import LoginManager, UserMixin, current_user, login_required, login_user
 
 from gearwsgi import GearmanMiddleware
-from gearwsgi.contrib.flask import Gearman
+from gearwsgi.contrib.flask import Gearman, deferred
 from gearwsgi.errors import ConfigError, InvalidTask
 from gearwsgi.message.model import Message
 from gearwsgi.testing import Tasks, capture
@@ -62,6 +62,12 @@ class Site:
         @app.post("/members")
         @login_required
         def members() -> str:
+            return work()
+
+        @app.post("/export")
+        @login_required
+        @deferred(identity="user")
+        def export() -> str:
             return work()
 
     def client(self, key: str = "") -> Any:
@@ -140,6 +146,29 @@ def test_a_rule_runs_as_who_asks_and_leaves_who_is_nobody_to_the_login(make: Cal
         assert site.client("ada").post("/report").status_code == 202
         tasks.run()
     assert site.seen == ["ada", None]
+
+
+def test_a_view_that_defers_itself_runs_as_who_has_passed_its_login(make: Callable[..., Site]) -> None:
+    site = make()
+    with capture(site.app) as tasks:
+        assert site.client().post("/export").status_code == 401
+        assert site.client("ada").post("/export").status_code == 202
+        tasks.run()
+    assert site.seen == ["ada"]
+
+
+def test_a_view_without_flask_login_has_nobody_who_could_tell() -> None:
+    app = Flask(__name__)
+    wrapped = GearmanMiddleware(app.wsgi_app)
+
+    @app.post("/order")
+    def order() -> str:
+        with pytest.raises(InvalidTask, match="neither has this request"):
+            request.environ["gearman"].task("/work", identity="user")
+        return "refused"
+
+    app.wsgi_app = wrapped  # type: ignore[method-assign]
+    assert app.test_client().post("/order").text == "refused"
 
 
 def test_an_identity_is_believed_only_where_nobody_else_can_write_one() -> None:
