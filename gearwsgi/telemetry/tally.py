@@ -62,7 +62,9 @@ class Tallies:
         self._services.use(settings)
         self._known.clear()
 
-    def count(self, queue: bytes, payload: bytes, outcome: str, seconds: float | None, began: float) -> None:
+    def count(
+        self, queue: bytes, payload: bytes, outcome: str, seconds: float | None, began: float, route: bytes = b""
+    ) -> None:
         """One attempt has ended.
 
         Args:
@@ -71,9 +73,10 @@ class Tallies:
             outcome: one of `OUTCOMES`.
             seconds: how long it ran; None: it never began.
             began: when it did, in Unix time.
+            route: the pattern that the application has for the path, where it was asked.
         """
         service, since = glance(payload) or _read(payload)
-        tally = self._known.get((queue, service)) or self._find(queue, service)
+        tally = self._known.get((queue, service)) or self._find(queue, service, route)
         tally.outcomes[outcome] += 1
         if seconds is None:
             return
@@ -87,8 +90,8 @@ class Tallies:
         """All that was counted, by queue and service."""
         return list(self._found.items())
 
-    def _find(self, queue: bytes, service: bytes) -> Tally:
-        key = as_label(queue), self._services.label(as_label(service))
+    def _find(self, queue: bytes, service: bytes, route: bytes) -> Tally:
+        key = as_label(queue), self._services.label(as_label(service), as_label(route))
         tally = self._found.get(key)
         if tally is None:
             tally = self._found[key] = Tally()
@@ -136,13 +139,18 @@ class Services:
         self._routes = Routes(routes)
         self._patterns = list(map(str, routes))
 
-    def label(self, service: str) -> str:
-        """The name of a service; `other` where it has none, or where there are too many."""
+    def label(self, service: str, route: str = "") -> str:
+        """The name of a service; `other` where it has none, or where there are too many.
+
+        Args:
+            service: what was called.
+            route: the pattern that the application has for it, if it is a path.
+        """
         name = service
         if "/" in service and service not in self._aliases:
             method, _, path = service.rpartition(" ")
             found = self._routes.find(method or "POST", unquote(path.partition("?")[0]))
-            name = self._patterns[found] if found is not None else ""
+            name = self._patterns[found] if found is not None else route
         if not name:
             return OTHER
         if name not in self._labels:

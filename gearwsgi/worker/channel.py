@@ -40,6 +40,8 @@ RETIRING = 8
 """The worker wants to be replaced: it has grown over --max-rss."""
 RESPONSE = 9
 """What DONE or FAILED, which follows, does not say: a status, and the response where it is to be kept."""
+ROUTE = 10
+"""The pattern of the route that a job's path is for, where metrics want it; sent before it is run."""
 # From neither.
 FOREIGN = 0
 """Bytes that are no frame: the application has written to the pipe."""
@@ -48,12 +50,14 @@ _MAGIC = b"\xfegw\xff"
 """No text in any Unicode encoding has it."""
 _HEADER = struct.Struct("!4sBBI")
 _HEADER_SIZE = _HEADER.size
-_KINDS = range(JOB, RESPONSE + 1)
+_KINDS = range(JOB, ROUTE + 1)
 _JOB = struct.Struct("!HHH")
 _PROGRESS = struct.Struct("!QQ")
 _STATUS = struct.Struct("!H")
 MAX_DATA = KEPT_BODY
 """Bytes of a job's result where nobody waits for the whole response."""
+MAX_ROUTE = 200
+"""Bytes of a route's pattern that are told."""
 _MAX_FRAME = 1 << 30
 _MAX_OUTCOME = 1 << 20
 _MAX_TEXT = 8 * 1024
@@ -125,7 +129,7 @@ def from_worker(max_job: int, may_answer_at_length: Callable[[], bool]) -> "Fram
     """
     limits = dict.fromkeys((READY, SKIPPED, RETIRING), 0)
     limits |= {PROGRESS: _PROGRESS.size, FAILED: _MAX_OUTCOME, TRANSLATED: max_job, DONE: MAX_DATA}
-    limits[RESPONSE] = _STATUS.size + MAX_HEAD + KEPT_BODY
+    limits |= {RESPONSE: _STATUS.size + MAX_HEAD + KEPT_BODY, ROUTE: MAX_ROUTE}
     return FrameReader(limits, may_answer_at_length)
 
 

@@ -15,6 +15,7 @@ from ..app import replay
 from ..app.context import ready_context
 from ..app.hooks import run_start_hooks
 from ..app.job import Job
+from ..app.patterns import find_patterns
 from ..app.replay import Result, describe, error_reply, format_traceback, notice_exceptions
 from ..environ import WSGIApplication
 from ..errors import BadMessage, JobTimeout, ProtocolError
@@ -41,6 +42,7 @@ class Child:
         claim: who has the jobs that are held ahead.
         stream: what the application prints.
         title: what `ps` shows of this process, where it can; empty: as it is.
+        tells_route: whether the supervisor wants the patterns of paths, for its metrics.
         max_rss: megabytes after which it wants to be replaced.
         verbose: whether jobs that go well are logged.
     """
@@ -54,6 +56,7 @@ class Child:
         stream: log.LogStream,
         *,
         title: str = "",
+        tells_route: bool = False,
         max_rss: float | None,
         verbose: bool,
     ) -> None:
@@ -64,6 +67,7 @@ class Child:
         self._stream = stream
         self._max_rss = max_rss
         self._verbose = verbose
+        self._find_pattern = find_patterns(app) if tells_route else None
         self._title = title
         self._show_title = titles.find() if title else None
         self._sending = threading.Lock()
@@ -137,6 +141,9 @@ class Child:
         )
         if task.progress is not None:
             job.progress(*task.progress)
+        if self._find_pattern is not None and "/" in task.service:
+            route = self._find_pattern(task.method, task.path).encode("utf-8", "replace")
+            self._send(channel.frame(channel.ROUTE, sequence, route[: channel.MAX_ROUTE]))
         if log.is_json:
             log.about({"handle": handle, **log_fields(grabbed)})
         if self._verbose:

@@ -49,7 +49,8 @@ class Counting(Recorder):
         # In the way of each job: `_count`, written out.
         seconds = time.monotonic() - held.started
         job = held.job
-        self._add(job.queue, job.payload, "done", seconds, time.time() - seconds)
+        notes = held.notes
+        self._add(job.queue, job.payload, "done", seconds, time.time() - seconds, b"" if notes is None else notes.route)
         self._then.done(held)
 
     def answered(self, held: Held, status: int, reason: str) -> None:
@@ -100,8 +101,9 @@ class Counting(Recorder):
     def _count(self, held: Held, outcome: str, *, trusted: bool = True) -> None:
         payload = held.job.payload if trusted else b""
         if not held.started:
-            self._add(held.job.queue, payload, outcome, None, 0.0)
+            self._add(held.job.queue, payload, outcome, None, 0.0, b"")
             return
         ended = held.ended or time.monotonic()
         began = time.time() - (time.monotonic() - held.started)
-        self._add(held.job.queue, payload, outcome, ended - held.started, began)
+        route = held.notes.route if held.notes is not None and trusted else b""
+        self._add(held.job.queue, payload, outcome, ended - held.started, began, route)

@@ -196,6 +196,7 @@ class ForkServer:
                 claim,
                 self._stream,
                 title=titles.title(f"worker {claim.number}", self._options.app),
+                tells_route=self._options.metrics is not None,
                 max_rss=self._options.max_rss,
                 verbose=self._options.verbose,
             )

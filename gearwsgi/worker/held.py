@@ -21,12 +21,14 @@ class Notes:
         response: the response as a message, where it is to be kept or somebody waits for it.
         progress: (done, total) as its handler reported it last.
         told: what the records were told of its progress; False: not even that it runs.
+        route: the pattern of the route that its path is for, where metrics want it.
     """
 
     status: int = 200
     response: bytes = b""
     progress: tuple[int, int] | None = None
     told: tuple[int, int] | bool | None = False
+    route: bytes = b""
 
 
 @dataclass(slots=True, eq=False)

@@ -374,6 +374,8 @@ class Process:
         elif kind == channel.RESPONSE:
             notes = self.backlog.expect(sequence).note()
             notes.status, notes.response = channel.read_response_frame(payload)
+        elif kind == channel.ROUTE:
+            self.backlog.expect(sequence).note().route = payload
         elif kind == channel.TRANSLATED:
             held = self.backlog.expect(sequence)
             held.job, held.trusted = held.job._replace(payload=payload), True

@@ -15,11 +15,13 @@ class Scraper:
     Args:
         bench: what the worker runs on.
         arguments: the worker's.
+        app: what it runs.
+        env: added to its environment.
     """
 
-    def __init__(self, bench: Bench, *arguments: str, **env: str) -> None:
+    def __init__(self, bench: Bench, *arguments: str, app: str = "kitchen:application", **env: str) -> None:
         self.port = free_port()
-        self.worker: Worker = bench.worker("--metrics", str(self.port), *arguments, env=env)
+        self.worker: Worker = bench.worker("--metrics", str(self.port), *arguments, app=app, env=env)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and text of a page."""

@@ -133,6 +133,36 @@ def test_a_scraper_that_never_reads_holds_nobody_up_and_the_names_pass_promtool(
     assert scraper.worker.process.wait(60) == 0
 
 
+FLASK = """
+import flask, os, signal
+from gearwsgi import GearmanMiddleware
+app = flask.Flask(__name__)
+app.wsgi_app = GearmanMiddleware(app.wsgi_app)
+
+@app.post("/orders/<int:order>")
+def order(order):
+    if order == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "ok"
+"""
+
+
+def test_a_path_is_told_by_the_pattern_of_its_route_in_the_framework(embedded_site: Bench) -> None:
+    (embedded_site.folder / "shop.py").write_text(FLASK)
+    scraper = Scraper(embedded_site, "--workers", "1", app="shop:app")
+    gearman = embedded_site.app().gearman
+    for order in range(4):
+        gearman.task(f"/orders/{order}?paid=1", max_attempts=1)
+    gearman.task("/nowhere/7", max_attempts=1)
+    scraper.until(3, "gearwsgi_jobs_total", service="/orders/<int:order>", outcome="done")
+    scraper.until(1, "gearwsgi_jobs_total", service="/orders/<int:order>", outcome="dead")
+    scraper.until(1, "gearwsgi_jobs_total", service="other", outcome="dead")
+    assert {said["service"] for _, said, _ in scraper.samples() if "service" in said} == {
+        "/orders/<int:order>",
+        "other",
+    }
+
+
 def test_metrics_that_cant_be_served_end_the_command_and_say_why(embedded_site: Bench) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as taken:
         port = taken.getsockname()[1]

@@ -84,6 +84,15 @@ def test_a_raw_path_is_named_by_its_pattern_or_not_at_all() -> None:
     }  # fmt: skip
 
 
+def test_a_path_without_a_pattern_in_the_settings_has_the_application_s() -> None:
+    counted = tallies(tasks_only=["/tasks/*"])
+    counted.count(b"job", message("/orders/7"), "done", 0.1, NOW, b"/orders/<int:id>")
+    counted.count(b"job", message("/orders/8"), "done", 0.1, NOW, b"/orders/<int:id>")
+    counted.count(b"job", message("/tasks/8"), "done", 0.1, NOW, b"/tasks/<name>")
+    counted.count(b"job", message("a.b"), "done", 0.1, NOW, b"/a/b")
+    assert [key[1] for key, _ in counted.items()] == ["/orders/<int:id>", "/tasks/*", "a.b"]
+
+
 def test_the_two_hundred_and_first_service_and_all_after_it_are_other() -> None:
     counted = tallies()
     for number in range(MAX_SERVICES + 50):

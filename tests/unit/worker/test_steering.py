@@ -21,6 +21,7 @@ class Asked(Recorder):
     asked: Sequence[Request] | None = None
 
     def __init__(self) -> None:
+        super().__init__()
         self.obeyed: list[Request] = []
 
     def requests(self) -> Sequence[Request] | None:
