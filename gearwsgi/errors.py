@@ -24,6 +24,7 @@ __all__ = [
     "SpoolError",
     "StartError",
     "TaskDead",
+    "UnknownEntry",
     "UnknownService",
     "UnknownTask",
 ]
@@ -66,6 +67,10 @@ class InvalidTask(GearwsgiError, ValueError):
 
 class UnknownService(InvalidTask):
     """The service is no alias, no path and no dotted name."""
+
+
+class UnknownEntry(GearwsgiError, LookupError):
+    """The schedule has no entry of this name."""
 
 
 class BadMessage(GearwsgiError, ValueError):

@@ -9,6 +9,7 @@ from .address import TLS, Address, parse_servers
 from .errors import ConfigError
 from .message import targets
 from .message.model import safe_host
+from .schedule.entries import read_schedule
 
 MIN_KEY = 16
 """Bytes that a secret key has at least."""
@@ -218,6 +219,8 @@ KEYS = Kind(
     _read_keys, dump=lambda keys: [key.hex() for key in keys], load=lambda keys: tuple(map(bytes.fromhex, keys))
 )
 BASE_URL = Kind(_read_base_url, load=lambda parts: BaseURL(*parts))
+SCHEDULE = Kind(read_schedule, dump=lambda entries: {})
+"""The entries of the schedule. The supervisor gets them composed, from where the application is."""
 FOLDER = Kind(_read_folder, dump=lambda path: str(path.absolute()), load=Path)
 RECORDS = Kind(_read_records, may_be_off=True)
 """Where the records are: `sqlite`, a PostgreSQL URL, or empty: off."""

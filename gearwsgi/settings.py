@@ -15,6 +15,7 @@ from .address import EMBEDDED, Address
 from .errors import ConfigError
 from .message import model, signature, targets
 from .policy import Limits
+from .schedule.entries import Entry
 from .webhooks import entries
 
 
@@ -200,6 +201,12 @@ class Settings:
         "where the application has OpenTelemetry: whether a job's span is a child of the span that has sent it. Else "
         "it is the root of a trace of its own, and linked to it.",
     )
+    schedule: Mapping[str, Entry] = _setting(
+        kinds.SCHEDULE,
+        {},
+        "what runs by the clock: names to cron expressions, or to dicts with a `cron` and `service`, `timezone`, "
+        "`missed`, `overlap` and what `task()` takes: see [Schedules](schedules.md).",
+    )
     redact: tuple[str, ...] = _setting(kinds.HEADERS, (), "further headers whose values are never shown.")
     short_key: bool = _setting(
         kinds.SWITCH, True, 'whether `environ["gearman"]` is set beside `environ["gearwsgi.gearman"]`.'
@@ -295,6 +302,7 @@ class Keywords(TypedDict, total=False):
     keep_result: float | None
     metrics: bool | None
     trace_parent: bool | None
+    schedule: Mapping[str, Any] | None
     redact: Sequence[str] | None
     short_key: bool | None
 

@@ -4,6 +4,7 @@ import contextvars
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from ..errors import InvalidTask
@@ -102,6 +103,11 @@ class Job:
     def stop_requested(self) -> bool:
         """Whether the supervisor wants to stop or to load new code: a long job had better go on later (`Continue`)."""
         return self._stops()
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """The tick of the schedule that this task is for, with the offset of its entry's zone; None: it is for none."""
+        return self._message.scheduled
 
     def watch(self, finish: Callable[[bool, int], None], accepts: Callable[[Message, int, str], bool]) -> bool:
         """For the middleware that the replay goes through; handlers have no use for it.

@@ -165,6 +165,8 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
     }
     if task.remote_user is not None:
         environ["REMOTE_USER"] = task.remote_user
+    if task.scheduled is not None:
+        environ["HTTP_X_GEARMAN_SCHEDULED"] = task.scheduled.isoformat()
     if task.body or task.has_length:
         environ["CONTENT_LENGTH"] = str(len(task.body))
     seen: set[str] = set()

@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from .._version import __version__
-from ..errors import EXIT_APP, EXIT_ERROR, EXIT_PROBLEM, AppLoadError, GearwsgiError, RecordsError
+from ..errors import EXIT_APP, EXIT_ERROR, EXIT_PROBLEM, AppLoadError, GearwsgiError, RecordsError, UnknownEntry
 from ..log import clean
 
 _COMMANDS = {
@@ -26,6 +26,7 @@ _COMMANDS = {
     "cancel": ("gearwsgi.cli.steer", "cancel"),
     "pause": ("gearwsgi.cli.steer", "pause"),
     "resume": ("gearwsgi.cli.steer", "resume"),
+    "schedule": ("gearwsgi.cli.schedule", "schedule"),
     "outbox": ("gearwsgi.cli.outbox", "outbox"),
     "dead": ("gearwsgi.cli.reproduce", "dead"),
     "dashboard": ("gearwsgi.cli.dashboard", "dashboard"),
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(130)
     except AppLoadError as error:
         _fail(error, EXIT_APP)
-    except RecordsError as error:
+    except (RecordsError, UnknownEntry) as error:
         _fail(error, EXIT_PROBLEM)
     except GearwsgiError as error:
         _fail(error, EXIT_ERROR)

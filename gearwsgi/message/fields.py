@@ -7,6 +7,7 @@ long.
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from ..errors import BadMessage
@@ -28,6 +29,7 @@ DJANGO, FLASK_LOGIN = "django", "flask-login"
 """Whose users an identity may be of."""
 _IDENTITY = re.compile(rf"({DJANGO}|{FLASK_LOGIN}):(.{{1,200}})")
 _PROGRESS = re.compile(r"(\d{1,20}) (\d{1,20})")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d")
 _STATUSES = re.compile(r"[1-9]\d\d(?: [1-9]\d\d){0,9}")
 _AWAITED = re.compile(r"(gearwsgi-wait-[0-9a-z-]{1,80}) (\d{1,10}(?:\.\d{1,9})?)")
 """Only such a function gets a response: no message can have one put into a queue."""
@@ -109,6 +111,15 @@ def _read_time(name: str) -> Callable[[str], float]:
         return float(value)
 
     return read
+
+
+def _read_moment(value: str) -> datetime:
+    try:
+        if _MOMENT.fullmatch(value):
+            return datetime.fromisoformat(value)
+    except ValueError:
+        pass
+    raise BadMessage(f"{PREFIX}Scheduled {value[:40]!r} is no time, such as 2027-01-31T06:00:00+01:00")
 
 
 def _read_script_name(value: str) -> str:
@@ -221,6 +232,8 @@ RARE = (
     Field("Progress", "progress", None, _read_progress, lambda both: f"{both[0]} {both[1]}"),
     Field("Then", "then", None, read_follow_up, FollowUp.to_text),
     Field("On-Dead", "on_dead", None, read_follow_up, FollowUp.to_text),
+    Field("Scheduled", "scheduled", None, _read_moment, lambda tick: tick.isoformat()),
+    Field("Entry", "entry", "", from_utf8, to_utf8),
 )
 FIELDS = (*USUAL, ADDRESS, *RARE)
 """In the order in which they are written."""

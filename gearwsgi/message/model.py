@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, unquote_to_bytes
@@ -78,6 +79,8 @@ class Message:
         on_dead: what is queued when it is dead.
         identity: as whom it runs: `django:` or `flask-login:`, and the user's key; empty: as nobody.
         verified: whether it is a webhook whose sender was found genuine.
+        scheduled: the tick of the schedule that it is for, in its entry's zone; None: it is for none.
+        entry: the name of that entry.
     """
 
     method: str
@@ -113,6 +116,8 @@ class Message:
     on_dead: FollowUp | None = None
     identity: str = ""
     verified: bool = False
+    scheduled: datetime | None = None
+    entry: str = ""
     plain: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property

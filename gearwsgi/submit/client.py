@@ -214,6 +214,22 @@ class Client:
             raise answer
         return answer.handle
 
+    def submit_to(self, server: str, submission: Submission) -> str:
+        """Submit one to this very job server, with no other and no outbox behind it; its handle.
+
+        Raises:
+            ServerUnavailable: it does not answer.
+            ServerError: it refuses it.
+        """
+        (answer,) = self._exchange(self._named(server)[0], [submission])
+        if isinstance(answer, GearwsgiError):
+            raise answer
+        return answer.handle
+
+    def _named(self, server: str) -> list[Server]:
+        """The job server of this name; all of them where none has it."""
+        return [each for each in self._servers if each.name == server] or self._servers
+
     def _is_known(self, submission: Submission) -> bool:
         """Whether the job server that did not answer has the job after all."""
         try:
@@ -426,7 +442,7 @@ class Client:
         Raises:
             ServerUnavailable: one that may have it does not answer.
         """
-        addresses = [each for each in self._servers if not server or str(each.address) == server] or self._servers
+        addresses = self._named(server)
         asked = [packets.pack(packets.GET_STATUS, handle.encode())] if handle else []
         asked += [packets.pack(packets.GET_STATUS_UNIQUE, unique.encode()) for unique in (*uniques, *retries)]
         first = len(asked) - len(retries)
@@ -460,15 +476,19 @@ class Client:
                 states.append(Status("running" if running else "queued" if known else "unknown", done, total))
         return states
 
-    def find_uniques(self, beginning: str) -> list[str]:
+    def find_uniques(self, beginning: str, server: str = "") -> list[str]:
         """The uniques that begin so. Each job server lists all that it has: only for what can't be asked for by name.
+
+        Args:
+            beginning: what they begin with.
+            server: only this one is asked; empty: all.
 
         Raises:
             ServerUnavailable: one does not answer.
         """
         found = []
-        for server in self._servers:
-            found += [line for line in self._ask(server, "show unique jobs") if line.startswith(beginning)]
+        for each in self._named(server):
+            found += [line for line in self._ask(each, "show unique jobs") if line.startswith(beginning)]
         return found
 
     def count_waiting(self, queue: str) -> int:

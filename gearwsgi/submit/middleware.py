@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from ..environ import JOB_KEY, KEYS, WSGIApplication
 from ..errors import ConfigError
+from ..kinds import BaseURL
 from ..message.model import Message
 from ..message.routes import Paths, spellings
 from ..policy import accepted
@@ -53,6 +54,10 @@ class GearmanMiddleware:
             raise ConfigError("the application is wrapped in GearmanMiddleware already: wrap it once")
         self.settings = read_settings({"servers": servers, "tasks": tasks, **settings})
         self.app = app
+        if self.settings.schedule:
+            from .ticks import plan_all
+
+            plan_all(self.settings, BaseURL())  # says what can't be queued
         self.client = _client(self.settings)
         self.gearman = Gearman(self.client, None)
         """The same object without a request, for scripts and cron jobs."""

@@ -48,6 +48,8 @@ class Gearman(Sending):
     """
 
     __slots__ = ("_base", "_entered", "_settings")
+    traces = True
+    """Whether what it queues is a span, where the application has OpenTelemetry."""
 
     def __init__(
         self,
@@ -189,7 +191,7 @@ class Gearman(Sending):
             payload = write_plain(plain_name(service, settings), data, checks.encoder(json) or settings.json)
             if len(payload) > settings.max_body:
                 raise InvalidTask(f"a plain call of {len(payload)} bytes is over max_body={settings.max_body}")
-            if tracing.MODULE in sys.modules:
+            if tracing.MODULE in sys.modules and self.traces:
                 task.span = tracing.begin_send(task, None)
         else:
             message = compose(given, task_id, settings, self._request, self.base, json)
@@ -511,6 +513,6 @@ class Gearman(Sending):
             message.timeout = checks.positive(timeout, "timeout")
         message.max_attempts = checks.attempts(max_attempts) or settings.retry_limits(message).max_attempts
         task = Task(message.id, message.service, queue, checks.unique(unique, message.id), message.max_attempts)
-        if tracing.MODULE in sys.modules:
+        if tracing.MODULE in sys.modules and self.traces:
             task.span = tracing.begin_send(task, message)
         return task, seal(message, queue, settings, due or message.queued)

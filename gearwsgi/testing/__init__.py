@@ -16,6 +16,7 @@ from ..submit.middleware import GearmanMiddleware
 from .attempts import QueuedTask, Run
 from .live import Live, get_middleware, live
 from .memory import Clock, Memory, TaskFailed
+from .schedule import Schedule
 
 __all__ = ["Clock", "Live", "QueuedTask", "Run", "TaskFailed", "Tasks", "capture", "live"]
 
@@ -29,10 +30,12 @@ class Tasks(Sequence[QueuedTask]):
     Attributes:
         clock: the queue's time.
         middleware: the application's GearmanMiddleware.
+        schedule: its schedule: `schedule.next("report.daily")` says when that is.
     """
 
     def __init__(self, memory: Memory, middleware: GearmanMiddleware) -> None:
         self._memory = memory
+        self.schedule = Schedule(memory)
         self.clock = memory.clock
         self.middleware = middleware
 
@@ -122,15 +125,22 @@ class Tasks(Sequence[QueuedTask]):
         return runs
 
     def advance(self, seconds: float, *, raises: bool = True) -> list[Run]:
-        """Move the clock on by so many seconds and run what comes due on the way, each at its time.
+        """Move the clock on by so many seconds and run what comes due on the way, each at its time; ticks too.
 
         Raises:
             Exception: as `run()`; the clock then stands where that happened.
         """
         end = self.clock.now() + seconds
         runs = self.run(raises=raises)
-        while any(task.due <= end for task in self.waiting):
-            self._memory.step(None)
+        while True:
+            due = min((task.due for task in self.waiting if task.due <= end), default=None)
+            tick = self.schedule.first(end)
+            if tick is not None and (due is None or tick <= due):
+                self.schedule.move_to(tick)
+            elif due is not None:
+                self._memory.step(None)
+            else:
+                break
             runs += self.run(raises=raises)
         self.clock.advance(max(0.0, end - self.clock.now()))
         return runs

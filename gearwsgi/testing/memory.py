@@ -169,8 +169,10 @@ class Memory(Client):
                     return Status("retrying")
         return Status("unknown")
 
-    def find_uniques(self, beginning: str) -> list[str]:
-        return []
+    def find_uniques(self, beginning: str, server: str = "") -> list[str]:
+        with self._lock:
+            there = [*self.waiting, *(task for task, _ in self._running.values())]
+        return [task.unique for task in there if task.unique.startswith(beginning)]
 
     def count_waiting(self, queue: str) -> int:
         with self._lock:

@@ -1,14 +1,17 @@
 """Counts what a supervisor's recorder is told: the attempts, and the ends of worker processes."""
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..policy import Outcome
 from ..state.records.steering import Request
 from ..telemetry.collector import State
 from .held import Held
 from .recorder import Recorder
+
+if TYPE_CHECKING:  # with its database
+    from ..state.records.store import Store
 
 
 class Counting(Recorder):
@@ -84,6 +87,10 @@ class Counting(Recorder):
     def withdraw(self, request: Request) -> None:
         """What was asked for is done."""
         self._then.withdraw(request)
+
+    def do(self, work: "Callable[[Store], None]") -> None:
+        """Have this done with the records."""
+        self._then.do(work)
 
     def exited(self, reason: str) -> None:
         """A worker process has ended."""

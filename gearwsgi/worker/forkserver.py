@@ -107,8 +107,16 @@ class ForkServer:
             detail = "".join(traceback.format_exception(cause)) if cause is not None else ""
             self._tell({"failed": str(error), "traceback": detail})
             return False
-        self._tell({"loaded": to_json(self._settings)})
+        self._tell({"loaded": to_json(self._settings), "schedule": self._plans()})
         return True
+
+    def _plans(self) -> list[dict[str, Any]]:
+        """The entries of the schedule, for the supervisor, which can't compose what runs in the application."""
+        if not self._settings.schedule:
+            return []
+        from ..submit.ticks import plan_all
+
+        return [plan.dump() for plan in plan_all(self._settings).values()]
 
     def _load(self) -> None:
         self._app, middleware, connections = load_and_look(self._options.app)

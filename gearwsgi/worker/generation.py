@@ -123,7 +123,7 @@ class State(Enum):
 class Listener(Protocol):
     """What a generation tells the supervisor."""
 
-    def on_loaded(self, generation: "Generation", settings: dict[str, Any]) -> None: ...
+    def on_loaded(self, generation: "Generation", settings: dict[str, Any], schedule: list[Any]) -> None: ...
     def on_failed(self, generation: "Generation", reason: str, trace: str) -> None: ...
     def on_gone(self, generation: "Generation") -> None: ...
 
@@ -240,11 +240,11 @@ class Generation:
         kinds = {name: type(value) for name, value in message.items()}
         answers = kinds in ({"pid": int}, {"refused": str}) and bool(self._forking)
         ended = kinds == {"exit": int, "status": int}
-        return answers or ended or kinds in ({"loaded": dict}, {"failed": str, "traceback": str})
+        return answers or ended or kinds in ({"loaded": dict, "schedule": list}, {"failed": str, "traceback": str})
 
     def _on_message(self, message: dict[str, Any]) -> None:
         if "loaded" in message:
-            self._listener.on_loaded(self, message["loaded"])
+            self._listener.on_loaded(self, message["loaded"], message["schedule"])
         elif "failed" in message:
             self._listener.on_failed(self, message["failed"], message["traceback"])
         elif "pid" in message:

@@ -104,23 +104,23 @@ class Connector:
             thread.start()
         except RuntimeError as error:
             text = f"no thread to connect in: {error}"
-            self._tell(lambda: then(None, text))
+            self.tell(lambda: then(None, text))
 
     def _connect(self, address: Address, then: Callable[[socket.socket | None, str], None]) -> None:
         try:
             sock = connection.open_socket(address, self._timeout)
         except ServerUnavailable as error:
             text = str(error)
-            self._tell(lambda: then(None, text))
+            self.tell(lambda: then(None, text))
         except Exception as error:
             # None is known. Should one be found, the link tries again, as after any other.
             text = f"{type(error).__name__}: {error}"
-            self._tell(lambda: then(None, text))
+            self.tell(lambda: then(None, text))
         else:
-            self._tell(lambda: then(sock, ""))
+            self.tell(lambda: then(sock, ""))
 
-    def _tell(self, what: Callable[[], None]) -> None:
-        """Have the loop do it."""
+    def tell(self, what: Callable[[], None]) -> None:
+        """Have the loop do it; from any thread."""
         self._done.put(what)
         try:
             self._write.send(b"!")
@@ -295,6 +295,11 @@ class Session:
         self.served = profile.served
         self._stream = Stream(sock, loop, self._on_data, self._lost)
         self._stream.send(profile.introduce())
+
+    @property
+    def server(self) -> str:
+        """The job server's name."""
+        return str(self._link.address)
 
     @property
     def awaits(self) -> int:

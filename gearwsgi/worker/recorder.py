@@ -1,11 +1,14 @@
 """What becomes of jobs, told to the records where they are on (`recording.py`); else none of that is even imported."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..policy import Outcome
 from ..state.records.steering import Request
 from .held import Held
+
+if TYPE_CHECKING:  # with its database
+    from ..state.records.store import Store
 
 OUTCOMES = ("done", "retried", "dead", "cancelled")
 """What an attempt can end with."""
@@ -75,6 +78,9 @@ class Recorder:
 
     def withdraw(self, request: Request) -> None:
         """What was asked for is done."""
+
+    def do(self, work: "Callable[[Store], None]") -> None:
+        """Have this done with the records, in their writer's thread, and again where they are away."""
 
     def beat(self, about: dict[str, Any]) -> None:
         """What the supervisor says of itself."""

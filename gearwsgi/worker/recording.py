@@ -28,6 +28,7 @@ from ..state.records.rows import (
     whole,
 )
 from ..state.records.steering import Request
+from ..state.records.store import Store
 from ..state.records.writer import Change, Finished, Writer
 from ..wire.payload import Grabbed, own_id
 from .held import Held, Notes
@@ -135,6 +136,10 @@ class Recording(Recorder):
     def withdraw(self, request: Request) -> None:
         """What was asked for is done."""
         self.writer.withdraw(request)
+
+    def do(self, work: Callable[[Store], None]) -> None:
+        """Have this done with the records, in their writer's thread, and again where they are away."""
+        self.writer.do(work)
 
     def beat(self, about: dict[str, Any]) -> None:
         """What the supervisor says of itself."""

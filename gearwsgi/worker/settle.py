@@ -150,6 +150,19 @@ class Settler:
         self._replace(held, again, f"handed back: {why}, id {task.id}")
         return True
 
+    def skip(self, held: Held, why: str, *, is_copy: bool = False) -> None:
+        """Answer a job that is not to run.
+
+        Args:
+            held: the job.
+            why: the reason, for log and record.
+            is_copy: whether the same task runs from another job server, and has its record.
+        """
+        held.log(f"skipped {why}")
+        held.complete(b"")
+        if not is_copy:
+            self.recorder.cancelled(held, f"skipped {why}")
+
     def tick(self) -> None:
         """Try again what could not be kept on disk."""
         for _ in range(len(self._undone)):

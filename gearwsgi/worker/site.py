@@ -3,10 +3,10 @@
 The embedded job server, the outbox's relay, what opens connections, which job servers are down, and the status file.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from .. import log
-from ..address import Address
 from ..errors import ConfigError, SpoolError, StartError
 from ..settings import Settings
 from ..state.outbox import Outbox, Relay
@@ -17,47 +17,18 @@ from ..wire.launch import EmbeddedProcess
 from .link import Backoff, Connector
 from .loop import Loop
 from .recorder import Recorder
+from .servers import JobServers
 from .steering import Steering
+
+if TYPE_CHECKING:  # what is off is not imported
+    from ..submit.ticks import Plan
+    from .schedule import Schedule
 
 STATUS_INTERVAL = 1.0
 """Seconds between two writes of the status file."""
 RESTART_MAX = 10.0
 """Seconds between two starts of an embedded job server that does not start, at most."""
 NO_SERVER = "the embedded job server does not start"
-
-
-class JobServers:
-    """Which job servers are there: logged once when one goes, and once when it comes, however many slots tell it."""
-
-    def __init__(self) -> None:
-        self._down: set[Address] = set()
-        self._refusing: set[Address] = set()
-
-    def went(self, address: Address, reason: str) -> None:
-        """A link to it is lost, or was not to be had."""
-        if address not in self._down:
-            self._down.add(address)
-            log.note(f"job server {address} is gone, trying again: {reason.removeprefix(f'job server {address}: ')}")
-
-    def came(self, address: Address) -> None:
-        """A link to it stands."""
-        if address in self._down:
-            self._down.remove(address)
-            log.note(f"job server {address} is back")
-
-    def is_down(self, address: Address) -> bool:
-        """Whether nobody is connected to it."""
-        return address in self._down
-
-    def refused(self, address: Address, reason: str) -> None:
-        """It answers GRAB_JOB_UNIQ with an error, as a server does that is no gearmand."""
-        if address not in self._refusing:
-            self._refusing.add(address)
-            log.note(f"job server {address} hands out no jobs with GRAB_JOB_UNIQ, which workers need: {reason}")
-
-    def down(self) -> list[str]:
-        """Those that are not there."""
-        return sorted(map(str, self._down))
 
 
 class Troubles:
@@ -164,6 +135,7 @@ class Site:
             )
         self.recorder = _recorder(settings, name)
         self.steering = Steering(self.recorder)
+        self.schedule: Schedule | None = None
         self._relay = Relay(Outbox(settings), Client(settings).submit_now, forever=True)
         self._relay.start()
         self._write_at = 0.0
@@ -172,6 +144,15 @@ class Site:
     def has_relayed(self) -> bool:
         """Whether what is left in the outbox waits for a job server, or for its time."""
         return self._relay.has_passed
+
+    def keep_schedule(self, settings: Settings, plans: "Mapping[str, Plan]") -> None:
+        """Have these entries' ticks queued from now on."""
+        if self.schedule is not None:
+            self.schedule.use(settings, plans)
+        elif plans:
+            from .schedule import Schedule
+
+            self.schedule = Schedule(settings, plans, self.servers, self.connector, self.recorder)
 
     def tend(self, now: float) -> None:
         """Have run what is to run."""
@@ -200,6 +181,8 @@ class Site:
 
     def close(self) -> None:
         """End what there is."""
+        if self.schedule is not None:
+            self.schedule.stop()
         self._relay.stop()
         if self._embedded is not None:
             self._embedded.stop()

@@ -22,7 +22,7 @@ import time
 from collections.abc import Collection, Sequence
 from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import log
 from ..errors import BadMessage
@@ -39,9 +39,12 @@ from .options import Options
 from .pace import Pace
 from .posix import resident
 from .process import Process, State
+from .servers import JobServers
 from .settle import Settler
-from .site import JobServers
 from .steering import Steering
+
+if TYPE_CHECKING:  # what is off is not imported
+    from .schedule import Schedule
 
 UNREAD = 4
 """Jobs ahead from which on the process's answers are looked for at intervals, and do not each wake the supervisor."""
@@ -68,6 +71,7 @@ class Surroundings(NamedTuple):
         settler: settles jobs.
         forks: where processes come from.
         steering: what the supervisors are asked to do.
+        schedule: looks at ticks before they run; None where there is no schedule.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Surroundings(NamedTuple):
     settler: Settler
     forks: Forks
     steering: Steering
+    schedule: "Schedule | None" = None
 
 
 class SlotState(Enum):
@@ -253,6 +258,13 @@ class Slot:
         if self.process is None or not self.process.give(held):
             self._waiting.append(held)
 
+    def _give_soon(self, held: Held) -> None:
+        """Give the process a job that somebody has looked at, which may have taken a while."""
+        if self.state is SlotState.SERVING and held.session.is_open:
+            self._give(held)
+        elif held.session.is_open:
+            self.hand_back(held, _ENDS)
+
     def _give_waiting(self) -> None:
         """Give the process what waits, but for what a job server has again: its connection is lost."""
         waiting, self._waiting = self._waiting, []
@@ -289,6 +301,8 @@ class Slot:
         held = Held(job, session, time.time())
         if job.cut:
             self._around.settler.settle(held, Outcome("refused"))  # too large for a worker to see
+        elif self.state is SlotState.SERVING and self._around.schedule is not None:
+            self._around.schedule.take(held, self._around.settler, self._give_soon)
         elif self.state is SlotState.SERVING:
             self._give(held)
         elif can_be_handed_back(job.payload):

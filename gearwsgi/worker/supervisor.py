@@ -249,11 +249,11 @@ class Supervisor:
         log.note(f"the fork server did not start, trying again: {error}")
         self._load_at = time.monotonic() + LOAD_AGAIN
 
-    def on_loaded(self, generation: Generation, settings: dict[str, Any]) -> None:
+    def on_loaded(self, generation: Generation, settings: dict[str, Any], schedule: list[Any]) -> None:
         """The application is loaded: this generation works from now on, the one before finishes what it has."""
         if generation is not self._loading:
             return  # it is a process of --no-preload that has said it
-        around = self._surroundings(generation, from_json(settings))
+        around = self._surroundings(generation, from_json(settings), schedule)
         previous = self._current
         generation.around = around
         generation.state = generations.State.SERVING
@@ -266,7 +266,7 @@ class Supervisor:
         served = ",".join(sorted({queue for slot in generation.slots for queue in slot.queues}))
         log.note(f"ready: {_workers(len(generation.slots))}, queues {served}, servers {servers}, pid {os.getpid()}")
 
-    def _surroundings(self, generation: Generation, settings: Settings) -> Surroundings:
+    def _surroundings(self, generation: Generation, settings: Settings, schedule: list[Any]) -> Surroundings:
         name = f"{socket.gethostname()}:{os.getpid()}"
         if self._site is None:
             self._site = Site(settings, self._loop, name)
@@ -278,6 +278,10 @@ class Supervisor:
                 watch_code(lambda: os.kill(os.getpid(), signal.SIGHUP))
         if self._metering is not None:
             self._metering.use(settings)
+        if schedule or self._site.schedule is not None:
+            from ..submit.ticks import Plan
+
+            self._site.keep_schedule(settings, {plan.name: plan for plan in map(Plan.load, schedule)})
         return Surroundings(
             name=name,
             settings=settings,
@@ -288,6 +292,7 @@ class Supervisor:
             settler=Settler(settings, self._site.recorder),
             forks=generation,
             steering=self._site.steering,
+            schedule=self._site.schedule,
         )
 
     def on_failed(self, generation: Generation, reason: str, trace: str) -> None:

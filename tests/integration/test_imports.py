@@ -21,6 +21,11 @@ def test_the_supervisor_imports_neither_a_framework_nor_what_only_other_commands
     )
 
 
+def test_where_there_is_no_schedule_nothing_of_it_is_imported() -> None:
+    loaded = loaded_by("gearwsgi.worker.supervisor, gearwsgi; gearwsgi.GearmanMiddleware(lambda environ, start: [])")
+    assert "gearwsgi" in loaded and not loaded & {"cronsim", "zoneinfo", "jinja2"}
+
+
 def test_importing_the_package_imports_no_framework() -> None:
     loaded = loaded_by("gearwsgi")
     assert not loaded & {"flask", "django", "pyramid", "bottle", "falcon", "cherrypy", "rich", "click", "pytest"}

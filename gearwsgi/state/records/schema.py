@@ -37,6 +37,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     # What somebody looks for, in a store full of what went well. A task that is done at once is not in it, and so
     # costs its writer nothing.
     ("CREATE INDEX gearwsgi_task_open ON gearwsgi_task (state, queued) WHERE state <> 'done'",),
+    # The last tick of each entry of the schedule.
+    ("CREATE TABLE gearwsgi_tick (name {key} PRIMARY KEY, at {real} NOT NULL, task {key})",),
 )
 """What leads from each version to the next. What was released is never changed: append."""
 

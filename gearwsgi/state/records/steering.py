@@ -15,7 +15,7 @@ from .rows import MAX_PATH, QUEUED, clean, clean_id, place
 PAUSE = "pause"
 """Of the queue of that name: no jobs are taken. `about`: who asked."""
 PAUSE_ENTRY = "pause entry"
-"""Of the schedule's entry of that name: no ticks are queued. `about`: who asked."""
+"""Of the schedule's entry of that name: its ticks do not run. `about`: who asked."""
 CANCEL = "cancel"
 """Of the task with that id. `about`: who asked."""
 FORGET = "forget"

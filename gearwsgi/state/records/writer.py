@@ -37,6 +37,7 @@ ROUND = 25.0
 """Seconds between two rounds of retention."""
 BITE = 0.1
 """Seconds of retention between two transactions of rows."""
+MAX_WORKS = 1000
 MAX_EVENTS = 10_000
 MAX_ROWS = 10_000
 MAX_BYTES = 16 * 1024 * 1024
@@ -81,6 +82,7 @@ class Writer:
         self._refused = self._lost = 0
         self._about: dict[str, Any] | None = None
         self._withdrawn: list[Request] = []
+        self._works: deque[Callable[[Store], None]] = deque(maxlen=MAX_WORKS)
         self._is_stopping = False
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -146,6 +148,11 @@ class Writer:
         """What was asked for is done."""
         self._withdrawn.append(request)
 
+    def do(self, work: Callable[[Store], None]) -> None:
+        """Have this done in the thread, in the order in which it was asked for; again where the database is away."""
+        self._works.append(work)
+        self._wake.set()
+
     def stop(self, patience: float = 3.0) -> None:
         """Write what is left, unless that takes too long, and end."""
         self._is_stopping = True
@@ -209,6 +216,9 @@ class Writer:
         return lost + pending.shrink()
 
     def _turn(self, work: "_Work", stopping: bool) -> None:
+        while self._works:
+            self._works[0](work.store)
+            self._works.popleft()
         withdrawn = self._withdrawn[:]
         try:
             requests = work.write(withdrawn, self._about, stopping)
@@ -289,7 +299,7 @@ class _Work:
 
     def __init__(self, store: Store, settings: Settings, name: str) -> None:
         self.pending = Pending()
-        self._store = store
+        self.store = store
         self._name = name
         self._retention = Retention(store, settings)
         self._letters = Letters(store, settings)
@@ -309,19 +319,19 @@ class _Work:
         looks = now >= self._look_at
         if not (self.pending or withdrawn or beats or looks):
             return None
-        database = self._store.database
+        database = self.store.database
         clock = database.now()
         requests = None
         if withdrawn or beats or looks:
             with database.transaction(write=bool(withdrawn or beats)) as transaction:
                 for request in withdrawn:
-                    self._store.steering.obeyed(transaction, request, clock)
+                    self.store.steering.obeyed(transaction, request, clock)
                 if stopping:
-                    self._store.leave(transaction, self._name)
+                    self.store.leave(transaction, self._name)
                 elif beats and about is not None:
-                    self._store.hear(transaction, self._name, clock, about)
+                    self.store.hear(transaction, self._name, clock, about)
                 if looks:
-                    requests = self._store.steering.requests(transaction, clock)
+                    requests = self.store.steering.requests(transaction, clock)
             self._beat_at = now + BEAT if beats else self._beat_at
             self._look_at = now + LOOK if looks else self._look_at
         self._write_rows(clock)
@@ -374,12 +384,12 @@ class _Work:
 
     def _put(self, keys: list[str], clock: float) -> None:
         pending, rows, finished = self.pending, self.pending.rows, self.pending.finished
-        with self._store.database.transaction(write=True) as transaction:
-            self._store.put_finished(transaction, [finished[key] for key in keys if key in finished])
-            self._store.put(transaction, [rows[key] for key in keys if key in rows])
+        with self.store.database.transaction(write=True) as transaction:
+            self.store.put_finished(transaction, [finished[key] for key in keys if key in finished])
+            self.store.put(transaction, [rows[key] for key in keys if key in rows])
             for key in pending.results.keys() & keys:
                 seconds, content = pending.results[key]
-                self._store.keep_result(transaction, key, clock + seconds, content)
+                self.store.keep_result(transaction, key, clock + seconds, content)
             for key in pending.letters.keys() & keys:
                 for name in pending.letters[key]:
                     self._letters.keep(transaction, name, key)

@@ -1,0 +1,282 @@
+"""Keeps the next tick of each entry of the schedule queued: the rules by which it runs once.
+
+There is no leader. Each supervisor queues each entry's next tick ahead, as a delayed job whose unique follows from
+entry and tick. While a job of that unique waits or runs, the job server takes a second one for the same; so however
+many supervisors there are, it has one. Once it has run the unique is free, and nothing but these rules keeps a tick
+from being queued again. They hold while no two clocks, those of the job servers too, are more than `SKEW` apart:
+
+1. With more than `MARGIN` to go by our own clock, no clock has come to the tick, so it can't have run: it is queued.
+2. With less to go, one that we have queued stays as it is. One that we have not (this supervisor is new, or the job
+   server came back with nothing) may have run by a clock that is ahead of ours. Then the tick behind it is queued
+   already, by whoever took the job, or by whose clock it has passed: the job server is asked for that one. Where it
+   has it, ours has come and is left alone. It is asked `SETTLED` after the connection stands, when others have had the
+   time to queue again what it may have lost.
+3. With less than `AHEAD` to go, and when it has passed, it is not queued any more.
+
+Each entry has a job server of its own. Where that one is away for longer than `GRACE`, the entry goes to the next. A
+tick stays where it is queued: with less than `MARGIN` to go it goes nowhere else, and only the tick behind it goes back
+to the entry's own. A job server that comes back may bring a tick that is queued elsewhere by now: that is a copy, and
+who takes it, and has queued the tick elsewhere itself, does not run it.
+
+So a tick is lost where nobody was there to queue it in time, or where its job server dies within `MARGIN` and `GRACE`
+of it and keeps nothing. It can run twice only where more comes together than clocks that differ:
+
+- Within seconds of a tick that ran before its time by our clock, its job server is started again and has kept nothing,
+  and a new supervisor asks before any older one has queued again what is next.
+- Of several job servers one dies so shortly before `MARGIN` that some supervisors still move the tick and others don't
+  any more, or all supervisors that have moved one are gone; and then it comes back with what it had.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from .. import log
+from ..errors import GearwsgiError, ServerUnavailable
+from ..settings import Settings
+from ..submit.ticks import Plan
+from ..wire.payload import Submission, make_unique
+
+AHEAD = 5.0
+"""Seconds before a tick until which it is queued."""
+SKEW = 30.0
+"""Seconds that two clocks may differ."""
+MARGIN = SKEW + AHEAD
+"""See the module: seconds before a tick until which it can't have run, whatever the clocks say."""
+SETTLED = 2.0
+"""Seconds after which a job server that came back has again what it lost: as long as supervisors take to reconnect."""
+GRACE = 10.0
+"""Seconds that a job server may be away before its entries go to another one."""
+_REMEMBERED = 100
+"""Ticks of an entry of which it is remembered where they were queued."""
+
+
+class Post(Protocol):
+    """The job servers, as the keeper needs them."""
+
+    def order(self, name: str) -> Sequence[str]:
+        """All of them, in the order in which this entry goes to them."""
+        ...
+
+    def is_up(self, server: str) -> bool:
+        """Whether it is there."""
+        ...
+
+    def lost(self) -> set[str]:
+        """Those of which a connection was lost, or not to be had, since the last time."""
+        ...
+
+    def submit(self, server: str, submission: Submission) -> None:
+        """Queue a job there.
+
+        Raises:
+            GearwsgiError: it could not be.
+        """
+        ...
+
+    def knows(self, server: str, unique: str) -> bool:
+        """Whether a job of this unique waits or runs there.
+
+        Raises:
+            ServerUnavailable: it does not answer.
+        """
+        ...
+
+
+class _Kept:
+    """An entry, and what is known of its ticks.
+
+    Attributes:
+        plan: the entry.
+        tick: the next one, by our clock and by what we have seen.
+        is_queued: whether its job is there, as far as we know.
+        passed: Unix time of the last tick that is known to have come, by whatever clock.
+        places: where ticks were queued: Unix time to job server.
+        begun: whether it was asked if somebody is there before us; of interest where ticks that were missed are.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.tick: datetime | None = None
+        self.is_queued = False
+        self.passed = 0.0
+        self.places: dict[float, str] = {}
+        self.begun = plan.missed == "skip"
+
+
+class Missed(NamedTuple):
+    """Ticks that nobody was there for: the first and the last of them."""
+
+    name: str
+    first: datetime
+    last: datetime
+
+
+class Keeper:
+    """Keeps the next tick of each entry queued: see the module. One thread's, but for `came` and `missed`.
+
+    Args:
+        settings: the middleware's.
+        plans: the entries.
+        post: the job servers.
+        clock: the time; in a test, the test's.
+        look_back: is asked for the ticks that an entry has missed, where nobody was there before us and its `missed` is
+            "once"; answers by `missed`, some time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        plans: Mapping[str, Plan],
+        post: Post,
+        clock: Callable[[], float],
+        look_back: Callable[[Plan, float], None] = lambda plan, now: None,
+    ) -> None:
+        self._settings = settings
+        self._post = post
+        self._clock = clock
+        self._look_back = look_back
+        self._missed: deque[Missed] = deque()
+        self._entries = {name: _Kept(plan) for name, plan in plans.items()}
+        self._began = clock()
+        self._remembering = threading.Lock()
+        self._lost_at: dict[str, float] = {}
+        self._down_since: dict[str, float] = {}
+        self._said: dict[str, str] = {}
+
+    def adopt(self, before: "Keeper") -> None:
+        """Know what the one before knows of entries that are the same."""
+        self._began, self._lost_at, self._down_since = before._began, before._lost_at, before._down_since
+        for name, kept in before._entries.items():
+            if name in self._entries and self._entries[name].plan == kept.plan:
+                self._entries[name] = kept
+
+    def came(self, name: str, tick: float, server: str) -> str:
+        """A tick's job was taken here, so that by some clock it is due.
+
+        Returns:
+            The job server whose job it is: where it is another one, this is a copy.
+        """
+        kept = self._entries[name]
+        with self._remembering:
+            place = kept.places.setdefault(tick, server)
+        if place == server and tick <= self._clock() + SKEW:
+            kept.passed = max(kept.passed, tick)
+        return place
+
+    def missed(self, found: Missed) -> None:
+        """An entry has missed these: one is to run for all of them, unless one of them is queued and only late."""
+        self._missed.append(found)
+
+    def step(self) -> None:
+        """Queue what is to be queued by now."""
+        now = self._clock()
+        for server in self._post.lost():
+            self._lost_at[server] = now
+            self._down_since.setdefault(server, now)
+            for kept in self._entries.values():
+                if kept.tick is not None and kept.places.get(kept.tick.timestamp()) == server:
+                    kept.is_queued = False
+        self._down_since = {each: at for each, at in self._down_since.items() if not self._post.is_up(each)}
+        for kept in self._entries.values():
+            self._try(kept.plan.name, partial(self._keep, kept, now))
+        for _ in range(len(self._missed)):
+            found = self._missed.popleft()
+            if found.name in self._entries and not self._try(found.name, partial(self._catch_up, found, now)):
+                self._missed.append(found)
+
+    def _try(self, name: str, do: Callable[[], None]) -> bool:
+        """Do it; whether that could be. What goes wrong is said once."""
+        try:
+            do()
+        except GearwsgiError as error:
+            text = f"schedule: {name} can't be queued, trying again: {error}"
+            if self._said.get(name) != text:
+                self._said[name] = text
+                log.note(text)
+            return False
+        self._said.pop(name, None)
+        return True
+
+    def _keep(self, kept: _Kept, now: float) -> None:
+        plan, base = kept.plan, max(now, kept.passed)
+        if kept.tick is None or kept.tick.timestamp() <= base:
+            self._pass(kept)
+            kept.tick, kept.is_queued = plan.cron.after(base), False
+        if kept.is_queued:
+            return
+        tick, up = kept.tick, [each for each in self._post.order(plan.name) if self._post.is_up(each)]
+        if up and not kept.begun:
+            kept.begun = True
+            if not self._where(plan, tick, up) and not self._has_come(plan, tick, up):
+                self._look_back(plan, now)
+        left = tick.timestamp() - now
+        if left <= AHEAD or not up:
+            return
+        known = self._where(plan, tick, up) if len(up) > 1 else ""
+        server = known or (self._near(kept, now, up) if left <= MARGIN else self._far(kept, now, up))
+        if not server:
+            return
+        if left <= MARGIN and not known and self._has_come(plan, tick, up):
+            kept.passed = tick.timestamp()
+            self._keep(kept, now)
+            return
+        if not known:
+            self._post.submit(server, plan.submission(tick, self._settings, now))
+        kept.is_queued = True
+        with self._remembering:
+            kept.places[tick.timestamp()] = server
+            while len(kept.places) > _REMEMBERED:
+                del kept.places[min(kept.places)]
+
+    def _place(self, kept: _Kept) -> str:
+        """Where the next tick was queued; empty: not from here."""
+        assert kept.tick is not None
+        return kept.places.get(kept.tick.timestamp(), "")
+
+    def _far(self, kept: _Kept, now: float, up: Sequence[str]) -> str:
+        """The job server for a tick that can't have come: the one where it is, or where its entry always goes.
+
+        One that is away may be back soon, and have what it had: it is waited for.
+        """
+        first = self._place(kept) or self._post.order(kept.plan.name)[0]
+        if first in up:
+            return first
+        return up[0] if now - self._down_since.get(first, now) >= GRACE else ""
+
+    def _near(self, kept: _Kept, now: float, up: Sequence[str]) -> str:
+        """The job server for a tick that may have come: no other than that one, where it is there and settled."""
+        first = self._place(kept) or self._post.order(kept.plan.name)[0]
+        settled = max(self._began, self._lost_at.get(first, self._began)) + SETTLED
+        return first if first in up and now >= settled else ""
+
+    def _pass(self, kept: _Kept) -> None:
+        """It is past: say so where it was not queued."""
+        tick = kept.tick
+        if tick is not None and not self._place(kept) and tick.timestamp() > kept.passed:
+            log.note(f"schedule: the tick {tick.isoformat()} of {kept.plan.name} was not queued in time")
+
+    def _has_come(self, plan: Plan, tick: datetime, up: Sequence[str]) -> bool:
+        """Whether the tick behind this one is queued, so that by some clock this one has come."""
+        return bool(self._where(plan, plan.cron.after(tick.timestamp()), up))
+
+    def _where(self, plan: Plan, tick: datetime, up: Sequence[str]) -> str:
+        """The first job server where a tick's job waits or runs; empty: it is on none."""
+        unique = make_unique(plan.id(tick, self._settings), 1)
+        return next((server for server in up if self._post.knows(server, unique)), "")
+
+    def _catch_up(self, found: Missed, now: float) -> None:
+        """Queue the last of the ticks that were missed."""
+        kept = self._entries[found.name]
+        up = [each for each in self._post.order(found.name) if self._post.is_up(each)]
+        if not up:
+            raise ServerUnavailable("no job server is there")
+        late = any(self._where(kept.plan, tick, up) for tick in (found.first, found.last))
+        if late or kept.passed >= found.first.timestamp():
+            return
+        self._post.submit(up[0], kept.plan.submission(found.last, self._settings, now, is_due=True))
+        kept.places[found.last.timestamp()] = up[0]
+        log.note(f"schedule: {found.name} was missed, and is queued for {found.last.isoformat()}")

@@ -1,0 +1,231 @@
+"""The schedule's side in a supervisor: a thread that keeps ticks queued (`keeper`), and a look at each that comes."""
+
+import threading
+import time
+import traceback
+import zlib
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .. import log
+from ..errors import BadMessage, GearwsgiError, ServerUnavailable
+from ..message.fields import NAMES
+from ..message.model import MAX_HEAD, Message
+from ..settings import Settings
+from ..state.outbox import Outbox
+from ..state.records import ticks
+from ..state.records.steering import PAUSE_ENTRY
+from ..submit.client import Client
+from ..submit.ticks import Plan
+from ..wire.payload import Submission, open_payload
+from .held import Held
+from .keeper import Keeper, Missed
+from .link import Connector
+from .recorder import Recorder
+from .servers import JobServers
+from .settle import Settler
+
+if TYPE_CHECKING:  # with its database
+    from ..state.records.store import Store
+
+INTERVAL = 1.0
+"""Seconds between two looks at what is to be queued."""
+AVOIDED = 10.0
+"""Seconds that a job server which did not answer is passed over."""
+STOP = 5.0
+"""Seconds that the thread may take to end."""
+_FIELD = f"\r\n{NAMES['scheduled']}: ".encode()
+"""What a tick's message has, as we write it."""
+
+
+class Mail:
+    """The job servers of a supervisor: see `Post`.
+
+    Args:
+        client: the thread's own.
+        servers: which of them are there, as the slots' links have it.
+    """
+
+    def __init__(self, client: Client, servers: JobServers) -> None:
+        self._client = client
+        self._servers = servers
+        self._addresses = {str(address): address for address in client.settings.servers}
+        self._losses: dict[str, int] = {}
+        self._avoided: dict[str, float] = {}
+
+    def order(self, name: str) -> list[str]:
+        # Each entry's own, and the same for all supervisors, however they list the servers.
+        return sorted(self._addresses, key=lambda server: zlib.crc32(f"{name}\0{server}".encode()))
+
+    def is_up(self, server: str) -> bool:
+        is_avoided = self._avoided.get(server, 0.0) > time.monotonic()
+        return not is_avoided and not self._servers.is_down(self._addresses[server])
+
+    def lost(self) -> set[str]:
+        before = self._losses
+        self._losses = {server: self._servers.losses[address] for server, address in self._addresses.items()}
+        return {server for server, count in self._losses.items() if count > before.get(server, 0)}
+
+    def submit(self, server: str, submission: Submission) -> None:
+        try:
+            self._client.submit_to(server, submission)
+        except ServerUnavailable:
+            self._avoided[server] = time.monotonic() + AVOIDED
+            raise
+
+    def knows(self, server: str, unique: str) -> bool:
+        return self._client.status("", server, (unique,)).state != "unknown"
+
+
+class Schedule:
+    """The thread that keeps ticks queued, and what the slots ask of each job that they take.
+
+    Args:
+        settings: the middleware's.
+        plans: the entries.
+        servers: which job servers are there.
+        connector: brings what a thread has found into the loop.
+        recorder: remembers each entry's last tick, and says which entries are paused.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        plans: Mapping[str, Plan],
+        servers: JobServers,
+        connector: Connector,
+        recorder: Recorder,
+    ) -> None:
+        self._client = Client(settings)
+        self._mail = Mail(self._client, servers)
+        self._connector = connector
+        self._recorder = recorder
+        self._settings, self._plans = settings, plans
+        self._keeper = Keeper(settings, plans, self._mail, time.time, self._look_back)
+        self._stopping = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="gearwsgi schedule")
+        self._thread.start()
+
+    def use(self, settings: Settings, plans: Mapping[str, Plan]) -> None:
+        """Keep these entries from now on: the application was loaded again."""
+        keeper = Keeper(settings, plans, self._mail, time.time, self._look_back)
+        keeper.adopt(self._keeper)
+        self._settings, self._plans, self._keeper = settings, plans, keeper
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(STOP)
+        self._client.close()
+
+    def _run(self) -> None:
+        trouble = ""
+        paused: set[str] = set()
+        while not self._stopping:
+            before, paused = paused, self._paused()
+            for name in sorted(before ^ paused):
+                log.note(f"schedule: {name} is {'paused' if name in paused else 'resumed'}")
+            try:
+                self._keeper.step()
+                trouble = ""
+            except Exception as error:
+                # None is known. Should one be found, the next round may go well: nobody would start this thread again.
+                if repr(error) != trouble:
+                    trouble = repr(error)
+                    log.note_lines(traceback.format_exc())
+            self._wake.wait(INTERVAL)
+            self._wake.clear()
+
+    def _look_back(self, plan: Plan, now: float) -> None:
+        """Ask the records for ticks that were missed."""
+        keeper = self._keeper
+
+        def look(store: "Store") -> None:
+            last = ticks.last_ticks(store.database).get(plan.name)
+            if last is None:
+                ticks.claim(store.database, plan.name, now)
+                return
+            tick = plan.cron.last(last.at, now)
+            if tick is not None and ticks.claim(store.database, plan.name, tick.timestamp()):
+                keeper.missed(Missed(plan.name, plan.cron.after(last.at), tick))
+                self._wake.set()
+
+        self._recorder.do(look)
+
+    # -- in the loop -------------------------------------------------------------------------------------------------
+
+    def take(self, held: Held, settler: Settler, give: Callable[[Held], None]) -> None:
+        """A job was grabbed: a tick that is not to run is answered here; any other job is given on."""
+        task = self._tick_of(held)
+        if task is None or task.scheduled is None:
+            give(held)
+            return
+        tick, plan = task.scheduled, self._plans.get(task.entry)
+        what = f"the tick {tick.isoformat()} of {task.entry}"
+        if plan is None or not plan.is_mine(task.id, tick, self._settings):
+            settler.skip(held, f"{what}: its entry {'is gone' if plan is None else 'was changed'}")
+            return
+        if plan.name in self._paused() and plan.cron.last(tick.timestamp() - 1, tick.timestamp()) is not None:
+            settler.skip(held, f"{what}: its entry is paused")  # else it is no tick: somebody has run it now
+            return
+        place = self._keeper.came(plan.name, tick.timestamp(), held.session.server)
+        if place != held.session.server:
+            settler.skip(held, f"{what}: a copy, it is queued on {place}", is_copy=True)
+            return
+        self._recorder.do(lambda store: ticks.came(store.database, plan.name, tick.timestamp(), task.id))
+        self._wake.set()  # the next one is queued before this one has been done, as far as that goes
+        if plan.overlap:
+            give(held)
+        else:
+            self._ask(plan, tick, held, settler, give)
+
+    def _paused(self) -> set[str]:
+        """The entries whose ticks do not run."""
+        now = time.monotonic()
+        return {each.name for each in self._recorder.requests() or () if each.kind == PAUSE_ENTRY and each.holds(now)}
+
+    def _tick_of(self, held: Held) -> Message | None:
+        """The task in a job, where it is a tick's first attempt."""
+        if held.job.payload.find(_FIELD, 0, MAX_HEAD) < 0:
+            return None
+        try:
+            task = open_payload(held.job, self._settings, held.grabbed_at)
+        except BadMessage:
+            return None  # its process says the same, and that is what its dead letter has
+        return task if task.attempt == 1 and not task.continued else None
+
+    def _ask(self, plan: Plan, tick: datetime, held: Held, settler: Settler, give: Callable[[Held], None]) -> None:
+        """Give it on unless an earlier tick's task has not ended; that is asked in a thread of its own."""
+
+        def answer(earlier: str) -> None:
+            if earlier and held.session.is_open:
+                why = f"the tick {tick.isoformat()} of {plan.name}: an earlier one has not ended, id {earlier[:32]}"
+                settler.skip(held, why)
+            else:
+                give(held)
+
+        def ask() -> None:
+            earlier = plan.earlier(self._waiting(plan.name), tick, self._settings)
+            self._connector.tell(partial(answer, earlier))
+
+        try:
+            threading.Thread(target=ask, daemon=True, name=f"gearwsgi schedule {plan.name}").start()
+        except RuntimeError as error:
+            log.note(f"schedule: whether an earlier tick of {plan.name} has not ended can't be asked: {error}")
+            give(held)
+
+    def _waiting(self, name: str) -> list[str]:
+        """The uniques of all that waits or runs, in the outbox too; what can't be asked is passed over."""
+        found = []
+        try:
+            found += [f"{each.rpartition('-')[2]}:" for each in Outbox(self._settings).spool.names()]
+            for server in filter(self._mail.is_up, self._mail.order(name)):
+                found += self._client.find_uniques("", server)
+        except GearwsgiError as error:
+            log.note(f"schedule: whether an earlier tick of {name} has not ended can't be asked everywhere: {error}")
+        return found

@@ -1,0 +1,223 @@
+"""The schedule with real supervisors and job servers. Which tick is queued when: `tests/unit/worker/test_keeper.py`."""
+
+import contextlib
+import json
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gearwsgi import GearmanMiddleware
+from gearwsgi.errors import UnknownTask
+from gearwsgi.settings import read_settings
+from gearwsgi.state.records.model import Record
+from gearwsgi.state.records.opening import writing
+from gearwsgi.submit.ticks import Plan, plan_all
+from tests.conftest import KINDS, require
+from tests.support import Bench, Worker, bench, until
+
+APP = """
+import json, os, time
+from gearwsgi import GearmanMiddleware
+
+def app(environ, start_response):
+    job = environ["gearwsgi.job"]
+    with open(os.environ["RECORD"], "a") as record:
+        record.write(" ".join([environ["PATH_INFO"], str(job.attempt), environ["HTTP_X_GEARMAN_SCHEDULED"],
+                               job.scheduled_at.isoformat(), environ["HTTP_HOST"]]) + "\\n")
+    while environ["PATH_INFO"] == "/slow" and not os.path.exists("go"):
+        time.sleep(0.01)
+    start_response("200 OK", [])
+    return [b"done"]
+
+application = GearmanMiddleware(
+    app, schedule=json.load(open("schedule.json")), base_url="https://shop.example.com", records="sqlite"
+)
+"""
+NIGHTLY: dict[str, Any] = {"service": "POST /nightly", "cron": "0 3 * * *", "timezone": "Europe/Berlin"}
+SLOW: dict[str, Any] = {"service": "/slow", "cron": "* * * * *", "overlap": False}
+
+
+class Stand:
+    """A job server, and supervisors of the application above; `number` is whose state directory."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.server = bench.server
+        (bench.folder / "clocked.py").write_text(APP)
+
+    def write(self, **schedule: Any) -> None:
+        (self.bench.folder / "schedule.json").write_text(json.dumps(schedule))
+
+    def worker(self, number: int = 1, *arguments: str, **env: str) -> Worker:
+        env = {"GEARWSGI_STATE_DIR": str(self.state(number)), **env}
+        return self.bench.worker("--workers", "2", *arguments, app="clocked:application", env=env)
+
+    def state(self, number: int) -> Path:
+        return self.bench.folder / f"state-{number}"
+
+    def app(self, **schedule: Any) -> tuple[GearmanMiddleware, dict[str, Plan]]:
+        app = self.bench.app(schedule=schedule, base_url="https://shop.example.com", records="sqlite")
+        return app, plan_all(app.settings)
+
+    def put(self, tick: datetime, **schedule: Any) -> str:
+        """Queue a tick that is due, of the one entry of this schedule; its task's id."""
+        app, plans = self.app(**schedule)
+        (plan,) = plans.values()
+        submission = plan.submission(plan.cron.local(tick.timestamp()), app.settings, time.time(), is_due=True)
+        app.client.submit((submission,))
+        return submission.id
+
+    def command(self, *arguments: str, ok: bool = True) -> Any:
+        self.bench.state_dir = self.state(1)
+        return self.bench.run("schedule", *arguments, "--app", "clocked:application", ok=ok)
+
+    def record(self, task_id: str) -> Record | None:
+        settings = read_settings({"state_dir": self.state(1), "records": "sqlite"}, {})
+        with writing(settings) as store, contextlib.suppress(UnknownTask):
+            return store.find(task_id)
+        return None
+
+    def pending(self) -> int:
+        return self.server.queued()
+
+
+@pytest.fixture(params=KINDS)
+def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    require(request.param)
+    with bench(request.param) as made:
+        yield Stand(made)
+
+
+def day(number: int, hour: int = 2) -> datetime:
+    return datetime(2026, 1, number, hour, tzinfo=UTC)
+
+
+def test_two_supervisors_queue_one_job_an_entry_and_reload_what_changes(stand: Stand) -> None:
+    hourly = {"service": "/hourly", "cron": "@hourly"}
+    stand.write(nightly=NIGHTLY, hourly=hourly)
+    first, second = stand.worker(1), stand.worker(2)
+    until(lambda: stand.pending() == 2, "the next tick of each entry")
+    uniques = set(stand.server.admin("show unique jobs"))
+    # Removed, changed and added; then what was pending of the first two is skipped when it comes.
+    stand.write(nightly={**NIGHTLY, "data": {"new": True}}, weekly={"service": "/weekly", "cron": "@weekly"})
+    for each in (first, second):
+        each.signal(signal.SIGHUP)
+        each.wait_for("worker ready", 2)
+    until(lambda: stand.pending() == 4, "those that are changed and new, beside what waits of before")
+    assert uniques < set(stand.server.admin("show unique jobs"))
+    stand.put(day(1), nightly=NIGHTLY)
+    stand.put(day(1), hourly=hourly)
+    stand.put(day(1), nightly={**NIGHTLY, "data": {"new": True}})
+
+    def said(text: str) -> bool:
+        return text in first.log + second.log
+
+    until(lambda: said("skipped the tick 2026-01-01T02:00:00+00:00 of hourly: its entry is gone"))
+    until(lambda: said("skipped the tick 2026-01-01T03:00:00+01:00 of nightly: its entry was changed"))
+    until(lambda: len(stand.bench.lines()) == 1)
+    tick = "2026-01-01T03:00:00+01:00"
+    assert stand.bench.lines() == [f"/nightly 1 {tick} {tick} shop.example.com"]
+    assert stand.pending() == 4
+    first.kill()
+    second.kill()
+    assert stand.pending() == 4
+    if stand.server.kind == "embedded":
+        stand.server.restart()
+        assert stand.pending() == 4, "kept over a restart"
+    stand.worker(2)
+    until(lambda: "worker ready" in stand.bench.workers[-1].log)
+    assert stand.pending() == 4, "a supervisor that comes back queues none of them twice"
+
+
+def test_list_run_pause_and_resume(stand: Stand) -> None:
+    stand.write(nightly=NIGHTLY)
+    worker = stand.worker(1)
+    (row,) = json.loads(stand.command("list", "--json").stdout)
+    upcoming = datetime.fromisoformat(row["next"])
+    assert (row["name"], row["cron"], row["timezone"]) == ("nightly", "0 3 * * *", "Europe/Berlin")
+    assert upcoming.hour == 3 and upcoming.utcoffset() and row["last"] is None and row["paused"] is False
+    assert stand.command("pause", "nightly").stdout == "nightly is paused\n"
+    worker.wait_for("schedule: nightly is paused")
+    tick = stand.put(day(1), nightly=NIGHTLY)
+    until(lambda: "of nightly: its entry is paused" in worker.log)
+    assert not stand.bench.lines()
+
+    def last() -> Any:
+        (row,) = json.loads(stand.command("list", "--json").stdout)
+        return row
+
+    assert stand.command("run", "nightly").stdout.startswith("H:")
+    until(lambda: len(stand.bench.lines()) == 1, "also where it is paused")
+    row = until(lambda: (found := last())["last_state"] == "done" and found)
+    assert row["paused"] is True and datetime.fromisoformat(row["last"]).timestamp() > time.time() - 60
+    table = stand.command("list").stdout
+    assert "paused" in table and "done" in table and table.count("T03:00") == 3
+    assert stand.command("resume", "nightly").stdout == "nightly is resumed\n"
+    record = until(lambda: stand.record(tick))
+    assert record.state == "cancelled" and "its entry is paused" in str(record.reason)
+    worker.wait_for("schedule: nightly is resumed")
+    stand.put(day(2), nightly=NIGHTLY)
+    until(lambda: len(stand.bench.lines()) == 2, "ticks run again")
+    wrong = stand.command("run", "nightlly", ok=False)
+    assert wrong.returncode == 1 and "did you mean 'nightly'" in wrong.stderr
+
+
+def test_without_overlap_a_tick_is_skipped_while_an_earlier_one_runs(stand: Stand) -> None:
+    stand.write(slow=SLOW)
+    worker = stand.worker(1)
+    stand.put(day(1), slow=SLOW)
+    until(lambda: len(stand.bench.lines()) == 1)
+    second = stand.put(day(2), slow=SLOW)
+    until(lambda: "of slow: an earlier one has not ended" in worker.log)
+    (stand.bench.folder / "go").touch()
+    until(lambda: "result 200 OK" in worker.log)
+    until(lambda: not [each for each in stand.server.admin("show unique jobs") if each[24:32] < "7"])
+    stand.put(day(3), slow=SLOW)
+    until(lambda: len(stand.bench.lines()) == 2)
+    record = until(lambda: stand.record(second))
+    assert record.state == "cancelled" and "an earlier one has not ended" in str(record.reason)
+
+
+def test_what_was_missed_runs_once_by_records(stand: Stand) -> None:
+    entry = {"service": "/sweep", "cron": "* * * * *", "missed": "once"}
+    stand.write(sweep=entry)
+    worker = stand.worker(1)
+    until(lambda: stand.pending() == 1)
+    worker.stop()
+    stand.server.stop()
+    shutil.rmtree(stand.server.folder, ignore_errors=True)  # nothing of it is queued any more
+    with sqlite3.connect(stand.state(1) / "records.sqlite3") as database:
+        changed = database.execute("UPDATE gearwsgi_tick SET at = at - 6000").rowcount
+    assert changed == 1, "since when it is known"
+    stand.server.start()
+    began = time.time()
+    worker = stand.worker(1)
+    until(lambda: len(stand.bench.lines()) >= 1, "one for all that were missed")
+    tick = datetime.fromisoformat(stand.bench.lines()[0].split()[3]).timestamp()
+    assert began - 61 <= tick <= time.time()
+    assert "sweep was missed, and is queued for" in worker.log
+    worker.stop()
+    before = len(stand.bench.lines())
+    again = stand.worker(1)
+    until(lambda: stand.pending() == 1)
+    assert "was missed" not in again.log and before <= 2
+
+
+def test_real_ticks_run_once_with_two_supervisors_one_of_which_is_killed_at_the_tick(stand: Stand) -> None:
+    stand.write(every={"service": "/every", "cron": "* * * * *"})
+    first = stand.worker(1)
+    stand.worker(2)
+    until(lambda: stand.pending() == 1)
+    until(lambda: len(stand.bench.lines()) == 1, "a real tick", patience=100)
+    first.kill()
+    until(lambda: stand.pending() == 1)
+    (line,) = stand.bench.lines()
+    tick = datetime.fromisoformat(line.split()[3])
+    assert tick.second == 0 and 0 <= time.time() - tick.timestamp() < 60
