@@ -158,7 +158,7 @@ class Settler:
             why: the reason, for log and record.
             is_copy: whether the same task runs from another job server, and has its record.
         """
-        held.log(f"skipped {why}")
+        held.say(f"skipped {why}")
         held.complete(b"")
         if not is_copy:
             self.recorder.cancelled(held, f"skipped {why}")
