@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gearwsgi import GearmanMiddleware, Task
-from gearwsgi.errors import GearwsgiError
+from gearwsgi.errors import GearwsgiError, UnknownTask
 from tests import hosts, postgres
 from tests.conftest import require
 from tests.support import APPS, GEARMAND, until
@@ -44,7 +44,13 @@ class Site:
         return found
 
     def until(self, task: Task, state: str) -> dict[str, Any]:
-        until(lambda: self.app.gearman.record(task).state == state, f"{task!r} is {state}")
+        def is_so() -> bool:
+            try:
+                return self.app.gearman.record(task).state == state
+            except UnknownTask:
+                return False  # its supervisor could not write that yet
+
+        until(is_so, f"{task!r} is {state}")
         return self.record(task)
 
     def lines(self) -> list[str]:
