@@ -20,6 +20,7 @@ from gearwsgi import GearmanMiddleware
 from gearwsgi.webhooks import hmac_header
 
 FRONT_PAGE = Path(__file__).with_name("front.html").read_text(encoding="utf-8")
+REPORT_PAGE = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
 
 
 def answer(data: dict[str, Any]) -> Response:
@@ -72,6 +73,19 @@ def flaky(request: Request) -> Response:
     return queue(request, "flaky.index")
 
 
+def report(request: Request) -> Response:
+    """A page whose form is deferred: the worker gets the same request, and makes the report in five seconds."""
+    if request.method != "POST":
+        return Response(REPORT_PAGE)
+    lines = []
+    for done in range(1, 21):
+        time.sleep(0.25)  # the work
+        lines.append(f"line {done:2}: {done * done:3}\n")
+        if job := request.environ.get("gearwsgi.job"):
+            job.progress(done, 20)
+    return Response("".join(lines), content_type="text/plain", charset="utf-8")
+
+
 def status(request: Request) -> Response:
     """Say how far a task is: the same address from its queueing to its end."""
     task = str(given(request).get("task", ""))
@@ -118,6 +132,7 @@ ROUTES = {
     "/index/test": test,
     "/index/slow": slow,
     "/index/flaky": flaky,
+    "/report": report,
     "/status": status,
     "/default/index": default_index,
     "/Test/task": test_task,
@@ -143,6 +158,8 @@ application = GearmanMiddleware(
     tasks={"testTask": "Test.task"},
     # What became of each task is written down, for /status and the dashboard.
     records="sqlite",
+    # The report is queued and answered 202; what becomes of it is told below /-/tasks.
+    defer=["POST /report"],
     # Webhooks whose header X-Signature has the HMAC of their body; the front page shows how to send one.
     inbox=[{"route": "POST /hooks/demo", "verify": hmac_header("X-Signature", "the secret of the demo")}],
     # These read gearwsgi.job, which only a task has: from outside they answer 404.
