@@ -1,11 +1,14 @@
 """Django's Tasks, wherever they are: in Django from 6.0 on, in the package django-tasks before."""
 
 import importlib
+from datetime import datetime
 from traceback import format_exception
 from typing import Any
 
 import django
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from ...errors import GearwsgiError
@@ -47,6 +50,17 @@ class AttemptFailed(GearwsgiError):
 
 class NoTask(GearwsgiError, LookupError):
     """A name leads to something that is no task."""
+
+
+def moment(value: datetime | str | None) -> datetime | None:
+    """A time as Django has it: naive where the site has no time zones."""
+    if value is None:
+        return None
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if settings.USE_TZ or timezone.is_naive(found):
+        return found
+    naive: datetime = timezone.make_naive(found)
+    return naive
 
 
 def find_task(path: Any) -> Any:

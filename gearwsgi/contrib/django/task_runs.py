@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import sys
-from datetime import datetime
 from typing import Any
 
 from django.core.handlers.wsgi import WSGIHandler
@@ -24,7 +23,7 @@ from ...app.job import Continue
 from ...app.replay import KEPT_BODY
 from ...environ import JOB_KEY
 from ...errors import GearwsgiError
-from .task_api import PATH, NoTask, base, find_task, normalize_json, signals, tasks, to_error
+from .task_api import PATH, NoTask, base, find_task, moment, normalize_json, signals, tasks, to_error
 
 _log = logging.getLogger("gearwsgi")
 
@@ -67,7 +66,7 @@ def run_task(request: Any) -> Any:
     try:
         returned = task.call(*context, *result.args, **result.kwargs)
     except BaseException as error:
-        if job.attempt >= job.max_attempts and not isinstance(error, Continue):
+        if job.attempt >= job.max_attempts and not isinstance(error, (Continue, KeyboardInterrupt)):
             _fail(backend, result, error)
         raise
     try:
@@ -89,7 +88,7 @@ def _as_queued(task: Any, call: dict[str, Any]) -> Any:
     return task.using(
         priority=call["priority"],
         queue_name=call["queue_name"],
-        run_after=datetime.fromisoformat(run_after) if run_after else None,
+        run_after=moment(run_after),
         backend=call["backend"],
     )
 
@@ -107,7 +106,7 @@ def _result(backend: Any, task: Any, call: dict[str, Any], job: Any) -> Any:
     now = timezone.now()
     return base.TaskResult(
         task=task, id=job.id, status=base.TaskResultStatus.RUNNING,
-        enqueued_at=datetime.fromisoformat(call["enqueued_at"]),
+        enqueued_at=moment(call["enqueued_at"]),
         started_at=earlier.started_at or now if earlier is not None else now, last_attempted_at=now, finished_at=None,
         args=call["args"], kwargs=call["kwargs"], backend=call["backend"],
         errors=list(earlier.errors) if earlier is not None else [],

@@ -8,7 +8,6 @@ TASKS = {"default": {"BACKEND": "gearwsgi.contrib.django.tasks.GearmanBackend"}}
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -28,6 +27,7 @@ from .task_api import (
     TaskResultDoesNotExist,
     base,
     find_task,
+    moment,
     signals,
 )
 
@@ -155,7 +155,7 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
         run_after = call["run_after"]
         task = find_task(call["task"]).using(
             priority=call["priority"], queue_name=call["queue_name"], backend=call["backend"],
-            run_after=datetime.fromisoformat(run_after) if run_after else None,
+            run_after=moment(run_after),
         )  # fmt: skip
         history = record.history
         workers = [f"{attempt.host}:{attempt.pid}" for attempt in history]
@@ -165,8 +165,8 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
         has_ended = record.state in model.ENDED
         result = base.TaskResult(
             task=task, id=record.id, status=base.TaskResultStatus[_STATUSES.get(record.state, "READY")],
-            enqueued_at=datetime.fromisoformat(call["enqueued_at"]), started_at=record.started,
-            last_attempted_at=last, finished_at=record.ended if has_ended else None, args=call["args"],
+            enqueued_at=moment(call["enqueued_at"]), started_at=moment(record.started),
+            last_attempted_at=moment(last), finished_at=moment(record.ended) if has_ended else None, args=call["args"],
             kwargs=call["kwargs"], backend=call["backend"],
             errors=[_error(attempt) for attempt in history if attempt.outcome in ("retried", "dead")],
             worker_ids=workers,
