@@ -123,6 +123,16 @@ def test_connections_that_are_opened_at_import_are_a_warning(tmp_path: Path) -> 
     assert "connections" not in check(tmp_path, PLAIN)[1]
 
 
+def test_an_inbox_that_can_not_tell_a_second_delivery_is_a_warning(tmp_path: Path) -> None:
+    entry = "inbox=[{'route': 'POST /hooks/x', 'verify': lambda environ, body: True, 'id': 'X-Id'}], tasks="
+    _, found = check(tmp_path, PLAIN.replace("tasks=", entry), GEARWSGI_RECORDS="sqlite")
+    assert found["POST /hooks/x"]["state"] == "ok"
+    code, found = check(tmp_path, PLAIN.replace("tasks=", entry), GEARWSGI_RECORDS="")
+    assert (
+        code == 0 and found["POST /hooks/x"]["state"] == "warning" and "set records" in found["POST /hooks/x"]["text"]
+    )
+
+
 def test_an_application_that_does_not_load_is_a_problem(tmp_path: Path) -> None:
     code, found = check(tmp_path, "import no_such_module")
     assert code == 1 and "no_such_module" in found["site_to_check:app"]["text"]

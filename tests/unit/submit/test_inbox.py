@@ -99,18 +99,19 @@ def _nobody_answers(submissions: Any) -> Any:
     raise ServerUnavailable("no job server answers")
 
 
+@pytest.mark.parametrize("records", [None, "postgresql://127.0.0.1:1/nobody"], ids=["off", "away"])
 def test_without_records_all_is_taken_and_the_log_says_once_that_duplicates_cant_be_told(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, records: str | None
 ) -> None:
     caplog.set_level(logging.INFO, "gearwsgi")
-    app = GearmanMiddleware(handler, inbox=[{"route": ROUTE, "verify": github(SECRET)}], records=None)
+    app = GearmanMiddleware(handler, inbox=[{"route": ROUTE, "verify": github(SECRET)}], records=records)
     with capture(app) as tasks:
-        app.client.look_for = Client(app.settings).look_for  # type: ignore[method-assign]  # the real ones, which are off
+        app.client.look_for = Client(app.settings).look_for  # type: ignore[method-assign]  # the real records
         for _ in range(2):
             deliver(app)
             tasks.run()
         assert len(tasks) == 2, "one that waits still would be told by its unique"
-    assert caplog.text.count("duplicates can't be told, what comes is taken and run: records are off") == 1
+    assert caplog.text.count("duplicates can't be told, what comes is taken and run: ") == 1
 
 
 @pytest.mark.parametrize("id", ["X-My-Id", lambda environ, body: environ["HTTP_X_MY_ID"]])
