@@ -84,6 +84,14 @@ def test_queues_are_told_as_the_job_server_has_them(site: Bench) -> None:
     scraper.until(0, "gearwsgi_jobs_running")
     # An idle worker shows that what is left is delayed.
     scraper.until(0, "gearwsgi_queue_oldest_seconds", queue="job")
+    site.run("pause", "job")
+    scraper.until(1, "gearwsgi_queue_paused", queue="job")
+    app.gearman.task("/good")
+    scraper.until(2, "gearwsgi_queue_jobs", queue="job")
+    until(lambda: scraper.sum("gearwsgi_queue_oldest_seconds", queue="job") > 1)
+    site.run("resume", "job")
+    scraper.until(0, "gearwsgi_queue_paused", queue="job")
+    scraper.until(3, "gearwsgi_jobs_total", outcome="done")
 
 
 def test_a_job_server_that_is_away_or_hangs_is_told_and_holds_no_scrape_up(site: Bench) -> None:
