@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.wsgi import get_wsgi_application as _django_application
-from django.db import transaction
+from django.db import connections, transaction
 from django.http import HttpResponse, HttpResponseForbidden
 from django.utils.module_loading import import_string
 
@@ -176,9 +176,26 @@ class JobMiddleware:
         keep_body(request, view)
 
     def process_exception(self, request: Any, exception: Exception) -> HttpResponse | None:
-        """`Continue` is no error: nothing is logged, and nobody gets a mail."""
-        goes_on = isinstance(exception, Continue) and exception.catch(request.META.get(JOB_KEY))
-        return HttpResponse(status=204) if goes_on else None
+        """`Continue` is no error: nothing is logged, and nobody gets a mail.
+
+        Raises:
+            ImproperlyConfigured: what the view has written is rolled back, and its cursor would say that it was done.
+        """
+        if not isinstance(exception, Continue):
+            return None
+        _check_kept(request)
+        return HttpResponse(status=204) if exception.catch(request.META.get(JOB_KEY)) else None
+
+
+def _check_kept(request: Any) -> None:
+    """That no transaction was around the view, as ATOMIC_REQUESTS has it."""
+    free = getattr(request.resolver_match.func, "_non_atomic_requests", ())
+    for alias, options in connections.settings.items():
+        if options["ATOMIC_REQUESTS"] and alias not in free:
+            raise ImproperlyConfigured(
+                "Continue in a view under ATOMIC_REQUESTS, which has rolled back what the view has written: mark it "
+                "@transaction.non_atomic_requests, and commit step by step"
+            )
 
 
 def get_wsgi_application() -> GearmanMiddleware:
