@@ -185,7 +185,15 @@ def served(application: Any) -> Iterator[str]:
 
 def middleware(folder: Path, server: str, **settings: Any) -> GearmanMiddleware:
     """A middleware whose state is in a folder."""
-    return GearmanMiddleware(no_application, servers=server, state_dir=folder, **{"records": "sqlite", **settings})
+    given = {"records": "sqlite", "schedule": SCHEDULE, **settings}
+    return GearmanMiddleware(no_application, servers=server, state_dir=folder, **given)
+
+
+SCHEDULE = {
+    "report.daily": {"cron": "0 6 * * *", "timezone": "Europe/Berlin"},
+    "sweep <old>": {"service": "POST /sweep", "cron": "*/5 * * * *", "queue": "slow"},
+}
+"""What the application runs by the clock."""
 
 
 def below(prefix: str, application: Any) -> Any:

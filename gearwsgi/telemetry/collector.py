@@ -55,6 +55,7 @@ class State:
         exits: worker processes that ended, by reason.
         snapshot: replaced as a whole.
         fronts: for each queue a Unix time since when whatever waits there does, at most.
+        successes: for each entry of the schedule the Unix time when a task of it went well last.
         settings: the middleware's; None until the application was loaded.
     """
 
@@ -62,6 +63,7 @@ class State:
     exits: dict[str, int] = field(default_factory=dict)
     snapshot: Snapshot = field(default_factory=lambda: Snapshot(time.monotonic()))
     fronts: dict[str, float] = field(default_factory=dict)
+    successes: dict[str, float] = field(default_factory=dict)
     settings: Settings | None = None
 
 
@@ -113,6 +115,13 @@ class Metrics:
             "Records that were not written, because their database was away or too slow.",
             value=snapshot.dropped,
         )
+        if successes := dict(self._state.successes):
+            yield _of_each(
+                "gearwsgi_schedule_last_success_timestamp_seconds",
+                "When a task of an entry of the schedule went well last, as far as this supervisor knows.",
+                "entry",
+                successes,
+            )
         build = GaugeMetricFamily(
             "gearwsgi_build_info", "1; the versions are the labels.", labels=["version", "python"]
         )

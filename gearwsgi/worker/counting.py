@@ -54,6 +54,8 @@ class Counting(Recorder):
         job = held.job
         notes = held.notes
         self._add(job.queue, job.payload, "done", seconds, time.time() - seconds, b"" if notes is None else notes.route)
+        if notes is not None and notes.entry:
+            self._state.successes[notes.entry] = time.time()
         self._then.done(held)
 
     def answered(self, held: Held, status: int, reason: str) -> None:
@@ -91,6 +93,11 @@ class Counting(Recorder):
     def do(self, work: "Callable[[Store], None]") -> None:
         """Have this done with the records."""
         self._then.do(work)
+
+    def succeeded(self, entry: str, at: float) -> None:
+        """A task of an entry of the schedule has gone well before this supervisor was there."""
+        self._state.successes.setdefault(entry, at)
+        self._then.succeeded(entry, at)
 
     def exited(self, reason: str) -> None:
         """A worker process has ended."""

@@ -22,6 +22,7 @@ class Notes:
         progress: (done, total) as its handler reported it last.
         told: what the records were told of its progress; False: not even that it runs.
         route: the pattern of the route that its path is for, where metrics want it.
+        entry: the name of the schedule's entry whose tick it is.
     """
 
     status: int = 200
@@ -29,6 +30,7 @@ class Notes:
     progress: tuple[int, int] | None = None
     told: tuple[int, int] | bool | None = False
     route: bytes = b""
+    entry: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -79,6 +79,9 @@ class Recorder:
     def withdraw(self, request: Request) -> None:
         """What was asked for is done."""
 
+    def succeeded(self, entry: str, at: float) -> None:
+        """A task of an entry of the schedule has gone well, at this Unix time, before this supervisor was there."""
+
     def do(self, work: "Callable[[Store], None]") -> None:
         """Have this done with the records, in their writer's thread, and again where they are away."""
 

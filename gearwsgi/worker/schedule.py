@@ -10,12 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import log
-from ..errors import BadMessage, GearwsgiError, ServerUnavailable
+from ..errors import BadMessage, GearwsgiError, ServerUnavailable, UnknownTask
 from ..message.fields import NAMES
 from ..message.model import MAX_HEAD, Message
 from ..settings import Settings
 from ..state.outbox import Outbox
 from ..state.records import ticks
+from ..state.records.model import DONE
 from ..state.records.steering import PAUSE_ENTRY
 from ..submit.client import Client
 from ..submit.ticks import Plan
@@ -104,6 +105,7 @@ class Schedule:
         self._recorder = recorder
         self._settings, self._plans = settings, plans
         self._keeper = Keeper(settings, plans, self._mail, time.time, self._look_back)
+        recorder.do(self._recall)
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="gearwsgi schedule")
@@ -141,6 +143,17 @@ class Schedule:
             self._wake.wait(INTERVAL)
             self._wake.clear()
 
+    def _recall(self, store: "Store") -> None:
+        """Tell when tasks of the entries went well last, as far as the records know."""
+        for name, last in ticks.last_ticks(store.database).items():
+            if name in self._plans and last.task is not None:
+                try:
+                    record = store.find(last.task)
+                except UnknownTask:
+                    continue  # it is long ago
+                if record.state == DONE and record.ended is not None:
+                    self._recorder.succeeded(name, record.ended.timestamp())
+
     def _look_back(self, plan: Plan, now: float) -> None:
         """Ask the records for ticks that were missed."""
         keeper = self._keeper
@@ -163,6 +176,11 @@ class Schedule:
         """A job was grabbed: a tick that is not to run is answered here; any other job is given on."""
         task = self._tick_of(held)
         if task is None or task.scheduled is None:
+            give(held)
+            return
+        if task.entry in self._plans:
+            held.note().entry = task.entry
+        if task.attempt > 1 or task.continued:
             give(held)
             return
         tick, plan = task.scheduled, self._plans.get(task.entry)
@@ -190,14 +208,13 @@ class Schedule:
         return {each.name for each in self._recorder.requests() or () if each.kind == PAUSE_ENTRY and each.holds(now)}
 
     def _tick_of(self, held: Held) -> Message | None:
-        """The task in a job, where it is a tick's first attempt."""
+        """The task in a job, where it is a tick's."""
         if held.job.payload.find(_FIELD, 0, MAX_HEAD) < 0:
             return None
         try:
-            task = open_payload(held.job, self._settings, held.grabbed_at)
+            return open_payload(held.job, self._settings, held.grabbed_at)
         except BadMessage:
             return None  # its process says the same, and that is what its dead letter has
-        return task if task.attempt == 1 and not task.continued else None
 
     def _ask(self, plan: Plan, tick: datetime, held: Held, settler: Settler, give: Callable[[Held], None]) -> None:
         """Give it on unless an earlier tick's task has not ended; that is asked in a thread of its own."""

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sqlite3
 import time
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from gearwsgi.state.records.model import Record
 from gearwsgi.state.records.opening import writing
 from gearwsgi.submit.ticks import Plan, plan_all
 from tests.conftest import KINDS, require
-from tests.support import Bench, Worker, bench, until
+from tests.support import Bench, Worker, bench, free_port, until
 
 APP = """
 import json, os, time
@@ -40,6 +41,7 @@ application = GearmanMiddleware(
     app, schedule=json.load(open("schedule.json")), base_url="https://shop.example.com", records="sqlite"
 )
 """
+METRIC = "gearwsgi_schedule_last_success_timestamp_seconds"
 NIGHTLY: dict[str, Any] = {"service": "POST /nightly", "cron": "0 3 * * *", "timezone": "Europe/Berlin"}
 SLOW: dict[str, Any] = {"service": "/slow", "cron": "* * * * *", "overlap": False}
 
@@ -138,7 +140,8 @@ def test_two_supervisors_queue_one_job_an_entry_and_reload_what_changes(stand: S
 
 def test_list_run_pause_and_resume(stand: Stand) -> None:
     stand.write(nightly=NIGHTLY)
-    worker = stand.worker(1)
+    port = free_port()
+    worker = stand.worker(1, "--metrics", str(port))
     (row,) = json.loads(stand.command("list", "--json").stdout)
     upcoming = datetime.fromisoformat(row["next"])
     assert (row["name"], row["cron"], row["timezone"]) == ("nightly", "0 3 * * *", "Europe/Berlin")
@@ -156,6 +159,9 @@ def test_list_run_pause_and_resume(stand: Stand) -> None:
     assert stand.command("run", "nightly").stdout.startswith("H:")
     until(lambda: len(stand.bench.lines()) == 1, "also where it is paused")
     row = until(lambda: (found := last())["last_state"] == "done" and found)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        (line,) = [each for each in answer.read().decode().splitlines() if each.startswith(METRIC + "{")]
+    assert 'entry="nightly"' in line and 0 <= time.time() - float(line.split()[-1]) < 60
     assert row["paused"] is True and datetime.fromisoformat(row["last"]).timestamp() > time.time() - 60
     table = stand.command("list").stdout
     assert "paused" in table and "done" in table and table.count("T03:00") == 3

@@ -89,6 +89,6 @@ def pages(ids: dict[str, str]) -> dict[str, str]:
     """Every page, by its name."""
     found = {
         "overview": "/", "day": "/?span=day", "tasks": "/tasks", "dead": "/dead", "services": "/services",
-        "queues": "/queues", "outbox": "/outbox", "ask": "/dead/ask?do=discard",
+        "queues": "/queues", "outbox": "/outbox", "schedules": "/schedules", "ask": "/dead/ask?do=discard",
     }  # fmt: skip
     return {**found, **{f"task {name}": f"/task?id={task_id}" for name, task_id in ids.items()}}

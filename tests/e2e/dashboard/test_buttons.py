@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gearwsgi.state.dead import DeadLetters
+from gearwsgi.state.records.steering import PAUSE_ENTRY
 from tests.dashboards import TRACEPARENT, beat, bury, fail, make_row, open_store, put
 from tests.e2e.dashboard.conftest import Place
 from tests.support import until
@@ -128,3 +129,23 @@ def test_a_task_that_waits_is_cancelled_and_says_by_whom(place: Place, open_page
     page.locator(".story .cancelled").wait_for()
     assert "by ada" in page.locator(".story").inner_text()
     assert page.get_by_role("button", name="Cancel").count() == 0
+
+
+def test_an_entry_of_the_schedule_is_run_now_paused_and_resumed(place: Place, open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.goto(place.url + "/schedules")
+    row = page.locator("tbody tr").nth(1)
+    assert "sweep <old>" in row.inner_text() and "*/5 * * * *" in row.inner_text()
+    before = place.server.queued("slow")
+    row.get_by_role("button", name="Run now").click()
+    page.wait_for_url("**/task?id=*")
+    assert place.server.queued("slow") == before + 1
+    page.goto(place.url + "/schedules")
+    row.get_by_role("button", name="Pause").click()
+    row.locator(".tag.warn").wait_for()
+    with open_store(place.shop.settings) as store:
+        (pause,) = store.steering.pauses(PAUSE_ENTRY)
+    assert (pause.name, pause.about) == ("sweep <old>", "ada")
+    row.get_by_role("button", name="Resume").click()
+    row.get_by_role("button", name="Pause").wait_for()
+    assert not page.problems
