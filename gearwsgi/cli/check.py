@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..address import Address
 from ..app.unshared import load_and_look
 from ..errors import EXIT_PROBLEM, AppLoadError, GearwsgiError, InvalidTask, RecordsUnavailable, ServerError, SpoolError
 from ..message import targets
+from ..message.plain import is_plain
 from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
@@ -32,7 +34,7 @@ class Finding:
     """One line of the table.
 
     Attributes:
-        part: `application`, `host`, `task`, `server`, `keys`, `state`, `records`, `inbox`, `supervisor`.
+        part: `application`, `host`, `task`, `schedule`, `server`, `keys`, `state`, `records`, `inbox`, `supervisor`.
         what: which one.
         state: `problem` makes the exit code 1; `warning` is worth a look.
         text: what was found, and what to do.
@@ -87,6 +89,7 @@ def _check(app: str) -> Iterator[Finding]:
         yield Finding("application", "connections", "warning", text)
     yield _host(middleware)
     yield from _tasks(settings, router[1] if router else None)
+    yield from _schedule(settings, router[1] if router else None)
     for address in settings.servers:
         yield _server(address, settings)
     yield _keys(settings)
@@ -137,6 +140,27 @@ def _tasks(settings: Settings, ask: Any) -> Iterator[Finding]:
             continue
         trouble = ask(target) if ask is not None else ""
         yield Finding("task", name, "problem" if trouble else "ok", f"{target}" + (f": {trouble}" if trouble else ""))
+
+
+def _schedule(settings: Settings, ask: Any) -> Iterator[Finding]:
+    """When each entry is due, and whether what it calls is there; what it can't be was an error at the start."""
+    if not settings.schedule:
+        return
+    from ..submit.ticks import plan_all
+
+    now = time.time()
+    for plan in plan_all(settings).values():
+        entry = settings.schedule[plan.name]
+        text = f"next {plan.cron.after(now).isoformat()} ({plan.cron.timezone}), queue {plan.queue}"
+        if is_plain(plan.payload):
+            yield Finding("schedule", plan.name, "ok", f"a plain call of {plan.service}, {text}")
+            continue
+        target = targets.resolve(plan.service, settings.tasks, settings.resolver, entry.options.get("method"))
+        trouble = ask(target) if ask is not None else ""
+        if trouble:
+            yield Finding("schedule", plan.name, "problem", f"{target}: {trouble}")
+        else:
+            yield Finding("schedule", plan.name, "ok", f"{target}, {text}")
 
 
 def _server(address: Address, settings: Settings) -> Finding:

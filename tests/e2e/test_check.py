@@ -30,6 +30,10 @@ def pages(): return ""
 app.wsgi_app = GearmanMiddleware(app.wsgi_app, tasks={
     "welcome": "/mail/welcome", "dotted": "mail.welcome", "typo": "POST /mail/welcom", "verb": "PUT /mail/welcome",
     "slash": "GET /pages", "nothing": "no target at all",
+}, schedule={
+    "daily": {"service": "welcome", "cron": "@daily", "timezone": "Europe/Berlin"},
+    "nowhere": {"service": "/nowhere", "cron": "@daily"},
+    "php": {"service": "App.Hello", "cron": "@daily", "plain": True},
 })
 """
 
@@ -93,6 +97,9 @@ def test_flasks_router_is_asked_for_each_alias(tmp_path: Path) -> None:
     }
     assert "no route" in found["typo"]["text"] and "for OPTIONS, POST" in found["verb"]["text"]
     assert "/pages/" in found["slash"]["text"] and "unknown service" in found["nothing"]["text"]
+    entries = {name: found[name]["state"] for name in ("daily", "nowhere", "php")}
+    assert entries == {"daily": "ok", "nowhere": "problem", "php": "ok"}
+    assert "POST /mail/welcome, next 20" in found["daily"]["text"] and "(Europe/Berlin)" in found["daily"]["text"]
 
 
 def test_djangos_router_is_asked_for_each_alias(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_each_page_shows_its_title_and_breaks_no_policy(place: Place, open_page:
         answer = page.goto(place.url + path)
         assert answer.status == 200, name
         assert page.locator("h1").count() == 1, name
-        assert page.locator("header nav a").count() == 6
+        assert page.locator("header nav a").count() == 7
     assert not page.problems
 
 
