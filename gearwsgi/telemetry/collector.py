@@ -174,6 +174,7 @@ class Metrics:
             for name, queue in (answer or {}).items():
                 told = queue if queue.oldest is not None else queue._replace(oldest=self._guess(name, queue, now))
                 queues[name] = _sum(queues.get(name), told)
+        self._empty = {name: since for name, since in self._empty.items() if name in queues}
         if len(queues) <= MAX_QUEUES:
             return queues
         by_size = sorted(queues, key=lambda name: sum(queues[name][:3]), reverse=True)

@@ -49,9 +49,9 @@ def test_numbers_are_those_of_what_was_run_over_reloads_kills_and_restarts(site:
     site.server.restart()
     task("welcome", {"n": "after"})
     scraper.until(31, "gearwsgi_jobs_total", service="welcome", outcome="done")
-    until(lambda: kill_one(scraper.worker))
-    scraper.until(3, "gearwsgi_worker_exits_total", reason="killed")
     scraper.until(2, "gearwsgi_worker_exits_total", reason="stopped")
+    # What the status file says of them may be a second old: until it was one of those that work now.
+    until(lambda: kill_one(scraper.worker) and scraper.sum("gearwsgi_worker_exits_total", reason="killed") > 2)
 
     attempts = scraper.sum("gearwsgi_jobs_total")
     assert attempts == len(site.lines())
