@@ -153,6 +153,9 @@ class Keeper:
         for name, kept in before._entries.items():
             if name in self._entries and self._entries[name].plan == kept.plan:
                 self._entries[name] = kept
+                here = self._post.order(name)  # the job servers may be others now
+                kept.places = {tick: place for tick, place in kept.places.items() if place in here}
+                kept.is_queued = kept.is_queued and bool(self._place(kept))
 
     def came(self, name: str, tick: float, server: str) -> str:
         """A tick's job was taken here, so that by some clock it is due.

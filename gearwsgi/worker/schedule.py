@@ -20,7 +20,7 @@ from ..state.records.model import DONE
 from ..state.records.steering import PAUSE_ENTRY
 from ..submit.client import Client
 from ..submit.ticks import Plan
-from ..wire.payload import Submission, open_payload
+from ..wire.payload import Submission, make_unique, open_payload
 from .held import Held
 from .keeper import Keeper, Missed
 from .link import Connector
@@ -100,6 +100,7 @@ class Schedule:
         recorder: Recorder,
     ) -> None:
         self._client = Client(settings)
+        self._servers = servers
         self._mail = Mail(self._client, servers)
         self._connector = connector
         self._recorder = recorder
@@ -113,8 +114,12 @@ class Schedule:
 
     def use(self, settings: Settings, plans: Mapping[str, Plan]) -> None:
         """Keep these entries from now on: the application was loaded again."""
-        keeper = Keeper(settings, plans, self._mail, time.time, self._look_back)
+        client = Client(settings)
+        mail = Mail(client, self._servers)
+        keeper = Keeper(settings, plans, mail, time.time, self._look_back)
         keeper.adopt(self._keeper)
+        self._client.close()
+        self._client, self._mail = client, mail
         self._settings, self._plans, self._keeper = settings, plans, keeper
         self._wake.set()
 
@@ -156,7 +161,6 @@ class Schedule:
 
     def _look_back(self, plan: Plan, now: float) -> None:
         """Ask the records for ticks that were missed."""
-        keeper = self._keeper
 
         def look(store: "Store") -> None:
             last = ticks.last_ticks(store.database).get(plan.name)
@@ -165,7 +169,7 @@ class Schedule:
                 return
             tick = plan.cron.last(last.at, now)
             if tick is not None and ticks.claim(store.database, plan.name, tick.timestamp()):
-                keeper.missed(Missed(plan.name, plan.cron.after(last.at), tick))
+                self._keeper.missed(Missed(plan.name, plan.cron.after(last.at), tick))
                 self._wake.set()
 
         self._recorder.do(look)
@@ -180,8 +184,8 @@ class Schedule:
             return
         if task.entry in self._plans:
             held.note().entry = task.entry
-        if task.attempt > 1 or task.continued:
-            give(held)
+        if held.job.unique != make_unique(task.id, 1).encode():
+            give(held)  # a further attempt, handed back after it was looked at, or a dead letter that somebody retries
             return
         tick, plan = task.scheduled, self._plans.get(task.entry)
         what = f"the tick {tick.isoformat()} of {task.entry}"

@@ -34,7 +34,8 @@ def app(environ, start_response):
                                job.scheduled_at.isoformat(), environ["HTTP_HOST"]]) + "\\n")
     while environ["PATH_INFO"] == "/slow" and not os.path.exists("go"):
         time.sleep(0.01)
-    start_response("200 OK", [])
+    is_sick = environ["PATH_INFO"] == "/sick" and not os.path.exists("well")
+    start_response("400 Bad Request" if is_sick else "200 OK", [])
     return [b"done"]
 
 application = GearmanMiddleware(
@@ -189,6 +190,23 @@ def test_without_overlap_a_tick_is_skipped_while_an_earlier_one_runs(stand: Stan
     until(lambda: len(stand.bench.lines()) == 2)
     record = until(lambda: stand.record(second))
     assert record.state == "cancelled" and "an earlier one has not ended" in str(record.reason)
+
+
+def test_the_dead_letter_of_a_tick_is_retried_also_where_its_entry_is_gone(stand: Stand) -> None:
+    sick = {"service": "/sick", "cron": "* * * * *", "overlap": False}
+    stand.write(sick=sick)
+    worker = stand.worker(1)
+    stand.put(day(1), sick=sick)
+    worker.wait_for("dead 400 Bad Request")
+    stand.write()
+    worker.signal(signal.SIGHUP)
+    worker.wait_for("worker ready", 2)
+    (stand.bench.folder / "well").touch()
+    stand.bench.state_dir = stand.state(1)
+    stand.bench.run("dead", "retry", "--all", "--yes", "--app", "clocked:application")
+    worker.wait_for("result 200 OK")
+    tick = "2026-01-01T02:00:00+00:00"
+    assert stand.bench.lines() == [f"/sick 1 {tick} {tick} shop.example.com"] * 2
 
 
 def test_what_was_missed_runs_once_by_records(stand: Stand) -> None:
