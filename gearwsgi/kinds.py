@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .address import TLS, Address, parse_servers
 from .errors import ConfigError
-from .message import targets
+from .message import limits, targets
 from .message.model import safe_host
 from .schedule.entries import read_schedule
 
@@ -38,8 +38,11 @@ class Kind(NamedTuple):
 
 def check_queue(queue: Any, error: type[Exception]) -> None:
     """Raise `error` unless `queue` can be a Gearman function's name."""
-    if not isinstance(queue, str) or not queue or not queue.isprintable() or " " in queue or len(queue.encode()) > 200:
+    is_text = isinstance(queue, str) and queue.isprintable() and " " not in queue
+    if not is_text or not 0 < len(queue.encode()) <= limits.MAX_QUEUE:
         raise error(f"queue {queue!r} can't be one: give up to 200 bytes without spaces and control characters")
+    if limits.SEPARATOR in queue:
+        raise error(f"queue {queue!r} can't be one: a {limits.SEPARATOR} comes before a key, which limit= names")
 
 
 def number(low: float, kind: type = float) -> Kind:
@@ -197,6 +200,27 @@ def _read_records(name: str, value: Any) -> str:
     return value
 
 
+def _read_key(name: str, value: Any) -> str:
+    try:
+        return limits.checked_key(value)
+    except ValueError as error:
+        raise ConfigError(f"{name} is {value!r}: {error}") from None
+
+
+def _read_limits(name: str, value: Any) -> tuple[limits.Limit, ...]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f'{name} is {value!r}: give a dict such as {{"stripe:*": {{"concurrency": 1}}}}')
+    found = []
+    for pattern, given in value.items():
+        if not isinstance(pattern, str) or not pattern or not isinstance(given, Mapping):
+            raise ConfigError(f'{name}[{pattern!r}] is {given!r}: give a dict such as {{"rate": "100/minute"}}')
+        try:
+            found.append(limits.read_limit(pattern, given))
+        except ValueError as error:
+            raise ConfigError(f"{name}[{pattern!r}]: {error}") from None
+    return tuple(found)
+
+
 SERVERS = Kind(_read_servers, load=_load_servers)
 """Job servers. What is read is their addresses, and whether they are the embedded server's."""
 TASKS = Kind(
@@ -207,10 +231,14 @@ TASKS = Kind(
     },
 )
 QUEUE = Kind(_read_queue)
+KEY = Kind(_read_key)
+"""A key of limits."""
 SWITCH = Kind(_read_switch)
 NAMES = Kind(_read_names, load=tuple)
 HEADERS = Kind(_read_headers, load=tuple)
 """Names of headers, in lower case."""
+LIMITS = Kind(_read_limits, load=lambda found: tuple(limits.Limit(*each) for each in found))
+"""Limits by key, in the order in which their patterns are tried."""
 PATHS = Kind(_read_paths, load=tuple)
 """Patterns of paths."""
 PATH = Kind(_read_path)

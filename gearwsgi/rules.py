@@ -38,6 +38,7 @@ class Given(TypedDict, total=False):
         max_waiting: jobs that may wait in its queue; at so many the answer is 503.
         identity: `user`: it runs as the user who asks; of a rule: and who is nobody, is answered by the application.
             Empty: as nobody, although the setting says so.
+        limit: its key, as `task()` has it.
     """
 
     prefer: bool
@@ -54,6 +55,7 @@ class Given(TypedDict, total=False):
     inherit: Iterable[str]
     max_waiting: int
     identity: str
+    limit: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,7 @@ class Options:
     inherit: tuple[str, ...] | None = None
     max_waiting: int | None = None
     identity: str | None = None
+    limit: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +123,7 @@ OPTIONS: dict[str, kinds.Kind] = {
     "inherit": kinds.HEADERS,
     "max_waiting": kinds.number(1, int),
     "identity": kinds.choice("user", ""),
+    "limit": kinds.KEY,
 }
 """What each option is."""
 

@@ -14,6 +14,7 @@ from . import kinds, rules
 from .address import EMBEDDED, Address
 from .errors import ConfigError
 from .message import model, signature, targets
+from .message.limits import Limit, find_limit, split_queue, unmatched
 from .policy import Limits
 from .schedule.entries import Entry
 from .webhooks import entries
@@ -62,7 +63,7 @@ class Settings:
         kinds.TASKS,
         {},
         "aliases: names to targets, or to dicts with a `target` and `max_attempts`, `backoff_min`, `backoff_max`, "
-        "`timeout`, `succeeds` of their own.",
+        "`timeout`, `succeeds`, `limit` of their own.",
     )
     queue: str = _setting(kinds.QUEUE, "job", "the queue (Gearman function) of tasks that name none.")
     queues: tuple[str, ...] = _setting(
@@ -140,6 +141,12 @@ class Settings:
     )
     inbox_keep: float = _setting(
         kinds.number(1), 259200.0, "seconds in which a second delivery of the same id is dropped; it needs `records`."
+    )
+    limits: tuple[Limit, ...] = _setting(
+        kinds.LIMITS,
+        {},
+        'how many tasks of a key (`task(…, limit="stripe:42")`) may run at once, and how many may start in a time: '
+        "patterns of keys to dicts with `concurrency`, `rate` (`100/minute`) or both. The first that matches counts.",
     )
     plain_queues: tuple[str, ...] = _setting(kinds.NAMES, (), "queues whose tasks are sent as plain JSON calls.")
     resolver: targets.Resolver | None = _setting(
@@ -252,7 +259,7 @@ class Settings:
 
     def may_be_unsigned(self, queue: str) -> bool:
         """Whether an unsigned message in this queue is run."""
-        return not self.secret_keys or queue in self.accept_unsigned
+        return not self.secret_keys or split_queue(queue)[0] in self.accept_unsigned
 
 
 def _first(*values: float | None) -> float:
@@ -286,6 +293,7 @@ class Keywords(TypedDict, total=False):
     owner: rules.Owner | None
     inbox: Sequence[Mapping[str, Any]] | None
     inbox_keep: float | None
+    limits: Mapping[str, Mapping[str, Any]] | None
     plain_queues: Sequence[str] | None
     resolver: targets.Resolver | None
     json: model.Encoder | None
@@ -346,7 +354,17 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
             "identity is set without secret_keys, and others can reach the job server: whoever does could run anything "
             "as anybody; set secret_keys"
         )
+    check_limits(settings)
     return settings
+
+
+def check_limits(settings: Settings) -> None:
+    """Raise `ConfigError` where an alias or a rule names a key that no pattern of `limits` matches."""
+    named = [(f"tasks[{name!r}]", entry.limit) for name, entry in settings.tasks.items()]
+    named += [(f"defer[{place}]", rule.options.limit) for place, rule in enumerate(settings.defer)]
+    for where, key in named:
+        if key is not None and find_limit(settings.limits, key) is None:
+            raise ConfigError(f"{where}['limit']: {unmatched(settings.limits, key)}")
 
 
 def to_json(settings: Settings) -> dict[str, Any]:

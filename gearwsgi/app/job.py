@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InvalidTask
 from ..message.fields import MAX_CURSOR
+from ..message.limits import split_queue
 from ..message.model import Message, encode_json
 from ..policy import MAX_DELAY, Outcome
 
@@ -70,7 +71,8 @@ class Job:
         """
         identity = task.identity.partition(":")[2] if task.identity else None
         return cls(
-            task.id or id, task.service, queue, handle, task.attempt, max_attempts, identity, task, report, stops
+            task.id or id, task.service, split_queue(queue)[0], handle, task.attempt, max_attempts, identity, task,
+            report, stops,
         )  # fmt: skip
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import BadMessage
 from . import targets
+from .limits import MAX_KEY, MAX_QUEUE, split_queue
 
 PRIORITIES = ("high", "normal", "low")
 
@@ -114,7 +115,8 @@ def _check(found: FollowUp) -> None:
             raise ValueError(f"its {name} can't be one")
     if not (found.service and found.queue and found.queue.isprintable()) or " " in found.queue:
         raise ValueError("its service or queue can't be one")
-    if len(found.queue.encode()) > 200 or len(found.unique.encode()) > 63:
+    queue, key = split_queue(found.queue)
+    if len(queue.encode()) > MAX_QUEUE or len(key.encode()) > MAX_KEY or len(found.unique.encode()) > 63:
         raise ValueError("its queue or unique is too long")
     for name, value in found.headers:
         if not (targets.TOKEN.fullmatch(name) and _VALUE.fullmatch(value)) or name.lower()[:10] == "x-gearman-":

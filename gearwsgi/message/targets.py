@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote, urlencode
 
 from ..errors import ConfigError, InvalidTask, UnknownService
+from .limits import checked_key
 from .values import as_fields, as_text
 
 Resolver: TypeAlias = Callable[[str], str | None]
@@ -46,6 +47,7 @@ class Service(NamedTuple):
     backoff_max: float | None = None
     timeout: float | None = None
     succeeds: tuple[int, ...] = ()
+    limit: str | None = None
 
 
 def read_statuses(value: Any) -> tuple[int, ...]:
@@ -85,6 +87,11 @@ def _read_entry(name: str, value: Any) -> Service:
             value = {**value, "succeeds": read_statuses(value["succeeds"])}
         except ValueError as error:
             raise ConfigError(f"tasks[{name!r}]['succeeds'] is {value['succeeds']!r}: {error}") from None
+    if value.get("limit") is not None:
+        try:
+            checked_key(value["limit"])
+        except ValueError as error:
+            raise ConfigError(f"tasks[{name!r}]['limit'] is {value['limit']!r}: {error}") from None
     for field in ("max_attempts", "backoff_min", "backoff_max", "timeout"):
         number = value.get(field)
         if number is not None and not _fits(field, number):

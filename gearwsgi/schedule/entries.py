@@ -10,7 +10,8 @@ from .cron import Cron, read_zone
 
 OPTIONS = (
     "data", "form", "body", "content_type", "params", "headers", "method", "queue", "priority", "max_attempts",
-    "backoff_min", "backoff_max", "timeout", "keep_result", "succeeds", "then", "on_dead", "json", "plain",
+    "backoff_min", "backoff_max", "timeout", "keep_result", "succeeds", "then", "on_dead", "limit", "json",
+    "plain",
 )  # fmt: skip
 """What an entry takes of `task()`'s arguments."""
 _KEYS = ("service", "cron", "timezone", "missed", "overlap", *OPTIONS)

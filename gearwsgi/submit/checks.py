@@ -8,8 +8,10 @@ from typing import Any
 from ..errors import InvalidTask
 from ..kinds import check_queue
 from ..message import targets
+from ..message.limits import checked_key, find_limit, key_queue, unmatched
 from ..message.model import MAX_UNIQUE, PRIORITIES
 from ..policy import MAX_DELAY
+from ..settings import Settings
 
 
 def unique(unique: str | None, task_id: str) -> str:
@@ -29,6 +31,22 @@ def checked_queue(queue: str) -> str:
     """The queue, where it can be one."""
     check_queue(queue, InvalidTask)
     return queue
+
+
+def limited_queue(queue: str, limit: str | None, service: str, settings: Settings) -> str:
+    """The queue where a task waits: its key's own, where it or its alias names a key."""
+    if limit is None:
+        entry = settings.tasks.get(service)
+        limit = entry.limit if entry is not None else None
+        if limit is None:
+            return queue
+    try:
+        key = checked_key(limit)
+    except ValueError as error:
+        raise InvalidTask(f"limit is {limit!r}: {error}") from None
+    if find_limit(settings.limits, key) is None:
+        raise InvalidTask(unmatched(settings.limits, key))
+    return key_queue(queue, key)
 
 
 def check_priority(priority: str) -> None:

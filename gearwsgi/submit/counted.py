@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from ..errors import GearwsgiError
+from ..message.limits import split_queue
 from ..message.plain import is_plain
 from ..settings import Settings
 from ..telemetry.tally import Services, as_label, look
@@ -36,7 +37,7 @@ class CountedClient(Client):
             for submission, receipt in zip(submissions, receipts, strict=False):
                 if receipt is not None:
                     service = self._services.label(_service(submission.payload))
-                    QUEUED.labels(submission.queue, service).inc()
+                    QUEUED.labels(split_queue(submission.queue)[0], service).inc()
 
 
 def _service(payload: bytes) -> str:

@@ -26,6 +26,7 @@ from .request import USER_AGENT, travels
 _KNOWN = (
     "service", "queue", "params", "headers", "method", "priority", "unique", "delay", "at", "max_attempts",
     "backoff_min", "backoff_max", "timeout", "keep_result", "succeeds", "then", "on_dead",
+    "limit",
 )  # fmt: skip
 
 
@@ -79,6 +80,7 @@ def _compose(
     succeeds: Iterable[int] = (),
     then: Wanted | None = None,
     on_dead: Wanted | None = None,
+    limit: str | None = None,
 ) -> FollowUp:
     queue = settings.queue if queue is None else queue
     check_queue(queue, InvalidTask)
@@ -97,7 +99,8 @@ def _compose(
         own_backoff = backoff(settings, service, backoff_min, backoff_max)
     limits = settings.retry_limits(Message("POST", service=service))
     return FollowUp(
-        service, target.method, path, queue, checks.attempts(max_attempts) or limits.max_attempts,
+        service, target.method, path, checks.limited_queue(queue, limit, service, settings),
+        checks.attempts(max_attempts) or limits.max_attempts,
         headers=tuple(check_headers(headers)) if headers is not None else (),
         priority=priority, unique="" if unique is None else checks.unique(unique, ""),
         delay=float(delay or 0.0), at=due if at is not None else 0.0, backoff=own_backoff,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from ..errors import ConfigError, InvalidTask
 from ..kinds import BaseURL
 from ..message.followups import FollowUp
+from ..message.limits import split_queue
 from ..message.model import Message
 from ..message.plain import write_plain
 from ..message.response import response_class
@@ -119,6 +120,7 @@ class Gearman(Sending):
         then: Wanted | None = None,
         on_dead: Wanted | None = None,
         identity: str | None = None,
+        limit: str | None = None,
         json: Any = None,
         target: str | None = None,
         recorded: bool = False,
@@ -156,6 +158,8 @@ class Gearman(Sending):
             on_dead: what is queued when it is dead; as `then`.
             identity: `user`: it runs as the user whose request is in hand (Django, Flask-Login); empty: as nobody; as
                 the setting where it is not given.
+            limit: its key (`stripe:42`), of which no more run at once, or start in a time, than the setting `limits`
+                says for it: more of them wait.
             json: what writes `data`, as the setting `json`.
             target: `/path` or `METHOD /path`, where `service` is only what log and records are to call it.
             recorded: write its record, with its message, as soon as it is queued: it is known before a worker sees it.
@@ -179,6 +183,8 @@ class Gearman(Sending):
             checks.check_priority(priority)
         if plain is None:
             plain = queue in settings.plain_queues
+        if limit is not None or settings.limits:
+            queue = checks.limited_queue(queue, limit, service, settings)
         task_id = os.urandom(16).hex()
         given = Given(service, data, form, files, body, content_type, params, headers, method, target)
         if plain:
@@ -187,7 +193,7 @@ class Gearman(Sending):
                 raise InvalidTask("identity is given for a plain call, which carries a service and data only")
             if then is not None or on_dead is not None:
                 raise InvalidTask("then or on_dead is given for a plain call, which carries a service and data only")
-            task = Task(task_id, service, queue, checks.unique(unique, task_id), 1)
+            task = Task(task_id, service, split_queue(queue)[0], checks.unique(unique, task_id), 1)
             payload = write_plain(plain_name(service, settings), data, checks.encoder(json) or settings.json)
             if len(payload) > settings.max_body:
                 raise InvalidTask(f"a plain call of {len(payload)} bytes is over max_body={settings.max_body}")
@@ -226,6 +232,7 @@ class Gearman(Sending):
         priority: str = "normal",
         unique: str | None = None,
         timeout: float | None = None,
+        limit: str | None = None,
         json: Any = None,
     ) -> "Response":
         """Have `service` run by a worker and wait for its response, whatever its status. Nothing is retried.
@@ -249,6 +256,8 @@ class Gearman(Sending):
         queue = settings.queue if queue is None else checks.checked_queue(queue)
         checks.check_priority(priority)
         seconds = settings.job_timeout if timeout is None else checks.positive(timeout, "timeout")
+        if limit is not None or settings.limits:
+            queue = checks.limited_queue(queue, limit, service, settings)
         task_id = os.urandom(16).hex()
         given = Given(service, data, form, files, body, content_type, params, headers, method)
         message = compose(given, task_id, settings, self._request, self.base, json)
@@ -280,6 +289,7 @@ class Gearman(Sending):
         then: Wanted | None = None,
         on_dead: Wanted | None = None,
         identity: str | None = None,
+        limit: str | None = None,
         verified: bool = False,
         after_response: bool = False,
         after: After | None = None,
@@ -301,6 +311,8 @@ class Gearman(Sending):
         """
         settings = self._settings
         queue = settings.queue if queue is None else checks.checked_queue(queue)
+        if limit is not None:
+            queue = checks.limited_queue(queue, limit, "", settings)
         due = checks.due(delay, at)
         checks.check_priority(priority)
         message = self._message_of_request("replay()", os.urandom(16).hex(), body)
@@ -366,6 +378,8 @@ class Gearman(Sending):
         if options.backoff_min is not None or options.backoff_max is not None:
             message.backoff = backoff(settings, message.service, options.backoff_min, options.backoff_max)
         queue = options.queue or settings.queue
+        if options.limit is not None:
+            queue = checks.limited_queue(queue, options.limit, "", settings)
         due = checks.due(options.delay, None)
         task, payload = self._seal(message, queue, options.priority, None, options.max_attempts, options.timeout, due)
         self._submit(task, Submission(queue, task.unique, payload, options.priority, due, task_id), False, None)
@@ -512,7 +526,9 @@ class Gearman(Sending):
         if timeout is not None:
             message.timeout = checks.positive(timeout, "timeout")
         message.max_attempts = checks.attempts(max_attempts) or settings.retry_limits(message).max_attempts
-        task = Task(message.id, message.service, queue, checks.unique(unique, message.id), message.max_attempts)
+        task = Task(
+            message.id, message.service, split_queue(queue)[0], checks.unique(unique, message.id), message.max_attempts
+        )
         if tracing.MODULE in sys.modules and self.traces:
             task.span = tracing.begin_send(task, message)
         return task, seal(message, queue, settings, due or message.queued)

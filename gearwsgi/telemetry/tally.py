@@ -91,7 +91,7 @@ class Tallies:
         return list(self._found.items())
 
     def _find(self, queue: bytes, service: bytes, route: bytes) -> Tally:
-        key = as_label(queue), self._services.label(as_label(service), as_label(route))
+        key = as_label(queue.partition(b"#")[0]), self._services.label(as_label(service), as_label(route))
         tally = self._found.get(key)
         if tally is None:
             tally = self._found[key] = Tally()

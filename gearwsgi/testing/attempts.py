@@ -53,6 +53,7 @@ class QueuedTask:
         identity: the key of the user that it runs as; None: as nobody.
         verified: whether it is a webhook whose sender was found genuine.
         cursor: how far its handler is, as it said in `Continue`; None: it begins.
+        limit: its key of `limits`; None: it has none.
         payload: the message's bytes.
     """
 
@@ -73,7 +74,9 @@ class QueuedTask:
     identity: str | None
     verified: bool
     cursor: Any
+    limit: str | None
     payload: bytes
+    _function: str
     _headers: Sequence[tuple[str, str]]
     _skew: float
     _sequence: int

@@ -25,6 +25,7 @@ from ..app.replay import Result, notice_exceptions
 from ..environ import WSGIApplication
 from ..errors import BadMessage, CallFailed, GearwsgiError, RecordsUnavailable, UnknownTask
 from ..message import plain, response, signature
+from ..message.limits import split_queue
 from ..message.model import PRIORITIES, Message
 from ..policy import Dead, Done, GoOnAt, decide
 from ..settings import Settings
@@ -176,7 +177,7 @@ class Memory(Client):
 
     def count_waiting(self, queue: str) -> int:
         with self._lock:
-            return len(self._of(queue))
+            return sum(task._function == queue for task in self.waiting)
 
     @property
     def desk(self) -> Desk:
@@ -278,7 +279,7 @@ class Memory(Client):
     def _submit(self, submission: Submission, now: float) -> tuple[QueuedTask, bool]:
         with self._lock:
             for task in [*self.waiting, *(task for task, _ in self._running.values())]:
-                if (task.queue, task.unique) == (submission.queue, submission.unique):
+                if (task._function, task.unique) == (submission.queue, submission.unique):
                     return task, False  # coalesced: the first one's handle, and the second one's data is dropped
             task = self._read(submission, now)
             self.queued.append(task)
@@ -302,10 +303,11 @@ class Memory(Client):
             if not isinstance(call, dict):
                 raise
             task = Message("", path="", service=str(call.pop("service", "")), id=own_id(job), plain=call)
+        queue, key = split_queue(submission.queue)
         return QueuedTask(
             id=submission.id or task.id,
             service=task.service,
-            queue=submission.queue,
+            queue=queue,
             handle=handle,
             unique=submission.unique,
             priority=submission.priority,
@@ -320,7 +322,9 @@ class Memory(Client):
             identity=task.identity.partition(":")[2] or None,
             verified=task.verified,
             cursor=json.loads(task.cursor) if task.cursor else None,
+            limit=key or None,
             payload=submission.payload,
+            _function=submission.queue,
             _headers=tuple(task.headers),
             _skew=skew,
             _sequence=number,
@@ -382,7 +386,7 @@ class Memory(Client):
 
     def _attempt(self, queued: QueuedTask) -> Run:
         handle = queued.handle.encode()
-        job = Grabbed(handle, queued.queue.encode(), queued.unique.encode(), queued.payload)
+        job = Grabbed(handle, queued._function.encode(), queued.unique.encode(), queued.payload)
         try:
             task = open_payload(job, self.settings, self.clock.now() - queued._skew)
         except BadMessage as error:
@@ -443,7 +447,7 @@ class Memory(Client):
             self._follow(follow(task, self.settings, now, status=outcome.status, reason=fate.reason))
             return replace(run, fate="dead", reason=fate.reason)
         if isinstance(fate, GoOnAt):
-            rest = next_piece(task, queued.queue, self.settings, outcome.cursor, None, fate.at, now)
+            rest = next_piece(task, queued._function, self.settings, outcome.cursor, None, fate.at, now)
             self._add(rest, fate.at - now)
             return replace(run, fate="continue", retry_in=fate.at - now)
         self._retry(queued, task, fate.at, fate.reason, limits.max_attempts)
@@ -456,9 +460,9 @@ class Memory(Client):
 
     def _retry(self, queued: QueuedTask, task: Message, at: float, reason: str, max_attempts: int) -> None:
         now = self.clock.now()
-        following, payload = next_attempt(task, queued.queue, self.settings, max_attempts, reason, at, now)
+        following, payload = next_attempt(task, queued._function, self.settings, max_attempts, reason, at, now)
         unique = make_unique(task.id, following.attempt)
-        self._add(Submission(queued.queue, unique, payload, task.priority, at, task.id), at - now)
+        self._add(Submission(queued._function, unique, payload, task.priority, at, task.id), at - now)
 
     def _add(self, submission: Submission, delay: float) -> None:
         """Queue what follows from an attempt, as from now on the clock."""

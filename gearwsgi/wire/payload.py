@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..errors import BadMessage, BadSignature
 from ..message import fields, model, plain, reading, signature
+from ..message.limits import split_queue
 from ..settings import Settings
 
 
@@ -25,6 +26,11 @@ class Grabbed(NamedTuple):
     def queue_name(self) -> str:
         """The queue as text."""
         return self.queue.decode("utf-8", "surrogateescape")
+
+    @property
+    def base_queue(self) -> str:
+        """The queue as text, without a key of limits."""
+        return split_queue(self.queue_name)[0]
 
     @property
     def handle_name(self) -> str:

@@ -77,5 +77,5 @@ class Metering:
             held = slot.process.running if slot.process is not None else None
             if held is not None:
                 found = glance(held.job.payload)
-                queue = held.job.queue_name
+                queue = held.job.base_queue
                 fronts[queue] = max(fronts.get(queue, 0.0), found[1] if found is not None else held.grabbed_at)

@@ -174,7 +174,7 @@ class Recording(Recorder):
         offset = self._clock.offset()
         began, ended = held.started + offset, held.ended + offset
         return (
-            task_id, service, method, path, job.queue_name, float(queued), began, began, ended, ended,
+            task_id, service, method, path, job.base_queue, float(queued), began, began, ended, ended,
             int(max_attempts), self._host, held.pid, *read_about(headers),
         )  # fmt: skip
 
@@ -226,7 +226,7 @@ class Recording(Recorder):
         has_begun = began is not None
         return Row(
             id=clean_id(facts.id), service=clean(facts.service), method=clean(facts.method),
-            path=clean(facts.path, MAX_PATH), queue=clean(job.queue_name), priority=facts.priority, state="",
+            path=clean(facts.path, MAX_PATH), queue=clean(job.base_queue), priority=facts.priority, state="",
             queued=facts.queued or grabbed_at, due=None, started=began, ended=None,
             attempts=facts.attempt if has_begun else facts.attempt - 1,
             max_attempts=facts.max_attempts or self._settings.max_attempts, done=None, total=None, status=None,
@@ -266,7 +266,7 @@ class Recording(Recorder):
     ) -> Change:
         """A payload that nobody vouches for: nothing in it is believed."""
         row = Row(
-            id=clean_id(letter[0]), service="-", method="-", path="-", queue=clean(job.queue_name), priority="normal",
+            id=clean_id(letter[0]), service="-", method="-", path="-", queue=clean(job.base_queue), priority="normal",
             state=state, queued=grabbed_at, due=None, started=None, ended=now, attempts=0, max_attempts=None,
             done=None, total=None, status=None, reason=clean(reason, MAX_REASON), host=self._host, pid=None,
             request_id=None, traceparent=None, owner=None, place=place(1, QUEUED), changed=now, began=None, history="",

@@ -468,4 +468,4 @@ def _about(held: Held) -> dict[str, Any]:
         facts = read_facts(held.job.payload, partial(own_id, held.job))
     except BadMessage:
         return {}  # its process says so in a moment
-    return {"id": facts.id, "service": facts.service, "queue": held.job.queue_name, "attempt": facts.attempt}
+    return {"id": facts.id, "service": facts.service, "queue": held.job.base_queue, "attempt": facts.attempt}

@@ -96,10 +96,10 @@ def log_fields(job: Grabbed) -> dict[str, Any]:
     try:
         facts = read_facts(job.payload, partial(own_id, job))
     except BadMessage:
-        return {"queue": job.queue_name}
+        return {"queue": job.base_queue}
     trace = (facts.traceparent or "").split("-")
     return {
-        "id": facts.id, "service": facts.service, "method": facts.method, "path": facts.path, "queue": job.queue_name,
+        "id": facts.id, "service": facts.service, "method": facts.method, "path": facts.path, "queue": job.base_queue,
         "attempt": facts.attempt, "max_attempts": facts.max_attempts, "request_id": facts.request_id,
         "trace_id": trace[1] if len(trace) > 2 else None,
     }  # fmt: skip

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Sequence
 
+from ...message.limits import split_queue
 from ...settings import Settings
 from ...wire.payload import Submission
 from . import model
@@ -76,7 +77,7 @@ def _row(submission: Submission, now: float) -> Row:
     facts = read_facts(submission.payload, lambda: submission.id)
     return Row(
         id=clean_id(facts.id), service=clean(facts.service), method=clean(facts.method), path=clean(facts.path),
-        queue=clean(submission.queue), priority=facts.priority,
+        queue=clean(split_queue(submission.queue)[0]), priority=facts.priority,
         state=model.SCHEDULED if submission.epoch(now) is not None else model.QUEUED, queued=facts.queued or now,
         due=facts.due or None, started=None, ended=None, attempts=0, max_attempts=facts.max_attempts, done=None,
         total=None, status=None, reason=None, host=None, pid=None,

@@ -57,16 +57,17 @@ class Desk:
         self._known: OrderedDict[str, None] = OrderedDict()
         self._fill: dict[str, tuple[float, int]] = {}
 
-    def is_full(self, queue: str | None, limit: int) -> bool:
+    def is_full(self, queue: str, limit: int) -> bool:
         """Whether so many jobs wait in a queue; if not, one more is about to.
 
         What job servers said is believed for half a second while there is room for as many again.
         """
-        name = queue or self._client.settings.queue
-        until, count = self._fill.get(name, (0.0, 0))
+        until, count = self._fill.get(queue, (0.0, 0))
         if count * 2 >= limit or time.monotonic() >= until:
-            count, until = self._client.count_waiting(name), time.monotonic() + _LASTS
-        self._fill[name] = until, count + 1
+            count, until = self._client.count_waiting(queue), time.monotonic() + _LASTS
+        if len(self._fill) >= _REMEMBERED:
+            self._fill.clear()  # keys of limits may be many, and each has its own queue
+        self._fill[queue] = until, count + 1
         return count >= limit
 
     def remember(self, task_id: str) -> None:

@@ -12,6 +12,7 @@ from ...message.prefer import RESPOND_ASYNC, read_prefer, seconds_to_wait
 from ...rules import Options, Owner
 from ...settings import Settings
 from ...state.records import model
+from ..checks import limited_queue
 from ..client import Client
 from ..request import BodyError
 from ..task import Task
@@ -71,7 +72,8 @@ def defer(
     preferences = read_prefer(environ.get("HTTP_PREFER", ""))
     settings = gearman.client.settings
     try:
-        if options.max_waiting is not None and gearman.client.desk.is_full(options.queue, options.max_waiting):
+        queue = limited_queue(options.queue or settings.queue, options.limit, "", settings)
+        if options.max_waiting is not None and gearman.client.desk.is_full(queue, options.max_waiting):
             return _busy("Too much is waiting already: ask again later.")
         task_id = make_id(environ, owner or settings.owner, known_owners(settings))
         seconds = _time_to_wait(options, preferences, settings)

@@ -1,0 +1,94 @@
+"""Limits by key: how many tasks of a key may run at once, and how many may start in a time. Pure.
+
+A key has a queue of its own on the job server, `job#stripe:42`: what is over its limit waits there, and nowhere else.
+"""
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+SEPARATOR = "#"
+"""Between a queue and a key in the name of a key's own queue."""
+MAX_QUEUE = 200
+"""Bytes of a queue's name."""
+MAX_KEY = 100
+"""Bytes of a key."""
+MAX_CONCURRENCY = 10_000
+
+
+class Limit(NamedTuple):
+    """One entry of `limits=`.
+
+    Attributes:
+        pattern: the keys that it is for, as the shell matches names.
+        concurrency: how many of a key may run at once; 0: as many as there are workers.
+        rate: how many of a key may start, such as `100/minute`; empty: any number.
+    """
+
+    pattern: str
+    concurrency: int = 0
+    rate: str = ""
+
+
+def find_limit(limits: Iterable[Limit], key: str) -> Limit | None:
+    """The first limit whose pattern a key matches."""
+    return next((limit for limit in limits if fnmatchcase(key, limit.pattern)), None)
+
+
+def unmatched(limits: Iterable[Limit], key: str) -> str:
+    """What to say of a key that no pattern matches."""
+    known = ", ".join(repr(each.pattern) for each in limits) or "there is none"
+    return f"limit {key!r} matches no pattern of the setting limits: {known}"
+
+
+def checked_key(key: Any) -> str:
+    """The key, where it can be one.
+
+    Raises:
+        ValueError: it can't.
+    """
+    if not isinstance(key, str) or not key or not key.isprintable() or " " in key or len(key.encode()) > MAX_KEY:
+        raise ValueError(f"give up to {MAX_KEY} bytes without spaces and control characters, such as 'stripe:42'")
+    return key
+
+
+def key_queue(queue: str, key: str) -> str:
+    """The name of a key's own queue."""
+    return f"{queue}{SEPARATOR}{key}"
+
+
+def split_queue(name: str) -> tuple[str, str]:
+    """The queue, and the key whose own queue it is: empty where it is none's."""
+    queue, _, key = name.partition(SEPARATOR)
+    return queue, key
+
+
+def read_limit(pattern: str, given: Mapping[str, Any]) -> Limit:
+    """A limit from what was given for a pattern.
+
+    Raises:
+        ValueError: it can't be one.
+    """
+    unknown = sorted(set(map(str, given)) - {"concurrency", "rate"})
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}: give concurrency, rate or both")
+    concurrency, rate = given.get("concurrency") or 0, given.get("rate") or ""
+    if not concurrency and not rate:
+        raise ValueError("give concurrency, rate or both")
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 0 <= concurrency <= MAX_CONCURRENCY:
+        raise ValueError(f"concurrency is {concurrency!r}: give a whole number from 1 to {MAX_CONCURRENCY:,}")
+    if rate:
+        check_rate(rate)
+    return Limit(pattern, concurrency, str(rate))
+
+
+def check_rate(rate: Any) -> None:
+    """Raise `ValueError` unless it is a rate."""
+    from limits import parse_many  # only where there are limits
+
+    try:
+        found = parse_many(rate) if isinstance(rate, str) else []
+    except ValueError:
+        found = []
+    if len(found) != 1 or found[0].amount < 1:
+        raise ValueError(f"rate is {rate!r}: give one such as '100/minute', '10/second' or '5 per 2 hours'")
