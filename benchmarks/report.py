@@ -24,6 +24,9 @@ UNITS = {
     "body": ("ms", "CPU µs"),
     "behind": ("s", ""),
     "overhead": ("µs", ""),
+    "django enqueue": ("tasks/s", "CPU µs a task"),
+    "django drain": ("tasks/s", ""),
+    "django latency": ("ms, p50", ""),
 }
 NAMES = {
     "submit": "`task()` one by one",
@@ -36,6 +39,9 @@ NAMES = {
     "body": "5 MB body",
     "behind": "short jobs behind one of 8 s, two workers",
     "overhead": "middleware on a request that queues nothing",
+    "django enqueue": "Django's own Tasks, `enqueue()` one by one",
+    "django drain": "Django's own Tasks, drain, one worker",
+    "django latency": "Django's own Tasks, `enqueue()` to the function's start, idle, p50",
 }
 KEYS = {
     "onebyone": "one by one",
@@ -104,6 +110,9 @@ BARS = (
     Bar("start", "Celery", False, 0.5, ratio("start", "gearwsgi", "celery")),
     Bar("body", "bare socket", False, 3, ratio("body", "gearwsgi", "bare")),
     Bar("behind", "the slowest of them", False, 2.5, plain("behind"), " s"),
+    Bar("django enqueue", "django-tasks-db", True, 1, ratio("django enqueue", "gearwsgi", "django-tasks-db")),
+    Bar("django drain", "django-tasks-db", True, 2, ratio("django drain", "gearwsgi", "django-tasks-db")),
+    Bar("django latency", "django-tasks-db", False, 0.5, ratio("django latency", "gearwsgi", "django-tasks-db")),
     Bar("overhead", "with minus without", False, 3, plain("overhead"), " µs"),
 )
 
@@ -121,7 +130,7 @@ def bars(results: Results) -> Iterator[tuple[Bar, float | None]]:
 def bars_table(results: Results, names: list[str]) -> str:
     lines = ["| measure | against | bar | reached | |", "|---|---|---|---|---|"]
     for bar, value in bars(results):
-        if bar.measure in names:
+        if bar.measure.partition(" ")[0] in names:
             limit = f"{'≥' if bar.at_least else '≤'} {number(bar.limit)}{bar.unit}"
             reached = "not measured" if value is None else f"{number(value)}{bar.unit}"
             verdict = "" if value is None else "met" if bar.met(value) else "**missed**"
@@ -135,11 +144,10 @@ def numbers_table(results: Results, names: list[str]) -> str:
         "|---|---|--:|--:|--:|--:|",
     ]
     for name in names:
-        unit = UNITS[name][0]
         for (measure, key), samples in results.samples.items():
-            if measure == name:
+            if measure == name or measure.startswith(f"{name} "):
                 who = KEYS.get(key, LABELS.get(key, key))
-                lines.append(_row(NAMES[name], who, unit, list(samples.values())))
+                lines.append(_row(NAMES[measure], who, UNITS[measure][0], list(samples.values())))
     return "\n".join(lines)
 
 
@@ -176,7 +184,7 @@ def noise_line(results: Results) -> str:
 
 def versions() -> str:
     """What is compared, for a ratio means little without it."""
-    names = ("gearwsgi", "celery", "rq", "huey", "dramatiq", "waitress", "flask")
+    names = ("gearwsgi", "celery", "rq", "huey", "dramatiq", "waitress", "flask", "django", "django-tasks-db")
     return ", ".join(f"{name} {metadata.version(name)}" for name in names)
 
 

@@ -16,6 +16,10 @@ PEERS = (
     "dramatiq[redis]>=1.17",
     "flask>=3",
     "waitress>=3",
+    "django>=5.2",
+    "django-tasks>=0.12; python_version < '3.12'",
+    "django-tasks-db>=0.13",
+    "psycopg[binary]>=3.2",
     "py-spy>=0.4",  # benchmarks.cost
 )
 

@@ -4,6 +4,7 @@ Only of tasks for which that is asked; all others are written by the supervisor 
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -39,13 +40,9 @@ class QueuedRecords:
             RecordsUnavailable: they are off, or can't be written.
         """
         store = self._take()
-        now = store.database.now()
-        rows = [_row(each, now) for each in submissions]
+        now = time.time()
         with store.database.transaction(write=True) as transaction:
-            store.put(transaction, rows)
-            store.keep_messages(
-                transaction, [(each.payload, row.id) for each, row in zip(submissions, rows, strict=True)]
-            )
+            store.put_queued(transaction, [(_row(each, now), each.payload) for each in submissions])
         if len(self._idle) < MAX_IDLE:
             self._idle.append((os.getpid(), store))
         else:

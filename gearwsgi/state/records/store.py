@@ -31,6 +31,7 @@ _SAME = "CASE WHEN excluded.queued = gearwsgi_task.queued THEN"
 _STARTED = f"{_SAME} coalesce(gearwsgi_task.started, excluded.started) ELSE excluded.started END"
 _REASON = f"{_SAME} coalesce(excluded.reason, gearwsgi_task.reason) ELSE excluded.reason END"
 _INSERT = f"INSERT INTO gearwsgi_task ({', '.join(COLUMNS)})"
+_INSERT_QUEUED = f"INSERT INTO gearwsgi_task ({', '.join(COLUMNS)}, message)"
 _OR_UPDATE = f"ON CONFLICT (id) DO UPDATE SET {_SET}, started = {_STARTED}, reason = {_REASON} WHERE {_NEWER}"
 _INSERT_FINISHED = f"INSERT INTO gearwsgi_task ({', '.join((*FINISHED, *FINISHED_AS))})"
 _ONE_FINISHED = f"({', '.join([*'?' * len(FINISHED), *map(repr, FINISHED_AS.values())])})"
@@ -96,9 +97,10 @@ class Store:
             transaction.insert(_INSERT_FINISHED, _OR_UPDATE, rows, _ONE_FINISHED)
 
     @staticmethod
-    def keep_messages(transaction: Transaction, messages: Sequence[tuple[bytes, str]]) -> None:
-        """Keep messages, each with its task's id, as long as their tasks."""
-        transaction.run_many("UPDATE gearwsgi_task SET message = ? WHERE id = ?", messages)
+    def put_queued(transaction: Transaction, queued: Sequence[tuple[Row, bytes]]) -> None:
+        """Write rows of tasks that have just been queued, with their messages; of what is stored only the message."""
+        values = [(*row.values(), message) for row, message in queued]
+        transaction.insert(_INSERT_QUEUED, "ON CONFLICT (id) DO UPDATE SET message = excluded.message", values)
 
     @staticmethod
     def keep_result(transaction: Transaction, task_id: str, until: float, content: bytes) -> None:

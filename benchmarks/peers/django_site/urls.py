@@ -1,0 +1,3 @@
+"""Nobody asks for a page."""
+
+urlpatterns: list[object] = []
