@@ -31,7 +31,9 @@ _IDENTITY = re.compile(rf"({DJANGO}|{FLASK_LOGIN}):(.{{1,200}})")
 _PROGRESS = re.compile(r"(\d{1,20}) (\d{1,20})")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d")
 _STATUSES = re.compile(r"[1-9]\d\d(?: [1-9]\d\d){0,9}")
-_AWAITED = re.compile(r"(gearwsgi-wait-[0-9a-z-]{1,80}) (\d{1,10}(?:\.\d{1,9})?)")
+MAILBOX = "gearwsgi-wait-"
+"""What the names of the Gearman functions begin with that are no queues: somebody waits there for a response."""
+_AWAITED = re.compile(MAILBOX + r"([0-9a-z-]{1,80}) (\d{1,10}(?:\.\d{1,9})?)")
 """Only such a function gets a response: no message can have one put into a queue."""
 PROTOCOL = re.compile(r"HTTP/[0-9](?:\.[0-9])?")
 
@@ -139,7 +141,7 @@ def _read_awaited(value: str) -> tuple[str, float]:
     found = _AWAITED.fullmatch(value)
     if found is None:
         raise BadMessage(f"{PREFIX}Awaited {value[:40]!r} is no mailbox and no time")
-    return found[1], float(found[2])
+    return MAILBOX + found[1], float(found[2])
 
 
 def is_cursor(text: str) -> bool:

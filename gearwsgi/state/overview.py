@@ -8,6 +8,7 @@ from typing import Any
 from ..address import Address
 from ..errors import GearwsgiError, RecordsError
 from ..log import clean
+from ..message.fields import MAILBOX
 from ..settings import Settings
 from ..wire.connection import Connection
 from .dead import DeadLetters
@@ -74,7 +75,8 @@ def _admin(address: Address, command: str, timeout: float) -> list[str]:
 
 
 def _is_row(line: list[str], size: int) -> bool:
-    return len(line) == size and all(number.isascii() and number.isdigit() for number in line[1:4])
+    is_queue = len(line) == size and not line[0].startswith(MAILBOX)
+    return is_queue and all(number.isascii() and number.isdigit() for number in line[1:4])
 
 
 def _row(line: list[str]) -> dict[str, Any]:

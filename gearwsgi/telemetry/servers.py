@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..address import Address
 from ..errors import GearwsgiError
+from ..message.fields import MAILBOX
 from ..wire.connection import Connection
 
 TIMEOUT = 1.0
@@ -99,7 +100,8 @@ def ask(address: Address) -> dict[str, Queue]:
     finally:
         connection.close()
     rows = [line.rsplit("\t", 5 if is_ours else 3) for line in lines]
-    return dict(map(_read_own if is_ours else _read_status, rows))
+    queues = [row for row in rows if not row[0].startswith(MAILBOX)]
+    return dict(map(_read_own if is_ours else _read_status, queues))
 
 
 def _read_status(row: list[str]) -> tuple[str, Queue]:

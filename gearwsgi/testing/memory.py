@@ -25,6 +25,7 @@ from ..app.replay import Result, notice_exceptions
 from ..environ import WSGIApplication
 from ..errors import BadMessage, CallFailed, GearwsgiError, RecordsUnavailable, UnknownTask
 from ..message import plain, response, signature
+from ..message.fields import MAILBOX
 from ..message.limits import split_queue
 from ..message.model import PRIORITIES, Message
 from ..policy import Dead, Done, GoOnAt, decide
@@ -100,7 +101,7 @@ class _Desk(Desk):
     def __init__(self, memory: "Memory") -> None:
         super().__init__(memory)
         self._memory = memory
-        self.name = "gearwsgi-wait-memory"
+        self.name = MAILBOX + "memory"
 
     def mailbox(self) -> contextlib.AbstractContextManager["_Desk"]:
         return contextlib.nullcontext(self)

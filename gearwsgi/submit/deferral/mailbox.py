@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from ...address import Address
 from ...errors import GearwsgiError, ServerUnavailable, SpoolError
+from ...message.fields import MAILBOX
 from ...settings import Settings
 from ...state.records.letters import spool_id
 from ...state.spool import make_private_folder, open_private
@@ -166,7 +167,7 @@ class Mailboxes:
                 except BlockingIOError:
                     os.close(lock)
                     continue
-                return Mailbox(f"gearwsgi-wait-{site}-{number}", lock, self._settings)
+                return Mailbox(f"{MAILBOX}{site}-{number}", lock, self._settings)
         except OSError as error:
             raise SpoolError(f"can't use {self._folder}: {error}") from error
         raise SpoolError(f"{_MOST} requests wait for their responses already")
