@@ -58,13 +58,16 @@ class Listed:
 
 def list_letters(view: View, after: Key | None = None) -> Listed:
     """Those that the request's fields mean."""
-    with view.records() as store:
-        if store is not None:
-            queries = Queries(store.database)
-            which = view.fields.filter(store.database.now(), DEAD)
-            found, following = queries.page(which, after)
-            rows = [_row(each.record) for each in found]
-            return Listed(rows, following, queries.groups(which))
+    try:
+        with view.records() as store:
+            if store is not None:
+                queries = Queries(store.database)
+                which = view.fields.filter(store.database.now(), DEAD)
+                found, following = queries.page(which, after)
+                rows = [_row(each.record) for each in found]
+                return Listed(rows, following, queries.groups(which))
+    except RecordsError as error:
+        view.trouble = f"The records can't be read, so only what lies on this machine is shown: {error}"
     which = view.fields.filter(time.time(), DEAD)
     letters = DeadLetters(view.settings)
     count = letters.spool.count()
@@ -74,7 +77,7 @@ def list_letters(view: View, after: Key | None = None) -> Listed:
 
 def list_ids(view: View, which: Filter, limit: int) -> list[str]:
     """The ids of those that are meant, the oldest first."""
-    with view.records() as store:
+    with suppress(RecordsError), view.records() as store:
         if store is not None:
             return Queries(store.database).ids(which, limit)
     entries = list(_matching(islice(DeadLetters(view.settings).entries(), READ), which))

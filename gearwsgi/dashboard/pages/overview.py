@@ -7,10 +7,13 @@ from webob import Response
 
 from ...errors import RecordsError
 from ...state.overview import collect, is_unserved
-from ...state.records.queries import Queries, Step
+from ...state.records.model import DEAD
+from ...state.records.queries import Filter, Queries, Step
 from ..charts import draw
 from ..view import Page, View
 
+MOST = 100_000
+"""Dead letters that are counted."""
 _CHARTS = {"hour": (60, 60.0, "the last hour"), "day": (96, 900.0, "the last day")}
 
 
@@ -28,17 +31,22 @@ def show(view: View) -> Response:
     number, seconds, name = _CHARTS[span]
     known = collect(view.settings)
     steps: list[Step] = []
+    dead = known["dead"]
     try:
         with view.records() as store:
             if store is not None:
-                steps = Queries(store.database).steps(number, seconds)
+                queries = Queries(store.database)
+                steps = queries.steps(number, seconds)
+                dead = queries.count(Filter(state=DEAD), MOST)
     except RecordsError as error:
-        view.trouble = str(error)
+        view.trouble = f"The records can't be read: {error}"
     return view.render(
         "overview.html",
         known=known,
         notes=list(attention(known)),
         total=_total(known["queues"]),
+        dead=dead,
+        most=MOST,
         chart=draw(steps, seconds, name) if steps else None,
         span=span,
         unserved=is_unserved,
