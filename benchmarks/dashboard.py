@@ -47,7 +47,8 @@ def ask(dashboard: Dashboard, path: str) -> tuple[float, float]:
     path, _, query = path.partition("?")
     environ = {
         "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": query,
-        "SERVER_NAME": "localhost", "SERVER_PORT": "80", "wsgi.url_scheme": "http", "wsgi.input": BytesIO(), "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(),
     }  # fmt: skip
     got: list[str] = []
     began, ran = time.perf_counter(), time.process_time()
@@ -66,7 +67,8 @@ def main() -> int:
             dashboard = Dashboard(shop, lambda environ: "ada")
             pages = (
                 "/", "/?span=day", "/tasks", "/tasks?state=done&service=mail.welcome",
-                "/tasks?reason=nobody-died-of-this", "/tasks?state=dead&reason=time-out", "/tasks?id=ab", f"/task?id={dead}", "/dead",
+                "/tasks?reason=nobody-died-of-this", "/tasks?state=dead&reason=time-out", "/tasks?id=ab",
+                f"/task?id={dead}", "/dead",
                 "/dead?service=mail.welcome", "/dead/ask?do=retry", "/services", "/queues", "/outbox",
             )  # fmt: skip
             slow = 0

@@ -156,8 +156,6 @@ application = GearmanMiddleware(
     # Without GEARMAN_SERVERS the worker brings a job server of its own, on 127.0.0.1:4730.
     servers=os.environ.get("GEARMAN_SERVERS") or "embedded",
     tasks={"testTask": "Test.task"},
-    # What became of each task is written down, for /status and the dashboard.
-    records="sqlite",
     # The report is queued and answered 202; what becomes of it is told below /-/tasks.
     defer=["POST /report"],
     # Webhooks whose header X-Signature has the HMAC of their body; the front page shows how to send one.

@@ -6,9 +6,11 @@ It takes Playwright for Python, and a chromium on this machine.
 import struct
 import sys
 import tempfile
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -18,7 +20,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from gearwsgi.dashboard import Dashboard  # noqa: E402
 from tests.browser import chromium  # noqa: E402
-from tests.dashboards import fill, middleware, served  # noqa: E402
+from tests.dashboards import beat, fill, middleware, open_store, served  # noqa: E402
 from tests.support import JobServer  # noqa: E402
 
 SIZE = {"width": 1120, "height": 700}
@@ -85,20 +87,25 @@ def main(wanted: list[str]) -> None:
                 shop.gearman.task("/search/index", queue=queue)
             pages = {
                 "overview": "/", "tasks": "/tasks", "task": f"/task?id={ids['dead']}", "dead": "/dead",
-                "services": "/services", "queues": "/queues", "outbox": "/outbox", "ask": "/dead/ask?do=discard",
+                "services": "/services", "queues": "/queues", "schedules": "/schedules", "outbox": "/outbox", "ask": "/dead/ask?do=discard",
             }  # fmt: skip
             dashboard = Dashboard(shop, authorize=lambda environ: "ada")
             with served(dashboard) as url, sync_playwright() as playwright, chromium(playwright) as browser:
-                for scheme in ("light", "dark"):
-                    context = browser.new_context(viewport=SIZE, color_scheme=scheme, timezone_id="Europe/Berlin")
-                    page = context.new_page()
-                    for shown in wanted or pages:
-                        page.goto(url + pages[shown])
-                        height = min(LONGEST, page.evaluate("document.documentElement.scrollHeight"))
-                        path = HERE / "images" / f"dashboard-{shown}-{scheme}.png"
-                        clip = {"x": 0, "y": 0, "width": SIZE["width"], "height": height}
-                        path.write_bytes(shrink(page.screenshot(clip=clip, full_page=True)))
-                        print(f"{path.relative_to(HERE.parent)}: {path.stat().st_size // 1024} KB")
+                made = {}
+                for shown, scheme in product(wanted or pages, ("light", "dark")):
+                    with open_store(shop.settings) as store:
+                        beat(store, time.time())  # who is not heard of for a minute is not there
+                    page = browser.new_page(viewport=SIZE, color_scheme=scheme, timezone_id="Europe/Berlin")
+                    page.goto(url + pages[shown])
+                    height = min(LONGEST, page.evaluate("document.documentElement.scrollHeight"))
+                    clip = {"x": 0, "y": 0, "width": SIZE["width"], "height": height}
+                    made[HERE / "images" / f"dashboard-{shown}-{scheme}.png"] = page.screenshot(
+                        clip=clip, full_page=True
+                    )
+                    page.close()
+            for path, picture in made.items():
+                path.write_bytes(shrink(picture))
+                print(f"{path.relative_to(HERE.parent)}: {path.stat().st_size // 1024} KB")
         finally:
             shop.client.close()
             server.stop()

@@ -31,7 +31,7 @@ def collect(settings: Settings) -> dict[str, Any]:
     records, error = _ask_records(settings)
     hour_ago = time.time() - _HOUR
     dead, outbox = DeadLetters(settings).spool, Outbox(settings).spool
-    recently_dead = sum(number for _, state, number in records["hour"] if state == DEAD)
+    recently_dead = sum(number for _, state, number, _ in records["counts"] if state == DEAD)
     known: dict[str, Any] = {
         "warnings": [],
         "servers": servers,
@@ -92,7 +92,7 @@ def _row(line: list[str]) -> dict[str, Any]:
 
 def _ask_records(settings: Settings) -> tuple[dict[str, Any], str | None]:
     """What the records know of now and of the last hour; and why they can't be asked."""
-    nothing: dict[str, Any] = {"hour": [], "minute": [], "waiting": [], "pauses": [], "fleet": [], "now": 0.0}
+    nothing: dict[str, Any] = {"counts": [], "waiting": [], "pauses": [], "fleet": [], "now": 0.0}
     if not settings.records:
         return nothing, None
     try:
@@ -105,8 +105,7 @@ def _ask_records(settings: Settings) -> tuple[dict[str, Any], str | None]:
 def _read(store: Store) -> dict[str, Any]:
     now = store.database.now()
     return {
-        "hour": store.counts(now - _HOUR),
-        "minute": store.counts(now - _MINUTE),
+        "counts": store.counts(now - _HOUR, now - _MINUTE),
         "waiting": store.waiting(),
         "pauses": store.steering.pauses(),
         "fleet": store.fleet(),
@@ -142,9 +141,8 @@ def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict
         queue["later"] = min(later, queue["ready"])
         queue["ready"] -= queue["later"]
         queue["oldest"] = oldest if queue["ready"] else None
-    for name, state, number in records["minute"]:
-        of(name)["per_minute"] += number if state == DONE else 0
-    for name, state, number in records["hour"]:
+    for name, state, number, recent in records["counts"]:
+        of(name)["per_minute"] += recent if state == DONE else 0
         of(name)["failed"] += number if state in (DEAD, RETRYING) else 0
     for pause in records["pauses"]:
         left = None if pause.until is None else max(0.0, round(pause.until - records["now"], 1))

@@ -128,6 +128,11 @@ def test_a_request_and_its_task_have_a_line_each_with_the_same_id_and_ctrl_c_lea
     assert dev.get("/start?a=1").startswith("old")
     request = dev.line(r"^   web \| .* GET /start\?a=1 200 OK in .* queued id [0-9a-f]{32}$")
     task_id = request.rpartition(" ")[2]
+    assert dev.line(r"dev \| dashboard http://.*/-/gearwsgi/$").endswith(
+        dev.line(r"dev \| http://").split()[2] + "-/gearwsgi/"
+    )
+    assert "<h1>Dead letters</h1>" in dev.get("/-/gearwsgi/dead")
+    assert "/-/gearwsgi/" not in dev.text.partition("GET /start")[2]
     assert dev.line(rf"^worker \| .* result .*200 OK .* id {task_id}$").count("'q': 'a=1'") == 1
     assert "\x1b" not in dev.text, "colours are for terminals"
     assert (dev.folder / "var" / "gearwsgi-dev" / "jobs.sqlite3").exists()

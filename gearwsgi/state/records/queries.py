@@ -16,6 +16,8 @@ WINDOW = 100_000
 """Records that one question looks at, the newest."""
 SAMPLE = 20_000
 """Records that statistics are made of, the newest."""
+SHORTEST = 1.0
+"""Seconds from which on somebody is said to wait."""
 GROUPED = 100
 """Characters of a reason by which dead ones are told apart in groups."""
 _MAX_GROUPS = 200
@@ -204,7 +206,8 @@ class Queries:
             )
             waited = transaction.all(
                 f"SELECT {_step(due, seconds)}, {_step('began', seconds)} FROM (SELECT due, queued, {began} AS began"
-                f" FROM gearwsgi_task WHERE {where}) AS seen WHERE {_step(due, seconds)} < {_step('began', seconds)}",
+                f" FROM gearwsgi_task WHERE {where}) AS seen WHERE began - {due} >= {SHORTEST:g}"
+                f" AND {_step(due, seconds)} < {_step('began', seconds)}",
                 [now + seconds, *values],
             )
         return _steps(counted, waited, first, number)

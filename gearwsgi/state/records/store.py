@@ -194,13 +194,15 @@ class Store:
             found.append(Found(record, owner in alive if record.state == model.RUNNING else None))
         return found
 
-    def counts(self, since: float) -> list[tuple[str, str, int]]:
-        """(queue, state, how many) of what has changed since a Unix time."""
+    def counts(self, since: float, recent: float) -> list[tuple[str, str, int, int]]:
+        """(queue, state, how many, how many of them recently) of what has changed since two Unix times."""
         with self.database.transaction(write=False) as transaction:
             rows = transaction.all(
-                "SELECT queue, state, count(*) FROM gearwsgi_task WHERE changed >= ? GROUP BY queue, state", (since,)
+                "SELECT queue, state, count(*), count(CASE WHEN changed >= ? THEN 1 END) FROM gearwsgi_task"
+                " WHERE changed >= ? GROUP BY queue, state",
+                (recent, since),
             )
-        return [(queue, state, number) for queue, state, number in rows]
+        return [(queue, state, number, few) for queue, state, number, few in rows]
 
     def waiting(self) -> list[tuple[str, int, float | None]]:
         """(queue, how many are due later, seconds that the oldest of the others waits) of what is known to wait."""

@@ -9,6 +9,7 @@ import pytest
 
 from gearwsgi import GearmanMiddleware
 from gearwsgi.dashboard import Dashboard
+from gearwsgi.dashboard.pages.routes import PAGES
 from tests import browser as chromium
 from tests.dashboards import below, fill, middleware, served
 from tests.support import JobServer
@@ -87,8 +88,6 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 
 def pages(ids: dict[str, str]) -> dict[str, str]:
     """Every page, by its name."""
-    found = {
-        "overview": "/", "day": "/?span=day", "tasks": "/tasks", "dead": "/dead", "services": "/services",
-        "queues": "/queues", "outbox": "/outbox", "schedules": "/schedules", "ask": "/dead/ask?do=discard",
-    }  # fmt: skip
+    titled = {page.title: f"/{page.path}" for page in PAGES if page.title}
+    found = {**titled, "day": "/?span=day", "ask": "/dead/ask?do=discard"}
     return {**found, **{f"task {name}": f"/task?id={task_id}" for name, task_id in ids.items()}}
