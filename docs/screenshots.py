@@ -87,7 +87,8 @@ def main(wanted: list[str]) -> None:
                 shop.gearman.task("/search/index", queue=queue)
             pages = {
                 "overview": "/", "tasks": "/tasks", "task": f"/task?id={ids['dead']}", "dead": "/dead",
-                "services": "/services", "queues": "/queues", "schedules": "/schedules", "outbox": "/outbox", "ask": "/dead/ask?do=discard",
+                "services": "/services", "queues": "/queues", "schedules": "/schedules",
+                "outbox": "/outbox", "ask": "/dead/ask?do=discard",
             }  # fmt: skip
             dashboard = Dashboard(shop, authorize=lambda environ: "ada")
             with served(dashboard) as url, sync_playwright() as playwright, chromium(playwright) as browser:
