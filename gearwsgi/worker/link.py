@@ -172,6 +172,12 @@ class Profile:
         """What a job server is told that was told `before`."""
         return b"".join([packets.pack(packets.CANT_DO, each) for each in sorted(before)]) + self._abilities()
 
+    @staticmethod
+    def change_to(function: bytes, before: frozenset[bytes]) -> bytes:
+        """What a job server is told, that was told `before`, where jobs of this function alone are taken."""
+        left = [packets.pack(packets.CANT_DO, each) for each in sorted(before - {function})]
+        return b"".join(left) + (b"" if function in before else packets.pack(packets.CAN_DO, function))
+
     def _abilities(self) -> bytes:
         # gearmand drains the function that was added last first.
         return b"".join([packets.pack(packets.CAN_DO, each) for each in reversed(self._order) if each in self.served])
@@ -320,6 +326,12 @@ class Session:
             self.is_asleep, self.has_work = False, True
         return True
 
+    def grab_of(self, function: bytes) -> None:
+        """Ask for one job of this function, where nothing is held nor asked for; `adapt` is the way back."""
+        self.send(self._profile.change_to(function, self.served))
+        self.served = frozenset((function,))
+        self.grab(1)
+
     def grab(self, count: int) -> None:
         """Ask for so many jobs."""
         self.grabs += count
@@ -393,7 +405,7 @@ class Session:
                 self._owner.on_no_job()
                 return
             handle, function, unique, payload, *size = parameters
-            if function not in self._profile.functions:
+            if function not in self._profile.functions and function not in self.served:
                 raise ProtocolError(f"a job of queue {function!r}, which nobody asked for")
             self.unanswered += 1
             self._owner.on_job(self, Grabbed(handle, function, unique, payload, int(size[0]) if size else 0))

@@ -3,7 +3,7 @@
 The embedded job server, the outbox's relay, what opens connections, which job servers are down, and the status file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import log
@@ -22,7 +22,9 @@ from .steering import Steering
 
 if TYPE_CHECKING:  # what is off is not imported
     from ..submit.ticks import Plan
+    from .limits import Gate
     from .schedule import Schedule
+    from .turnstile import Turnstile
 
 STATUS_INTERVAL = 1.0
 """Seconds between two writes of the status file."""
@@ -136,6 +138,7 @@ class Site:
         self.recorder = _recorder(settings, name)
         self.steering = Steering(self.recorder)
         self.schedule: Schedule | None = None
+        self.gate: Gate | None = None
         self._relay = Relay(Outbox(settings), Client(settings).submit_now, forever=True)
         self._relay.start()
         self._write_at = 0.0
@@ -153,6 +156,23 @@ class Site:
             from .schedule import Schedule
 
             self.schedule = Schedule(settings, plans, self.servers, self.connector, self.recorder)
+
+    def keep_limits(self, settings: Settings, stir: Callable[[], None]) -> None:
+        """Hold keys to these limits from now on; `stir` has the slots look whether they may have a permit."""
+        if self.gate is None and settings.limits:
+            from .limits import Alone, Gate
+
+            self.gate = Gate(self.steering, Alone(), self.connector.tell, stir)
+        if self.gate is not None:
+            self.gate.use(settings)
+
+    def make_turnstile(self, queues: Sequence[str]) -> "Turnstile | None":
+        """What says when a slot of these queues may ask for a job of a key; None where there are no limits."""
+        if self.gate is None:
+            return None
+        from .turnstile import Turnstile
+
+        return Turnstile(self.gate, queues)
 
     def tend(self, now: float) -> None:
         """Have run what is to run."""
@@ -183,6 +203,8 @@ class Site:
         """End what there is."""
         if self.schedule is not None:
             self.schedule.stop()
+        if self.gate is not None:
+            self.gate.close()
         self._relay.stop()
         if self._embedded is not None:
             self._embedded.stop()

@@ -19,7 +19,7 @@ With its connection a job goes back into the job server's queue: one that runs w
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,12 +45,14 @@ from .steering import Steering
 
 if TYPE_CHECKING:  # what is off is not imported
     from .schedule import Schedule
+    from .turnstile import Turnstile
 
 UNREAD = 4
 """Jobs ahead from which on the process's answers are looked for at intervals, and do not each wake the supervisor."""
 RESPAWN_MAX = 10.0
 """Seconds between two starts of a process that dies while it starts, at most."""
 _ENDS = "this worker ends"
+_NOT_OURS = "its key is another supervisor's by now"
 _STEERED = "a queue was paused, or a task cancelled"
 ASK_AGAIN = 0.5
 """Seconds until a fork server is asked again, where there was none."""
@@ -72,6 +74,8 @@ class Surroundings(NamedTuple):
         forks: where processes come from.
         steering: what the supervisors are asked to do.
         schedule: looks at ticks before they run; None where there is no schedule.
+        make_turnstile: makes what says when a slot of these queues may ask for a job of a key; of None where there are
+            no limits.
     """
 
     name: str
@@ -84,6 +88,7 @@ class Surroundings(NamedTuple):
     forks: Forks
     steering: Steering
     schedule: "Schedule | None" = None
+    make_turnstile: "Callable[[Sequence[str]], Turnstile | None]" = lambda queues: None
 
 
 class SlotState(Enum):
@@ -122,6 +127,7 @@ class Slot:
         ]
         self.pace = Pace()
         self._turn = 0
+        self._turnstile = around.make_turnstile(self.queues)
         self._waiting: list[Held] = []
         self._start_again = Backoff(0.25, RESPAWN_MAX)
         self._end_at = 0.0
@@ -292,14 +298,17 @@ class Slot:
 
     def on_no_job(self) -> None:
         """There is none."""
-        self.pace.queue_was_empty()
+        if self._turnstile is None or self._turnstile.no_job():
+            self.pace.queue_was_empty()
 
     def on_job(self, session: Session, job: Grabbed) -> None:
         """We have one."""
         if not job.unique:
             job = job._replace(unique=job.handle)
         held = Held(job, session, time.time())
-        if job.cut:
+        if self._turnstile is not None and not self._turnstile.may_start() and can_be_handed_back(job.payload):
+            self._around.settler.hand_back(held, _NOT_OURS)
+        elif job.cut:
             self._around.settler.settle(held, Outcome("refused"))  # too large for a worker to see
         elif self.state is SlotState.SERVING and self._around.schedule is not None:
             self._around.schedule.take(held, self._around.settler, self._give_soon)
@@ -313,6 +322,8 @@ class Slot:
 
     def pump(self) -> None:
         """Grab where there is room and may be work; else sleep; where draining, end when nothing is left."""
+        if self._turnstile is not None and self._holds_nothing():
+            self._turnstile.leave()
         if self.state is not SlotState.SERVING:
             self._end_if_done()
             return
@@ -327,6 +338,8 @@ class Slot:
             if len(jobs) > UNREAD:
                 process.pause()
             room = process.room(self.pace.hold if self._around.options.lookahead else 1)
+            if self._turnstile is not None and room > 0:
+                room = self._room_left(self._turnstile, room, len(jobs))
         for link in links:
             if link.session is not None:
                 room -= link.session.grabs
@@ -340,6 +353,17 @@ class Slot:
             rests = session is not None and not (session.has_work or session.is_asleep or session.grabs)
             if session is not None and rests and not any(held.session is session for held in jobs):
                 session.sleep(time.monotonic())
+
+    def _holds_nothing(self) -> bool:
+        """Whether it has no job that runs or may still."""
+        process = self.process
+        return not self._waiting and (process is None or not (process.backlog.jobs or process.backlog.skipped))
+
+    def _room_left(self, turnstile: "Turnstile", room: int, held: int) -> int:
+        """How many jobs without a key may be asked for, where there is room for so many."""
+        sessions = {link.address: link.session for link in self.links if link.session is not None}
+        left = turnstile.room(sessions, held, is_free=self._holds_nothing())
+        return room if left is None else min(room, left)
 
     def _grab(self, room: int) -> None:
         """Ask the next job server that may have jobs."""
@@ -427,6 +451,8 @@ class Slot:
     def stop(self) -> None:
         """End now: jobs that are held go back into the job servers' queues with their connections."""
         self.state = SlotState.CLOSED
+        if self._turnstile is not None:
+            self._turnstile.close()
         for link in self.links:
             link.close()
         if self.process is not None:

@@ -69,7 +69,8 @@ class Steering:
 
     def pauses(self, held: Held) -> bool:
         """Whether its queue is paused."""
-        return held.job.queue in self.paused
+        queue = held.job.queue
+        return queue in self.paused or queue.partition(b"#")[0] in self.paused
 
     def stops(self, held: Held) -> bool:
         """Whether it is not to be started."""

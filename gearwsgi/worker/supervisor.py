@@ -141,10 +141,19 @@ class Supervisor:
         for generation in self._generations:
             generation.on_pause(seconds)
 
+    def _stir(self) -> None:
+        """Have the slots look whether there is something for them."""
+        for generation in self._generations:
+            for slot in generation.open_slots():
+                slot.pump()
+
     def _tend_site(self, site: Site, now: float) -> None:
         if site.steering.look(now):
             for generation in self._generations:
                 generation.steer()
+        if site.gate is not None:
+            current = self._current.slots if self._current is not None else ()
+            site.gate.tick(now, {queue for slot in current for queue in slot.queues})
         if self._phase is Phase.SERVING:
             site.tend(now)
             if self._options.burst and site.has_relayed and self._is_idle():
@@ -161,7 +170,8 @@ class Supervisor:
 
     def _is_idle(self) -> bool:
         slots = self._current.slots if self._current is not None else []
-        return bool(slots) and all(slot.is_idle for slot in slots)
+        gate = self._site.gate if self._site is not None else None
+        return bool(slots) and all(slot.is_idle for slot in slots) and (gate is None or gate.is_idle())
 
     def _close(self) -> None:
         for generation in self._generations:
@@ -282,6 +292,7 @@ class Supervisor:
             from ..submit.ticks import Plan
 
             self._site.keep_schedule(settings, {plan.name: plan for plan in map(Plan.load, schedule)})
+        self._site.keep_limits(settings, self._stir)
         return Surroundings(
             name=name,
             settings=settings,
@@ -293,6 +304,7 @@ class Supervisor:
             forks=generation,
             steering=self._site.steering,
             schedule=self._site.schedule,
+            make_turnstile=self._site.make_turnstile,
         )
 
     def on_failed(self, generation: Generation, reason: str, trace: str) -> None:

@@ -1,0 +1,396 @@
+"""The gate of a supervisor: which of its slots may ask a job server for a job of a limited key, and when.
+
+A key's tasks wait in a queue of their own, `job#stripe:42`. A slot asks the gate before it grabs; where a key has
+something waiting and room, it gets a permit: it tells the job server that it serves that queue alone, asks for one job,
+and for nothing else until that job has ended or there was none. So no more jobs of a key are taken than may run, and
+none lies ahead in a process. While tasks without a key wait, a slot that has had a permit takes one of those first.
+
+The permits that are out are what is counted. One supervisor owns a key at a time (see `Owner`).
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from heapq import heappop, heappush
+from typing import Protocol
+
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from ..address import Address
+from ..message.limits import Limit, find_limit, key_queue, split_queue
+from ..settings import Settings
+from .steering import Steering
+from .watch import Answer, Count, Watch
+
+GRACE = 5.0
+"""Seconds within which the processes of a supervisor that has died are gone, at most."""
+PROBE = 0.25
+PROBE_MAX = 2.0
+"""Seconds until a job is asked for again where none came, although the job server counts some: gearmand counts those
+that are delayed. Doubled from time to time, up to the second."""
+SETTLED = 1.0
+"""Seconds until a job server surely knows what a slot has told it."""
+
+
+class Owner(Protocol):
+    """Who says which keys are this supervisor's."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known by now which are."""
+        ...
+
+    def since(self, queue: str, key: str) -> float | None:
+        """Since when, of `time.monotonic`, a key's queue is ours; None: it is not, now."""
+        ...
+
+    def tend(self, queues: Collection[str], is_used: Callable[[str, str], bool]) -> None:
+        """What time brings.
+
+        Args:
+            queues: those that are served here.
+            is_used: whether a permit of a key's queue is out.
+        """
+        ...
+
+    def close(self) -> None:
+        """Nothing is ours any more."""
+        ...
+
+
+class Alone:
+    """Records are off: all keys are ours, once what ran under a supervisor that was here before has ended."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic() + GRACE
+
+    @property
+    def is_settled(self) -> bool:
+        """As the protocol."""
+        return time.monotonic() >= self._since
+
+    def since(self, queue: str, key: str) -> float | None:
+        """As the protocol."""
+        return self._since if self.is_settled else None
+
+    def tend(self, queues: Collection[str], is_used: Callable[[str, str], bool]) -> None:
+        """As the protocol."""
+
+    def close(self) -> None:
+        """As the protocol."""
+
+
+class Key:
+    """A key, in whatever queues.
+
+    Attributes:
+        name: its own.
+        limit: what holds for it.
+        rate: the same, as it is counted; None: any number may start.
+        out: permits that are out.
+        asked: those of them that have no job yet.
+        later: until when its rate lets none start, of `time.monotonic`.
+        lines: its queues.
+    """
+
+    __slots__ = ("asked", "later", "limit", "lines", "name", "out", "rate")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.limit = Limit("")
+        self.rate: RateLimitItem | None = None
+        self.out = self.asked = 0
+        self.later = 0.0
+        self.lines: list[Line] = []
+
+    def use(self, limit: Limit | None) -> None:
+        """Go by this limit from now on; None: no pattern matches any more, and nothing holds it back."""
+        self.limit = limit or Limit("")
+        self.rate = parse(self.limit.rate) if self.limit.rate else None
+        self.later = 0.0
+
+    def is_full(self) -> bool:
+        """Whether as many run as may."""
+        most = self.limit.concurrency
+        return bool(most) and self.out + sum(line.foreign for line in self.lines) >= most
+
+
+class Line:
+    """A key's tasks in one queue.
+
+    Attributes:
+        function: the Gearman function.
+        queue: its queue, without the key.
+        key: its key.
+        where: the job servers that may have one.
+        counted: what each said when it was last asked; nothing where there is none.
+        out: permits that are out.
+        changed_at: when that changed, of `time.monotonic`, as are the next.
+        again: when to ask again, where none came.
+        pause: how long that was put off.
+        since: since when it is ours, as it was when `foreign` was counted.
+        foreign: how many run of which this supervisor knows nothing: those of who owned the key before.
+        foreign_until: until when those count, although the job servers say nothing of them any more.
+        looked_at: when that was last compared.
+    """
+
+    __slots__ = (
+        "again", "changed_at", "counted", "foreign", "foreign_until", "function", "key", "looked_at", "out", "pause",
+        "queue", "since", "where",
+    )  # fmt: skip
+
+    def __init__(self, function: str, key: Key) -> None:
+        self.function = function
+        self.queue = split_queue(function)[0]
+        self.key = key
+        self.where: dict[Address, None] = {}
+        self.counted: dict[Address, Count] = {}
+        self.out = self.foreign = 0
+        self.changed_at = self.again = self.pause = 0.0
+        self.since: float | None = None
+        self.foreign_until = self.looked_at = 0.0
+        key.lines.append(self)
+
+    def change(self, number: int, now: float) -> None:
+        """So many more permits are out."""
+        self.out += number
+        self.key.out += number
+        self.changed_at = now
+
+    def count_foreign(self, now: float) -> None:
+        """The job servers have said what runs since a change of ours reached them: what is not ours, of the old."""
+        seen = max(0, sum(count.running for count in self.counted.values()) - self.out)
+        self.looked_at = now
+        if seen >= self.foreign:
+            self.foreign_until = now + GRACE
+        elif now > self.foreign_until:
+            self.foreign = seen
+
+
+class Permit:
+    """Leave to ask a job server for one job of a key.
+
+    Attributes:
+        line: the key's queue.
+        address: the job server.
+        has_job: whether the job has come.
+    """
+
+    __slots__ = ("address", "has_job", "line")
+
+    def __init__(self, line: Line, address: Address) -> None:
+        self.line = line
+        self.address = address
+        self.has_job = False
+
+
+class Gate:
+    """See the module. Only the loop calls it.
+
+    Args:
+        steering: knows which queues are paused.
+        owner: says which keys are ours.
+        tell: has the loop call something; from any thread.
+        stir: has the slots look whether they may have a permit.
+    """
+
+    def __init__(
+        self,
+        steering: Steering,
+        owner: Owner,
+        tell: Callable[[Callable[[], None]], None],
+        stir: Callable[[], None],
+    ) -> None:
+        self._stir = stir
+        self._steering = steering
+        self._owner = owner
+        self._tell = tell
+        self._limits: Sequence[Limit] = ()
+        self._counter = MovingWindowRateLimiter(MemoryStorage())
+        self._watches: dict[Address, Watch] = {}
+        self._heard: dict[Address, float] = {}
+        self._keys: dict[str, Key] = {}
+        self._lines: dict[str, Line] = {}
+        self._ready: dict[str, dict[str, Line]] = {}
+        self._later: list[tuple[float, str]] = []
+        self._queues: Collection[str] = ()
+        self._settled_at = time.monotonic()
+
+    def use(self, settings: Settings) -> None:
+        """Go by these settings from now on."""
+        self._limits = settings.limits
+        for key in self._keys.values():
+            key.use(find_limit(self._limits, key.name))
+        for address in set(self._watches) - set(settings.servers):
+            self._watches.pop(address).stop()
+            self._heard.pop(address, None)
+        for address in settings.servers:
+            if address not in self._watches:
+                self._watches[address] = Watch(address, self._tell, self._hear)
+        for line in list(self._lines.values()):
+            self._offer(line)
+
+    def close(self) -> None:
+        """Have no more looked for."""
+        for watch in self._watches.values():
+            watch.stop()
+        self._owner.close()
+
+    def tick(self, now: float, queues: Collection[str]) -> None:
+        """What time brings; `queues` are those that are served here."""
+        for watch in self._watches.values():
+            watch.tend()
+        self._queues = queues
+        self._owner.tend(queues, self._is_used)
+        if not self._owner.is_settled:
+            self._settled_at = now
+        while self._later and self._later[0][0] <= now:
+            _, function = heappop(self._later)
+            line = self._lines.get(function)
+            if line is not None:
+                self._offer(line)
+        self.look()
+
+    def look(self) -> None:
+        """Have slots look for a permit where one may be had."""
+        if any(self._ready.values()):
+            self._stir()
+
+    def is_idle(self) -> bool:
+        """Whether every job server that answers has said that no key of ours has anything that could run."""
+        is_known = self._owner.is_settled and len(self._heard) == len(self._watches)
+        is_known = is_known and min(self._heard.values()) > self._settled_at
+        return is_known and not any(line.where or line.out for line in self._lines.values())
+
+    # -- slots -------------------------------------------------------------------------------------------------------
+
+    def has_place(self, queues: Iterable[str]) -> bool:
+        """Whether a permit may be had by who serves these queues."""
+        return any(map(self._ready.get, queues))
+
+    def claim(self, queues: Iterable[str], servers: Collection[Address]) -> Permit | None:
+        """A permit for who serves these queues and may ask these job servers; each key in its turn."""
+        now = time.monotonic()
+        for queue in queues:
+            ready = self._ready.get(queue, {})
+            passed: list[Line] = []
+            permit = None
+            while ready and permit is None:
+                line = ready.pop(next(iter(ready)))
+                address = next((each for each in line.where if each in servers), None)
+                if address is None:
+                    passed.append(line)
+                elif self._has_room(line, now):
+                    permit = Permit(line, address)
+            ready.update((line.function, line) for line in passed)
+            if permit is not None:
+                permit.line.change(1, now)
+                permit.line.key.asked += 1
+                self._offer(permit.line)
+                return permit
+        return None
+
+    def came(self, permit: Permit) -> bool:
+        """Its job has come; whether it may run: the key may be another's by now."""
+        key = permit.line.key
+        key.asked -= 1
+        permit.has_job = True
+        permit.line.again = permit.line.pause = 0.0
+        if self._owner.since(permit.line.queue, key.name) is None:
+            return False
+        if key.rate is not None:
+            self._counter.hit(key.rate, key.name)
+        return True
+
+    def release(self, permit: Permit) -> None:
+        """Its job has ended, or none came."""
+        line, now = permit.line, time.monotonic()
+        line.change(-1, now)
+        if not permit.has_job:
+            line.key.asked -= 1
+            line.where.pop(permit.address, None)
+            line.pause = min(PROBE_MAX, 2 * line.pause or PROBE)
+            line.again = now + line.pause
+        for each in line.key.lines:
+            self._offer(each)
+
+    def _has_room(self, line: Line, now: float) -> bool:
+        """Whether one more may start; where time alone helps, it is looked at again then."""
+        key = line.key
+        since = self._owner.since(line.queue, key.name)
+        paused = self._steering.paused
+        if since is None or line.queue.encode() in paused or line.function.encode() in paused:
+            return False
+        if line.since != since:
+            if not all(heard > since for heard in self._heard.values()) or len(self._heard) < len(self._watches):
+                return False
+            line.since, line.looked_at, line.foreign_until = since, now, now + GRACE
+            line.foreign = max(0, sum(count.running for count in line.counted.values()) - line.out)
+        if key.is_full() or (line.foreign and now - line.looked_at > GRACE):
+            return False
+        if key.rate is not None and not self._counter.test(key.rate, key.name, cost=key.asked + 1):
+            reset, _ = self._counter.get_window_stats(key.rate, key.name)
+            key.later = now + max(0.01, reset - time.time())
+            heappush(self._later, (key.later, line.function))
+            return False
+        return True
+
+    def _offer(self, line: Line) -> None:
+        """Have slots ask for it, where that may be of use."""
+        key = line.key
+        if line.where and not key.is_full() and time.monotonic() >= key.later:
+            self._ready.setdefault(line.queue, {})[line.function] = line
+
+    def _is_used(self, queue: str, key: str) -> bool:
+        line = self._lines.get(key_queue(queue, key))
+        return line is not None and line.out > 0
+
+    # -- job servers -------------------------------------------------------------------------------------------------
+
+    def _hear(self, address: Address, asked_at: float, answer: Answer) -> None:
+        """What a job server has said."""
+        if address not in self._watches:
+            return
+        now = time.monotonic()
+        self._heard[address] = asked_at
+        said = answer or {}
+        for function, count in said.items():
+            line = self._lines.get(function) or self._find(function)
+            if line is not None:
+                before = line.counted.get(address)
+                line.counted[address] = count
+                if count.waiting and (now >= line.again or before is None or count.waiting > before.waiting):
+                    line.where[address] = None
+                    self._offer(line)
+        settled = min(self._heard.values()) - SETTLED
+        for function, line in list(self._lines.items()):
+            if function not in said:
+                line.counted.pop(address, None)
+                line.where.pop(address, None)
+            if line.changed_at < settled:
+                if line.foreign:
+                    line.count_foreign(now)
+                if not (line.counted or line.out or line.foreign):
+                    self._forget(line)
+        self.look()
+
+    def _find(self, function: str) -> Line | None:
+        """The line of a key that has not been seen for a while, where it is ours."""
+        queue, name = split_queue(function)
+        if queue not in self._queues or self._owner.since(queue, name) is None:
+            return None
+        key = self._keys.get(name)
+        if key is None:
+            key = self._keys[name] = Key(name)
+            key.use(find_limit(self._limits, name))
+        line = self._lines[function] = Line(function, key)
+        return line
+
+    def _forget(self, line: Line) -> None:
+        """Nothing waits there, and nothing runs."""
+        del self._lines[line.function]
+        self._ready.get(line.queue, {}).pop(line.function, None)
+        line.key.lines.remove(line)
+        if not line.key.lines:
+            del self._keys[line.key.name]

@@ -1,0 +1,49 @@
+"""Limits by key, with real supervisors and job servers: never over them, by what the handlers write themselves."""
+
+import signal
+
+from tests.limited import change, events, most, set_up, started, worker
+from tests.support import Bench, until
+
+
+def test_keys_are_never_over_their_limits_and_hold_up_nobody(site: Bench) -> None:
+    app = set_up(site, {"one:*": {"concurrency": 1}, "two": {"concurrency": 2}, "rare": {"rate": "3/second"}})
+    first = worker(site, "--workers", "4")
+    for n in range(40):
+        app.gearman.task("/work", {"key": "one:1", "n": n, "fails": n == 0}, limit="one:1")
+        app.gearman.task("/work", {"key": "one:2", "n": n, "seconds": 0.01, "dies": n == 5}, limit="one:2")
+        app.gearman.task("/work", {"key": "two", "n": n, "seconds": 0.02}, limit="two")
+        app.gearman.task("/work", {"key": "-", "n": n, "seconds": 0.01})
+    for n in range(9):
+        app.gearman.task("/work", {"key": "rare", "n": n}, limit="rare")
+    until(lambda: sum(event.what == "end" for event in events(site)) == 40 * 4 + 9 + 1, "all have ended")
+    found = events(site)
+    assert most(found)["one:1"] == most(found)["one:2"] == 1 and most(found)["two"] == 2
+    # In order, but for the first, whose second attempt comes later.
+    order = [event.number for event in found if event.what == "begin" and event.key == "one:1"]
+    assert [n for n in order if n] == list(range(1, 40)) and order[0] == 0
+    starts = started(found, "rare")
+    assert all(later - sooner > 0.9 for sooner, later in zip(starts, starts[3:], strict=False)), starts
+    # Those without a key have waited for none of that.
+    last_free = max(place for place, event in enumerate(found) if event.key == "-")
+    assert any(event.key == "rare" for event in found[last_free:]), "tasks without a key waited for a key's"
+    assert first.process.poll() is None
+
+
+def test_a_limit_that_is_changed_holds_for_what_starts_from_then_on(embedded_site: Bench) -> None:
+    site = embedded_site
+    app = set_up(site, {"*": {"concurrency": 1}})
+    supervisor = worker(site, "--workers", "3")
+    for n in range(120):
+        app.gearman.task("/work", {"key": "a", "n": n, "seconds": 0.1}, limit="a")
+    until(lambda: len(started(events(site), "a")) > 5)
+    assert most(events(site))["a"] == 1
+    change(site, {"*": {"concurrency": 3}})
+    supervisor.signal(signal.SIGHUP)
+    until(lambda: most(events(site))["a"] == 3, "three at once")
+    change(site, {"*": {"concurrency": 1}})
+    supervisor.signal(signal.SIGHUP)
+    supervisor.wait_for("worker ready", 3)
+    then = len(events(site)) + 6  # up to three run still, and begin and end
+    until(lambda: sum(event.what == "end" for event in events(site)) == 120, "all have ended")
+    assert len(events(site)) > then + 10 and most(events(site)[then:])["a"] == 1
