@@ -269,7 +269,7 @@ def test_a_supervisor_that_is_killed_takes_its_children_with_it(site: Bench, ser
 def test_a_fork_server_that_is_killed_is_replaced(site: Bench) -> None:
     worker = site.worker("--workers", "1")
     [child] = until(worker.children)
-    forkserver = int(Path(f"/proc/{child}/stat").read_text().split()[3])
+    forkserver = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(forkserver, signal.SIGKILL)
     worker.wait_for("worker ready", 2)
     site.app().gearman.task("/good", {"n": "again"})

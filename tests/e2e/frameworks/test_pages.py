@@ -58,4 +58,4 @@ def test_the_table_names_the_version_that_is_tested(name: str) -> None:
 
 
 def test_every_framework_has_a_page_and_every_page_a_framework() -> None:
-    assert {path.stem for path in PAGES.glob("*.md")} == {*DISTRIBUTIONS, "index"}
+    assert {path.stem for path in PAGES.glob("*.md")} == {*DISTRIBUTIONS, "index", "django-tasks"}
