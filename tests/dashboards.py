@@ -164,7 +164,7 @@ def fill(settings: Settings, *, tasks: int = 2000, dead: int = 40) -> dict[str, 
         with store.database.transaction(write=True) as transaction:
             for name in names:
                 letters.keep(transaction, name, name)
-    submission = Submission("job", "u1", Message("POST", "/search/index", id="c" * 32).to_bytes(), id="c" * 32)
+    submission = Submission("job", "u1", Message("POST", path="/search/index", id="c" * 32).to_bytes(), id="c" * 32)
     Outbox(settings).put(submission)
     return {"dead": died.id, "running": runs.id, "retrying": waits.id, "scheduled": later.id, "done": done.id,
             "cancelled": cancelled.id, "queued": "c" * 32}  # fmt: skip

@@ -5,12 +5,13 @@ from datetime import datetime
 
 from webob import Response
 
-from ...errors import BadMessage, RecordsUnavailable, ServerUnavailable, UnknownTask
+from ...errors import BadMessage, RecordsUnavailable, ServerUnavailable, SpoolError, UnknownTask
 from ...message.redact import redact_lines, redact_payload
 from ...message.response import read_response, write_response
 from ...state.dead import DeadLetter
+from ...state.outbox import Outbox
 from ...state.records import model
-from ...state.records.model import DEAD, ENDED, RUNNING, UNKNOWN, Attempt, Record
+from ...state.records.model import DEAD, ENDED, QUEUED, RUNNING, UNKNOWN, Attempt, Record
 from ...submit.actions import Actions
 from ...submit.lookup import Lookup
 from ..answers import Refused
@@ -43,15 +44,17 @@ class Line:
 def show(view: View) -> Response:
     """The page."""
     record = _find(view)
-    result = None
+    result = message = None
     events: tuple[model.Event, ...] = ()
     with view.records() as store:
         if store is not None:
             events = store.story(record.id)
+            message = store.message(record.id)
             content = store.result(record.id)
             result = _response(view, content) if content is not None else None
     found = find_letter(view, record.id) if record.state == DEAD else None
     letter = found.letter if found is not None else None
+    payload = letter.payload if letter is not None else message or _waiting(view, record)
     secret = view.settings.redact
     return view.render(
         "task.html",
@@ -59,12 +62,24 @@ def show(view: View) -> Response:
         story=_story(record, events),
         result=result,
         letter=letter,
-        request=_text(redact_payload(letter.payload, secret)) if letter is not None else None,
+        request=_text(redact_payload(payload, secret)) if payload is not None else None,
         notes="\n".join(redact_lines(letter.notes, secret)) if letter is not None else "",
         trace=_trace(view.site.trace_url, record),
         can_cancel=record.state not in ENDED,
         is_over=record.state in ENDED,
     )
+
+
+def _waiting(view: View, record: Record) -> bytes | None:
+    """The message of a task that waits in the outbox."""
+    box = Outbox(view.settings)
+    if record.state != QUEUED or not box.holds(record.id):
+        return None
+    name = next((name for name in box.spool.names() if name.endswith(f"-{record.id}")), "")
+    try:
+        return box.spool.get(name).message if name else None
+    except SpoolError:
+        return None  # it was submitted meanwhile
 
 
 def _find(view: View) -> Record:

@@ -139,6 +139,11 @@ def test_hostile_addresses_are_answered_and_never_a_trace(shop: Any) -> None:
     site.get("/task?id=", status=404)
 
 
+def test_the_request_of_a_task_in_the_outbox_is_shown(shop: Any) -> None:
+    page = TestApp(Dashboard(shop, as_ada)).get(f"/task?id={shop.ids['queued']}")
+    assert "POST http://localhost/search/index HTTP/1.1" in page.text and ">pytest<" not in page.text
+
+
 def test_who_did_what_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shop = middleware(tmp_path / "state", f"127.0.0.1:{free_port()}")
     ids = fill(shop.settings, tasks=10, dead=4)
