@@ -1,6 +1,7 @@
 """What the handlers of `apps/limited.py` have written: was a key ever over its limit?"""
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -57,6 +58,15 @@ def most(found: Iterable[Event]) -> Counter[str]:
             running[event.pid] = event.key
             most[event.key] = max(most[event.key], Counter(running.values())[event.key])
     return most
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs still."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def started(found: Iterable[Event], key: str) -> list[float]:

@@ -18,7 +18,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from ..address import Address
-from ..message.limits import Limit, find_limit, key_queue, split_queue
+from ..message.limits import Limit, find_limit, split_queue
 from ..settings import Settings
 from .steering import Steering
 from .watch import Answer, Count, Watch
@@ -45,12 +45,12 @@ class Owner(Protocol):
         """Since when, of `time.monotonic`, a key's queue is ours; None: it is not, now."""
         ...
 
-    def tend(self, queues: Collection[str], is_used: Callable[[str, str], bool]) -> None:
+    def tend(self, queues: Collection[str], busy: Callable[[], Collection[str]]) -> None:
         """What time brings.
 
         Args:
             queues: those that are served here.
-            is_used: whether a permit of a key's queue is out.
+            busy: the keys of which permits are out.
         """
         ...
 
@@ -74,7 +74,7 @@ class Alone:
         """As the protocol."""
         return self._since if self.is_settled else None
 
-    def tend(self, queues: Collection[str], is_used: Callable[[str, str], bool]) -> None:
+    def tend(self, queues: Collection[str], busy: Callable[[], Collection[str]]) -> None:
         """As the protocol."""
 
     def close(self) -> None:
@@ -242,7 +242,7 @@ class Gate:
         for watch in self._watches.values():
             watch.tend()
         self._queues = queues
-        self._owner.tend(queues, self._is_used)
+        self._owner.tend(queues, self._busy)
         if not self._owner.is_settled:
             self._settled_at = now
         while self._later and self._later[0][0] <= now:
@@ -342,9 +342,8 @@ class Gate:
         if line.where and not key.is_full() and time.monotonic() >= key.later:
             self._ready.setdefault(line.queue, {})[line.function] = line
 
-    def _is_used(self, queue: str, key: str) -> bool:
-        line = self._lines.get(key_queue(queue, key))
-        return line is not None and line.out > 0
+    def _busy(self) -> list[str]:
+        return [key.name for key in self._keys.values() if key.out]
 
     # -- job servers -------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from .steering import Steering
 
 if TYPE_CHECKING:  # what is off is not imported
     from ..submit.ticks import Plan
-    from .limits import Gate
+    from .limits import Gate, Owner
     from .schedule import Schedule
     from .turnstile import Turnstile
 
@@ -136,6 +136,7 @@ class Site:
                 "WARNING: no secret_keys, and a job server that others can reach: whoever does can run any request"
             )
         self.recorder = _recorder(settings, name)
+        self._name = name
         self.steering = Steering(self.recorder)
         self.schedule: Schedule | None = None
         self.gate: Gate | None = None
@@ -160,11 +161,21 @@ class Site:
     def keep_limits(self, settings: Settings, stir: Callable[[], None]) -> None:
         """Hold keys to these limits from now on; `stir` has the slots look whether they may have a permit."""
         if self.gate is None and settings.limits:
-            from .limits import Alone, Gate
+            from .limits import Gate
 
-            self.gate = Gate(self.steering, Alone(), self.connector.tell, stir)
+            self.gate = Gate(self.steering, self._owner(settings), self.connector.tell, stir)
         if self.gate is not None:
             self.gate.use(settings)
+
+    def _owner(self, settings: Settings) -> "Owner":
+        """What says which keys are ours."""
+        if not settings.records:
+            from .limits import Alone
+
+            return Alone()
+        from .owning import Leases
+
+        return Leases(self.recorder, self._name, self.connector.tell)
 
     def make_turnstile(self, queues: Sequence[str]) -> "Turnstile | None":
         """What says when a slot of these queues may ask for a job of a key; None where there are no limits."""

@@ -1,8 +1,10 @@
 """Limits by key, with real supervisors and job servers: never over them, by what the handlers write themselves."""
 
 import signal
+import time
+from collections import Counter
 
-from tests.limited import change, events, most, set_up, started, worker
+from tests.limited import change, events, gone, is_alive, most, set_up, started, worker
 from tests.support import Bench, until
 
 
@@ -47,3 +49,36 @@ def test_a_limit_that_is_changed_holds_for_what_starts_from_then_on(embedded_sit
     then = len(events(site)) + 6  # up to three run still, and begin and end
     until(lambda: sum(event.what == "end" for event in events(site)) == 120, "all have ended")
     assert len(events(site)) > then + 10 and most(events(site)[then:])["a"] == 1
+
+
+def test_two_supervisors_are_never_over_a_limit_also_when_one_is_killed(site: Bench) -> None:
+    app = set_up(site, {"one:*": {"concurrency": 1}, "two:*": {"concurrency": 2}})
+    supervisors = [worker(site, "--workers", "3") for _ in range(2)]
+    keys = [f"one:{n}" for n in range(8)] + [f"two:{n}" for n in range(4)]
+    children = {pid for each in supervisors for pid in until(each.children, "its processes")}
+
+    def fill(number: int) -> None:
+        for key in keys:
+            app.gearman.task("/work", {"key": key, "n": number, "seconds": 0.05}, limit=key)
+
+    def done(number: int) -> bool:
+        ended = Counter((event.key, event.number) for event in events(site) if event.what == "end")
+        return all(ended[key, number] for key in keys)
+
+    for number in range(4):
+        fill(number)
+    until(lambda: done(3), "the first are done")
+    assert len({event.pid for event in events(site)} & children) > 3, "both have keys"
+    # A long one of each key runs, and its supervisor dies.
+    for key in keys:
+        app.gearman.task("/work", {"key": key, "n": 4, "seconds": 3}, limit=key)
+    until(lambda: any(event.number == 4 for event in events(site)), "one runs")
+    pids = supervisors[0].children()
+    supervisors[0].process.kill()
+    supervisors[0].process.wait()
+    until(lambda: not any(map(is_alive, pids)), "its processes are gone")
+    gone(site, pids, time.time())
+    fill(5)
+    until(lambda: done(5) and done(4), "another owns its keys")
+    found = most(events(site))
+    assert all(found[key] <= (1 if key.startswith("one") else 2) for key in keys), found

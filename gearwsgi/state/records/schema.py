@@ -39,6 +39,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ("CREATE INDEX gearwsgi_task_open ON gearwsgi_task (state, queued) WHERE state <> 'done'",),
     # The last tick of each entry of the schedule.
     ("CREATE TABLE gearwsgi_tick (name {key} PRIMARY KEY, at {real} NOT NULL, task {key})",),
+    # Which supervisor owns which keys of limits: `share` is a number that a key's name gives. An owner whose time is
+    # over owns nothing.
+    (
+        "CREATE TABLE gearwsgi_lessee (owner {key}, queue {key}, until {real} NOT NULL, PRIMARY KEY (owner, queue))",
+        "CREATE TABLE gearwsgi_lease (queue {key}, share INTEGER, owner {key} NOT NULL, PRIMARY KEY (queue, share))",
+    ),
 )
 """What leads from each version to the next. What was released is never changed: append."""
 
