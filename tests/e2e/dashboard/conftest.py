@@ -91,3 +91,10 @@ def pages(ids: dict[str, str]) -> dict[str, str]:
     titled = {page.title: f"/{page.path}" for page in PAGES if page.title}
     found = {**titled, "day": "/?span=day", "ask": "/dead/ask?do=discard"}
     return {**found, **{f"task {name}": f"/task?id={task_id}" for name, task_id in ids.items()}}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the tests of a module run in one process, which starts their browser and their dashboard once."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
