@@ -26,6 +26,7 @@ _COMMANDS = {
     "cancel": ("gearwsgi.cli.steer", "cancel"),
     "pause": ("gearwsgi.cli.steer", "pause"),
     "resume": ("gearwsgi.cli.steer", "resume"),
+    "limit": ("gearwsgi.cli.limit", "limit"),
     "schedule": ("gearwsgi.cli.schedule", "schedule"),
     "outbox": ("gearwsgi.cli.outbox", "outbox"),
     "dead": ("gearwsgi.cli.reproduce", "dead"),

@@ -7,12 +7,14 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from ..log import clean
+from ..message.limits import Limit
 from ..state.overview import is_unserved, warnings
 from .common import cut, show_span
 
 SHORT_ID = 12
 """Characters of a task's id: enough for the commands that take one."""
 _QUEUES = ("queue", "ready", "later", "running", "workers", "oldest", "per min", "failed", "")
+_KEYS = ("key", "waits", "running", "at once", "rate")
 _WAITING = ("waits", "", "queue", "service", "due")
 _WORKERS = ("worker", "state", "service", "id", "try", "age", "memory", "queues")
 
@@ -22,14 +24,16 @@ def lay_out(known: Mapping[str, Any], width: int | None = None, height: int | No
     lines = [f"WARNING: {text}" for text in warnings(known)]
     lines += _summary(known)
     queues = _table(_QUEUES, [_queue(each) for each in sorted(known["queues"], key=_importance)], width)
+    keys = _table(_KEYS, [*map(_key, known["keys"])], width)
     workers = _table(_WORKERS, [*_workers(known["supervisors"])], width)
     if height is not None:
-        room = height - len(lines) - 2
+        room = height - len(lines) - 2 - bool(keys)
         need = len(workers)
         queues = _shorten(queues, max(room - need, room // 2), "queues")
-        workers = _shorten(workers, room - len(queues), "workers")
+        keys = _shorten(keys, max(room - need - len(queues), (room - len(queues)) // 2), "keys")
+        workers = _shorten(workers, room - len(queues) - len(keys), "workers")
     waiting = _table(_WAITING, [*map(_waiting, known.get("waiting", ()))], width)
-    for part in (queues, workers, waiting):
+    for part in (queues, keys, workers, waiting):
         lines += ["", *part] if part else []
     return [cut(clean(line), width) for line in lines][:height]
 
@@ -52,6 +56,11 @@ def _summary(known: Mapping[str, Any]) -> list[str]:
     up = [f"{each['address']} ({each['version']})" for each in known["servers"] if each["up"]]
     if up:
         lines.append(f"job servers: {', '.join(up)}; state in {known['state_dir']}")
+    changed = [f"{each['pattern']} ({Limit(*map(each.get, Limit._fields)).text}"
+               f"{', by ' + each['changed_by'] if each['changed_by'] else ''})"
+               for each in known["limits"] if each["changed_by"] is not None]  # fmt: skip
+    if changed:
+        lines.insert(0, f"limits changed: {', '.join(changed)}")
     return lines
 
 
@@ -72,6 +81,11 @@ def _queue(queue: Mapping[str, Any]) -> list[str]:
     note = "paused" if queue["paused"] else "no worker" if is_unserved(queue) else ""
     counts = ["-" if queue[name] is None else str(queue[name]) for name in ("per_minute", "failed")]
     return [str(queue["queue"]), *numbers, oldest, *counts, note]
+
+
+def _key(key: Mapping[str, Any]) -> list[str]:
+    most = str(key["concurrency"] or "-")
+    return [key["key"], str(key["waiting"]), str(key["running"]), most, key["rate"] or "-"]
 
 
 def _workers(supervisors: Iterable[Mapping[str, Any]]) -> Iterable[list[str]]:

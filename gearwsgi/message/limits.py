@@ -3,6 +3,7 @@
 A key has a queue of its own on the job server, `job#stripe:42`: what is over its limit waits there, and nowhere else.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -29,6 +30,12 @@ class Limit(NamedTuple):
     concurrency: int = 0
     rate: str = ""
 
+    @property
+    def text(self) -> str:
+        """What it says, for people."""
+        most = [f"{self.concurrency} at once"] if self.concurrency else []
+        return ", ".join([*most, self.rate] if self.rate else most) or "lifted"
+
 
 def find_limit(limits: Iterable[Limit], key: str) -> Limit | None:
     """The first limit whose pattern a key matches."""
@@ -39,6 +46,22 @@ def unmatched(limits: Iterable[Limit], key: str) -> str:
     """What to say of a key that no pattern matches."""
     known = ", ".join(repr(each.pattern) for each in limits) or "there is none"
     return f"limit {key!r} matches no pattern of the setting limits: {known}"
+
+
+def change(limits: Iterable[Limit], changed: Mapping[str, Limit]) -> tuple[Limit, ...]:
+    """The limits as they hold: with those that were changed at run time, by their patterns."""
+    return tuple(changed.get(limit.pattern, limit) for limit in limits)
+
+
+def dump_change(limit: Limit, by: str) -> str:
+    """A limit that was changed at run time, and who has done so, as text."""
+    return json.dumps([limit.concurrency, limit.rate, by])
+
+
+def load_change(pattern: str, text: str) -> tuple[Limit, str]:
+    """What `dump_change` wrote."""
+    concurrency, rate, by = json.loads(text)
+    return Limit(pattern, concurrency, rate), by
 
 
 def checked_key(key: Any) -> str:

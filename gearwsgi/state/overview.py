@@ -9,8 +9,10 @@ from ..address import Address
 from ..errors import GearwsgiError, RecordsError
 from ..log import clean
 from ..message.fields import MAILBOX
+from ..message.limits import split_queue
 from ..settings import Settings
 from ..wire.connection import Connection
+from . import limits
 from .dead import DeadLetters
 from .outbox import Outbox
 from .records.model import DEAD, DONE, RETRYING
@@ -31,12 +33,17 @@ def collect(settings: Settings) -> dict[str, Any]:
     records, error = _ask_records(settings)
     hour_ago = time.time() - _HOUR
     dead, outbox = DeadLetters(settings).spool, Outbox(settings).spool
+    supervisors = _supervisors(list(read_all(settings.state_dir)), records["fleet"])
+    rows = [row for server in servers for row in server["queues"]]
+    shown, keys = limits.describe(limits.given(settings, supervisors), records["limits"], rows)
     recently_dead = sum(number for _, state, number, _ in records["counts"] if state == DEAD)
     known: dict[str, Any] = {
         "warnings": [],
         "servers": servers,
         "queues": _queues(servers, records),
-        "supervisors": _supervisors(list(read_all(settings.state_dir)), records["fleet"]),
+        "limits": shown,
+        "keys": keys,
+        "supervisors": supervisors,
         "last_hour": {"dead": max(recently_dead, _since(dead, hour_ago)), "outbox": _since(outbox, hour_ago)},
         "outbox": outbox.count(),
         "dead": dead.count(),
@@ -93,6 +100,7 @@ def _row(line: list[str]) -> dict[str, Any]:
 def _ask_records(settings: Settings) -> tuple[dict[str, Any], str | None]:
     """What the records know of now and of the last hour; and why they can't be asked."""
     nothing: dict[str, Any] = {"counts": [], "waiting": [], "pauses": [], "fleet": [], "now": 0.0}
+    nothing["limits"] = {}
     if not settings.records:
         return nothing, None
     try:
@@ -108,6 +116,7 @@ def _read(store: Store) -> dict[str, Any]:
         "counts": store.counts(now - _HOUR, now - _MINUTE),
         "waiting": store.waiting(),
         "pauses": store.steering.pauses(),
+        "limits": limits.changes(store),
         "fleet": store.fleet(),
         "now": now,
     }
@@ -126,13 +135,15 @@ def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict
         return found.setdefault(clean(name), {"queue": clean(name), **nothing})
 
     for row in (row for server in servers for row in server["queues"]):
-        queue = of(row["queue"])
-        for name, number in (("ready", "waiting"), ("running", "running"), ("workers", "workers")):
-            queue[name] += row[number]
+        base, key = split_queue(row["queue"])
+        queue = of(base)
+        queue["ready"] += row["waiting"]
+        queue["running"] += row["running"]
+        queue["workers"] += 0 if key else row["workers"]  # who asks for a key's is a worker of its queue
         if row["later"] is not None:
             queue["later"] += row["later"]
             queue["oldest"] = max(filter(None, (queue["oldest"], row["oldest"])), default=None)
-            told.add(row["queue"])
+            told.add(base)
     for name, later, oldest in records["waiting"]:
         queue = of(name)
         if queue["queue"] in told:

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from ..errors import GearwsgiError, RecordsUnavailable
+from ..errors import ConfigError, GearwsgiError, RecordsUnavailable
 from ..log import clean
+from ..message.limits import check_rate, dump_change
+from ..state import limits
 from ..state.records import model
 from ..state.records.opening import writing
 from ..state.records.steering import PAUSE
@@ -75,6 +77,45 @@ class Actions:
         with writing(self.settings) as store:
             did = store.steering.resume(queue, kind=kind)
         return self._say(did, f"{queue} is resumed" if did else f"{queue} was not paused")
+
+    def set_limit(self, pattern: str, concurrency: int | None, rate: str | None) -> Done:
+        """Have another limit hold for a pattern's keys until it is reset.
+
+        Args:
+            pattern: one of the setting `limits`.
+            concurrency: how many may run at once, 0: any number; None: as many as now.
+            rate: how many may start, empty: any number; None: as many as now.
+
+        Raises:
+            ConfigError: there is no such pattern, or that can't be a limit.
+            RecordsUnavailable: as `pause`.
+        """
+        with writing(self.settings) as store:
+            known = limits.in_use(self.settings, store)
+            if pattern not in known:
+                named = ", ".join(map(repr, known)) or "none is known, nor a supervisor that knows them: give --app"
+                raise ConfigError(f"{pattern!r} is no pattern of the setting limits: {named}")
+            limit, _ = known[pattern]
+            if concurrency is not None:
+                limit = limit._replace(concurrency=concurrency)
+            if rate is not None:
+                limit = limit._replace(rate=rate)
+            try:
+                check_rate(limit.rate or "1/second")
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+            store.steering.limit(pattern, dump_change(limit, self._by))
+        return self._say(True, f"limit {pattern} is {limit.text} until it is reset")
+
+    def reset_limit(self, pattern: str) -> Done:
+        """Have the setting's limit hold again.
+
+        Raises:
+            RecordsUnavailable: as `pause`.
+        """
+        with writing(self.settings) as store:
+            did = store.steering.limit(pattern, None)
+        return self._say(did, f"limit {pattern} is what the setting says" + ("" if did else ", as it was"))
 
     def cancel(self, task: Task | str, *, waits: bool = False) -> Done:
         """Cancel a task: one that waits never runs, one that runs is ended as a time-out ends it.

@@ -3,7 +3,7 @@
 import platform
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from .._version import __version__
 from ..address import Address
 from ..errors import SpoolError
+from ..message.limits import Limit, find_limit, split_queue
 from ..settings import Settings
 from ..state.dead import DeadLetters
 from ..state.outbox import Outbox
@@ -145,6 +146,8 @@ class Metrics:
             {str(address): float(answer is not None) for address, answer in found.items()},
         )
         yield from self._of_queues(found, snapshot)
+        if settings.limits:
+            yield from _of_limits(settings.limits, found)
 
     def _of_queues(self, found: Mapping[Address, Answer], snapshot: Snapshot) -> Iterator[Metric]:
         jobs = GaugeMetricFamily(
@@ -171,7 +174,8 @@ class Metrics:
         """The queues of all job servers; where there are too many, the rest is one."""
         queues: dict[str, Queue] = {}
         for answer in found.values():
-            for name, queue in (answer or {}).items():
+            for function, queue in (answer or {}).items():
+                name = split_queue(function)[0]
                 told = queue if queue.oldest is not None else queue._replace(oldest=self._guess(name, queue, now))
                 queues[name] = _sum(queues.get(name), told)
         self._empty = {name: since for name, since in self._empty.items() if name in queues}
@@ -189,6 +193,21 @@ class Metrics:
             self._empty[name] = now
             return 0.0
         return max(0.0, now - max(self._empty.setdefault(name, now), self._state.fronts.get(name, 0.0)))
+
+
+def _of_limits(limits: Sequence[Limit], found: Mapping[Address, Answer]) -> Iterator[Metric]:
+    """What waits and runs of keys, by the pattern that holds for them."""
+    waiting = dict.fromkeys((limit.pattern for limit in limits), 0.0)
+    running = dict(waiting)
+    for answer in found.values():
+        for function, queue in (answer or {}).items():
+            key = split_queue(function)[1]
+            limit = find_limit(limits, key) if key and any(queue[:3]) else None
+            if limit is not None:
+                waiting[limit.pattern] += queue.waiting + queue.delayed
+                running[limit.pattern] += queue.running
+    yield _of_each("gearwsgi_limit_waiting", "Jobs of limited keys that wait, delayed ones too.", "pattern", waiting)
+    yield _of_each("gearwsgi_limit_running", "Jobs of limited keys that run.", "pattern", running)
 
 
 def _sum(one: Queue | None, other: Queue) -> Queue:

@@ -9,7 +9,7 @@ The permits that are out are what is counted. One supervisor owns a key at a tim
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from ..address import Address
-from ..message.limits import Limit, find_limit, split_queue
+from ..message.limits import Limit, change, find_limit, split_queue
 from ..settings import Settings
 from .steering import Steering
 from .watch import Answer, Count, Watch
@@ -206,7 +206,9 @@ class Gate:
         self._steering = steering
         self._owner = owner
         self._tell = tell
+        self._given: Sequence[Limit] = ()
         self._limits: Sequence[Limit] = ()
+        self._changed: Mapping[str, Limit] = {}
         self._counter = MovingWindowRateLimiter(MemoryStorage())
         self._watches: dict[Address, Watch] = {}
         self._heard: dict[Address, float] = {}
@@ -219,16 +221,22 @@ class Gate:
 
     def use(self, settings: Settings) -> None:
         """Go by these settings from now on."""
-        self._limits = settings.limits
-        for key in self._keys.values():
-            key.use(find_limit(self._limits, key.name))
+        self._given = settings.limits
         for address in set(self._watches) - set(settings.servers):
             self._watches.pop(address).stop()
             self._heard.pop(address, None)
         for address in settings.servers:
             if address not in self._watches:
                 self._watches[address] = Watch(address, self._tell, self._hear)
-        for line in list(self._lines.values()):
+        self._go_by_limits()
+
+    def _go_by_limits(self) -> None:
+        """Go by the limits of the settings, and what was changed of them at run time."""
+        self._changed = self._steering.limits
+        self._limits = change(self._given, self._changed)
+        for key in self._keys.values():
+            key.use(find_limit(self._limits, key.name))
+        for line in self._lines.values():
             self._offer(line)
 
     def close(self) -> None:
@@ -239,6 +247,8 @@ class Gate:
 
     def tick(self, now: float, queues: Collection[str]) -> None:
         """What time brings; `queues` are those that are served here."""
+        if self._steering.limits is not self._changed:
+            self._go_by_limits()
         for watch in self._watches.values():
             watch.tend()
         self._queues = queues

@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 
 from .. import log
-from ..state.records.steering import CANCEL, PAUSE, Request
+from ..message.limits import Limit, load_change
+from ..state.records.steering import CANCEL, LIMIT, PAUSE, Request
 from .held import Held
 from .recorder import Recorder
 
@@ -26,6 +27,7 @@ class Steering:
         knows: whether it has been read once, or is not to be had: before that, no job is taken.
         paused: the queues of which no jobs are taken.
         is_set: whether anything is asked for.
+        limits: limits that were changed at run time, by their patterns; replaced as a whole.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -36,6 +38,7 @@ class Steering:
         self.knows = False
         self.paused: frozenset[bytes] = frozenset()
         self.is_set = False
+        self.limits: dict[str, Limit] = {}
         self.look(time.monotonic())
 
     def look(self, now: float) -> bool:
@@ -48,6 +51,9 @@ class Steering:
         if requests is not self._seen:
             self._seen = requests
             self._cancelled = {each.name: each for each in requests if each.kind == CANCEL}
+            limits = {each.name: load_change(each.name, each.about)[0] for each in requests if each.kind == LIMIT}
+            if limits != self.limits:
+                self.limits = limits
         if requests or self.paused:
             pauses = {_name(each): each.about for each in requests if each.kind == PAUSE and each.holds(now)}
             self.paused = frozenset(pauses)

@@ -392,6 +392,7 @@ class Supervisor:
             "app": self._options.app,
             "servers": [str(address) for address in around.settings.servers] if around is not None else [],
             "stopping": self._phase in _STOPPING,
+            "limits": list(around.settings.limits) if around is not None else [],
             "workers": [slot.describe(now) for slot in slots],
         }
 

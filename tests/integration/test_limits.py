@@ -1,11 +1,22 @@
 """Limits by key, with real supervisors and job servers: never over them, by what the handlers write themselves."""
 
+import contextlib
+import json
 import signal
 import time
+import urllib.request
 from collections import Counter
+from queue import SimpleQueue
+from typing import Any
 
+import pytest
+from webtest import TestApp
+
+from gearwsgi.dashboard import Dashboard
+from gearwsgi.wire.connection import Connection
+from gearwsgi.worker import watch
 from tests.limited import change, events, gone, is_alive, most, set_up, started, worker
-from tests.support import Bench, until
+from tests.support import Bench, free_port, until
 
 
 def test_keys_are_never_over_their_limits_and_hold_up_nobody(site: Bench) -> None:
@@ -82,3 +93,66 @@ def test_two_supervisors_are_never_over_a_limit_also_when_one_is_killed(site: Be
     until(lambda: done(5) and done(4), "another owns its keys")
     found = most(events(site))
     assert all(found[key] <= (1 if key.startswith("one") else 2) for key in keys), found
+
+
+def test_limits_are_shown_paused_and_changed_at_run_time(site: Bench) -> None:
+    app = set_up(site, {"stripe:*": {"concurrency": 1}, "mail": {"rate": "100/hour"}})
+    port = free_port()
+    worker(site, "--workers", "3", "--metrics", f"127.0.0.1:{port}")
+    for n in range(12):
+        app.gearman.task("/work", {"key": "stripe:42", "n": n, "seconds": 0.5}, limit="stripe:42")
+
+    def known() -> Any:
+        return json.loads(site.run("status", "--json").stdout)
+
+    shown = until(lambda: next((each for each in known()["keys"] if each["running"]), None), "one runs")
+    assert shown["key"] == "stripe:42" and shown["running"] == shown["concurrency"] == 1 and shown["waiting"] > 1
+    assert [queue["queue"] for queue in known()["queues"]] == ["job"], "a key's queue is no queue of its own here"
+    assert "stripe:42" in site.run("status").stdout
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    assert 'gearwsgi_limit_running{pattern="stripe:*"} 1.0' in text
+    assert 'gearwsgi_limit_waiting{pattern="mail"} 0.0' in text and "stripe:42" not in text
+    dashboard = Dashboard(app, lambda environ: "ada")
+    page = TestApp(dashboard).get("/limits").text
+    assert "stripe:42" in page and "1 / 1" in page and "100/hour" in page
+
+    # A pause of its queue holds for a key.
+    site.run("pause", "job")
+    until(lambda: not any(each["running"] for each in known()["keys"]), "nothing runs")
+    before = len(events(site))
+    site.run("resume", "job")
+    until(lambda: len(events(site)) > before, "it goes on")
+    assert most(events(site))["stripe:42"] == 1
+
+    assert "2 at once until it is reset" in site.run("limit", "set", "stripe:*", "--concurrency", "2").stdout
+    listed = site.run("limit", "list").stdout
+    assert "stripe:*" in listed and "@" in listed and "100/hour" in listed
+    assert site.run("limit", "set", "other", "--rate", "1/second", ok=False).returncode
+    assert "100/minute" in site.run("limit", "set", "mail", "--rate", "often", ok=False).stderr
+    for n in range(12, 24):
+        app.gearman.task("/work", {"key": "stripe:42", "n": n, "seconds": 0.3}, limit="stripe:42")
+    until(lambda: most(events(site))["stripe:42"] == 2, "two at once")
+    assert "limits changed: stripe:* (2 at once, by " in site.run("status").stdout
+    assert "what the setting says" in site.run("limit", "reset", "stripe:*").stdout
+    until(lambda: "limits changed" not in site.run("status").stdout)
+    until(lambda: len(started(events(site), "stripe:42")) == 24 and not known()["keys"], "all have run")
+    assert most(events(site))["stripe:42"] == 2
+
+
+def test_the_queue_of_a_key_is_dropped_from_an_embedded_job_server_and_never_with_a_job(
+    embedded_site: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = embedded_site
+    monkeypatch.setattr(watch, "IDLE", 0.0)
+    app = site.app(limits={"*": {"concurrency": 1}})
+    app.gearman.task("/good", limit="kept")
+    with contextlib.closing(Connection(app.settings.servers[0], 5)) as connection:
+        for n in range(700):
+            connection.admin(f"create function job#key{n}", 5)
+        answers: SimpleQueue[watch.Answer] = SimpleQueue()
+        looking = watch.Watch(app.settings.servers[0], lambda what: what(), lambda *said: answers.put(said[2]))
+        looking.tend()
+        until(lambda: len(connection.admin("status", 5)) == 1, "all but one are dropped")
+        assert answers.get() == {"job#kept": watch.Count(1, 0)}
+        looking.stop()
+        assert connection.admin("status", 5)[0].startswith("job#kept\t1\t")

@@ -1,7 +1,7 @@
 """All pages. A new one is a module beside this one, a template, and its name here."""
 
 from ..view import Page
-from . import dead, letter, outbox, overview, queues, schedules, services, task, tasks
+from . import dead, letter, limits, outbox, overview, queues, schedules, services, task, tasks
 
 PAGES: tuple[Page, ...] = (
     *overview.PAGES,
@@ -11,6 +11,7 @@ PAGES: tuple[Page, ...] = (
     *letter.PAGES,
     *services.PAGES,
     *queues.PAGES,
+    *limits.PAGES,
     *schedules.PAGES,
     *outbox.PAGES,
 )

@@ -16,6 +16,8 @@ PAUSE = "pause"
 """Of the queue of that name: no jobs are taken. `about`: who asked."""
 PAUSE_ENTRY = "pause entry"
 """Of the schedule's entry of that name: its ticks do not run. `about`: who asked."""
+LIMIT = "limit"
+"""Of the keys that the pattern of that name matches: `about` has what holds for them, and who asked."""
 CANCEL = "cancel"
 """Of the task with that id. `about`: who asked."""
 FORGET = "forget"
@@ -81,6 +83,17 @@ class Steering:
         with self._database.transaction(write=False) as transaction:
             found = self.requests(transaction, now)
         return sorted(each for each in found if each.kind == kind)
+
+    def limit(self, pattern: str, about: str | None) -> bool:
+        """Have another limit hold for a pattern's keys, or (None) the setting's again; whether another one held."""
+        now = self._database.now()
+        pattern = clean(pattern)
+        with self._database.transaction(write=True) as transaction:
+            held = transaction.all("SELECT 1 FROM gearwsgi_request WHERE kind = ? AND name = ?", (LIMIT, pattern))
+            withdraw(transaction, LIMIT, pattern)
+            if about is not None:
+                ask(transaction, Request(LIMIT, pattern, now, None, about))
+        return bool(held)
 
     def pause(self, name: str, seconds: float | None = None, *, by: str = "", kind: str = PAUSE) -> None:
         """Pause the queue of that name, or what else `kind` says, for so long or until it is resumed."""
