@@ -34,7 +34,8 @@ class Finding:
     """One line of the table.
 
     Attributes:
-        part: `application`, `host`, `task`, `schedule`, `server`, `keys`, `state`, `records`, `inbox`, `supervisor`.
+        part: `application`, `host`, `task`, `schedule`, `limits`, `server`, `keys`, `state`, `records`, `inbox`,
+            `supervisor`.
         what: which one.
         state: `problem` makes the exit code 1; `warning` is worth a look.
         text: what was found, and what to do.
@@ -90,6 +91,7 @@ def _check(app: str) -> Iterator[Finding]:
     yield _host(middleware)
     yield from _tasks(settings, router[1] if router else None)
     yield from _schedule(settings, router[1] if router else None)
+    yield from _limits(settings)
     for address in settings.servers:
         yield _server(address, settings)
     yield _keys(settings)
@@ -161,6 +163,21 @@ def _schedule(settings: Settings, ask: Any) -> Iterator[Finding]:
             yield Finding("schedule", plan.name, "problem", f"{target}: {trouble}")
         else:
             yield Finding("schedule", plan.name, "ok", f"{target}, {text}")
+
+
+def _limits(settings: Settings) -> Iterator[Finding]:
+    """Whether all who hold keys to their limits know of each other."""
+    if not settings.limits:
+        return
+    count = f"{len(settings.limits)} pattern{'s' * (len(settings.limits) != 1)}"
+    alone = "supervisors that don't share it can't know of each other, and each counts for itself"
+    if not settings.records:
+        yield Finding("limits", count, "warning", f"records are off: {alone}; run one supervisor, or set records")
+    elif settings.records == "sqlite" and not all(address.is_loopback for address in settings.servers):
+        text = f"records are a file of this machine: {alone}; with workers elsewhere set records to a postgresql:// URL"
+        yield Finding("limits", count, "warning", text)
+    else:
+        yield Finding("limits", count, "ok", "counted over all supervisors that share the records")
 
 
 def _server(address: Address, settings: Settings) -> Finding:

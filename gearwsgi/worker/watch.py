@@ -60,6 +60,7 @@ class Watch:
         self._connection: Connection | None = None
         self._is_ours = False
         self._thread: threading.Thread | None = None
+        self._has_no_thread = False
 
     def tend(self) -> None:
         """Have the thread run: the system may have had none before."""
@@ -68,7 +69,9 @@ class Watch:
             try:
                 thread.start()
             except RuntimeError as error:
-                log.note(f"no thread to look after limits in: {error}")
+                if not self._has_no_thread:
+                    log.note(f"no thread to look after limits in: {error}")
+                self._has_no_thread = True
             else:
                 self._thread = thread
 

@@ -30,6 +30,8 @@ def _known(**changes: Any) -> dict[str, Any]:
     usual = {
         "servers": [{"address": "a:1", "up": True, "version": "1", "queues": []}],
         "queues": [],
+        "limits": [],
+        "keys": [],
         "supervisors": [],
         "last_hour": {"dead": 0, "outbox": 0},
         "outbox": 0,
