@@ -9,13 +9,12 @@ The permits that are out are what is counted. One supervisor owns a key at a tim
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
 from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 
 from ..address import Address
 from ..message.limits import Limit, change, find_limit, split_queue
@@ -87,20 +86,22 @@ class Key:
     Attributes:
         name: its own.
         limit: what holds for it.
-        rate: the same, as it is counted; None: any number may start.
+        rate: its rate; None: any number may start.
+        starts: when those began that count for the rate.
         out: permits that are out.
         asked: those of them that have no job yet.
         later: until when its rate lets none start, of `time.monotonic`.
         lines: its queues.
     """
 
-    __slots__ = ("asked", "later", "limit", "lines", "name", "out", "rate")
+    __slots__ = ("asked", "later", "limit", "lines", "name", "out", "rate", "starts")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.limit = Limit("")
         self.rate: RateLimitItem | None = None
         self.out = self.asked = 0
+        self.starts: deque[float] = deque()
         self.later = 0.0
         self.lines: list[Line] = []
 
@@ -109,6 +110,22 @@ class Key:
         self.limit = limit or Limit("")
         self.rate = parse(self.limit.rate) if self.limit.rate else None
         self.later = 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until its rate lets one more start; those that are asked for may be about to.
+
+        The library's own counters keep every key for ever, and look at all of them at each start.
+        """
+        if self.rate is None:
+            self.starts.clear()
+            return 0.0
+        window = self.rate.get_expiry()
+        while self.starts and self.starts[0] <= now - window:
+            self.starts.popleft()
+        over = len(self.starts) + self.asked - self.rate.amount
+        if over < 0:
+            return 0.0
+        return self.starts[over] + window - now if over < len(self.starts) else PROBE
 
     def is_full(self) -> bool:
         """Whether as many run as may."""
@@ -209,7 +226,6 @@ class Gate:
         self._given: Sequence[Limit] = ()
         self._limits: Sequence[Limit] = ()
         self._changed: Mapping[str, Limit] = {}
-        self._counter = MovingWindowRateLimiter(MemoryStorage())
         self._watches: dict[Address, Watch] = {}
         self._heard: dict[Address, float] = {}
         self._keys: dict[str, Key] = {}
@@ -310,7 +326,7 @@ class Gate:
         if self._owner.since(permit.line.queue, key.name) is None:
             return False
         if key.rate is not None:
-            self._counter.hit(key.rate, key.name)
+            key.starts.append(time.monotonic())
         return True
 
     def release(self, permit: Permit) -> None:
@@ -339,9 +355,9 @@ class Gate:
             line.foreign = max(0, sum(count.running for count in line.counted.values()) - line.out)
         if key.is_full() or (line.foreign and now - line.looked_at > GRACE):
             return False
-        if key.rate is not None and not self._counter.test(key.rate, key.name, cost=key.asked + 1):
-            reset, _ = self._counter.get_window_stats(key.rate, key.name)
-            key.later = now + max(0.01, reset - time.time())
+        wait = key.wait(now)
+        if wait > 0:
+            key.later = now + wait
             heappush(self._later, (key.later, line.function))
             return False
         return True
@@ -382,6 +398,10 @@ class Gate:
                     line.count_foreign(now)
                 if not (line.counted or line.out or line.foreign):
                     self._forget(line)
+        for key in [each for each in self._keys.values() if not each.lines]:
+            key.wait(now)
+            if not key.starts:
+                del self._keys[key.name]
         self.look()
 
     def _find(self, function: str) -> Line | None:
@@ -401,5 +421,3 @@ class Gate:
         del self._lines[line.function]
         self._ready.get(line.queue, {}).pop(line.function, None)
         line.key.lines.remove(line)
-        if not line.key.lines:
-            del self._keys[line.key.name]
