@@ -13,7 +13,8 @@ def find() -> Callable[[str], object] | None:
         from setproctitle import setproctitle
     except ImportError:
         return None
-    return setproctitle
+    found: Callable[[str], object] = setproctitle  # where it is missing, its type is not known
+    return found
 
 
 def show(what: str, app: str) -> None:
