@@ -59,12 +59,11 @@ def cost(site: Bench, app: GearmanMiddleware, supervisors: list[Worker]) -> None
     print(f"{MANY} tasks of one key with a concurrency of 1: {MANY / (starts[-1] - starts[0]):.0f} a second")
 
 
-def kill(site: Bench, supervisors: list[Worker]) -> str:
-    """`kill -9` of something; what it was."""
-    what = random.choice(["process", "process", "process", "supervisor", "job server"])
+def kill(what: str, site: Bench, supervisors: list[Worker]) -> None:
+    """`kill -9` of something, which is started again."""
     if what == "job server":
         site.server.restart()
-        return what
+        return
     place = random.randrange(len(supervisors))
     pids = supervisors[place].children()
     if what == "process":
@@ -79,7 +78,6 @@ def kill(site: Bench, supervisors: list[Worker]) -> str:
     gone(site, pids, time.time())
     if what == "supervisor":
         supervisors[place] = worker(site, "--workers", "4")
-    return what
 
 
 def main(kind: str, seconds: float) -> None:
@@ -98,7 +96,9 @@ def main(kind: str, seconds: float) -> None:
             number += 1
             time.sleep(0.1)
             if time.monotonic() > kill_at:
-                kills[kill(site, supervisors)] += 1
+                what = ("process", "job server", "supervisor")[kills.total() % 3]
+                kill(what, site, supervisors)
+                kills[what] += 1
                 kill_at = time.monotonic() + random.uniform(3, 20)
         keys = ("one", "two", "three", "rare", "-")
         until(lambda: all(len({e.number for e in events(site) if e.what == "end" and e.key == key}) == number
