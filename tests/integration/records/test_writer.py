@@ -304,8 +304,9 @@ def test_a_file_that_is_removed_while_it_is_used_is_made_again(sqlite_settings: 
         for number in range(3):
             put(made, f"t{number}")
             until(path.exists)
-            for each in sqlite_settings.state_dir.glob("records.sqlite3*"):
-                each.unlink()
+            # The file last: its log would else be removed of one that was made again already.
+            for each in sorted(sqlite_settings.state_dir.glob("records.sqlite3*"), reverse=True):
+                each.unlink(missing_ok=True)
         put(made, "last")
 
         def written() -> bool:
