@@ -1,5 +1,6 @@
 """Batches on real job servers, and one that dies amid a batch."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -35,16 +36,21 @@ def test_a_job_server_that_dies_amid_a_batch_costs_none_of_it_and_runs_none_twic
     site = durable_site
     application = site.app()
     queued: list[Task] = []
+    count = 200 if site.server.kind == "gearmand" else 3000  # so many that it dies before it has them all
 
     def work() -> None:
         with application.gearman.batch() as tasks:
-            for n in range(200):
+            for n in range(count):
                 application.gearman.task("/good", {"n": n, "filling": "x" * 2000})
         queued.extend(tasks)
 
     def kept() -> int:
         """Bytes of the queue on disk: a job server that is at work may not answer for seconds."""
-        return sum(path.stat().st_size for path in site.server.folder.rglob("*") if path.is_file())
+        found = 0
+        for path in site.server.folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # a journal is there for a moment
+                found += path.stat().st_size
+        return found
 
     thread = threading.Thread(target=work)
     before = kept()
@@ -52,16 +58,16 @@ def test_a_job_server_that_dies_amid_a_batch_costs_none_of_it_and_runs_none_twic
     until(lambda: kept() > before + 100_000, "the beginning of the batch")
     site.server.kill()
     thread.join(60)
-    assert len(queued) == 200
+    assert len(queued) == count
     waiting = len(application.client.outbox.spool.names())
     assert waiting == sum(not str(task) for task in queued) > 0
     site.server.start()
     until(lambda: not application.client.outbox.spool.names(), "the outbox to be empty")
-    assert site.server.queued() == 200
+    assert site.server.queued() == count
     site.worker("--workers", "2")
-    until(lambda: len(site.lines()) >= 200, "all of it")
+    until(lambda: len(site.lines()) >= count, "all of it")
     until(lambda: not site.server.queued(), "an empty queue")
-    assert site.runs() == {f"good {n} 1": 1 for n in range(200)}
+    assert site.runs() == {f"good {n} 1": 1 for n in range(count)}
 
 
 def test_a_batch_that_nobody_takes_says_so_where_there_is_no_outbox(embedded_site: Bench) -> None:
