@@ -85,6 +85,9 @@ class Sqlite:
             self._connection.close()
             self._connection = None
 
+    def __del__(self) -> None:
+        self.close()  # of a thread that ended without: its file is not held open until somebody notices
+
     def _connected(self) -> sqlite3.Connection:
         """A connection to the file that is there: it may have been removed, or set aside, since the last time."""
         inode = self._number()
