@@ -41,6 +41,7 @@ def test_in_autumn_a_fixed_time_comes_once_and_every_half_hour_goes_on() -> None
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata"])
+@pytest.mark.hypothesis
 def test_a_year_of_ticks_is_cronsims_wherever_one_begins_to_ask(zone: str) -> None:
     place = UTC if zone == "UTC" else ZoneInfo(zone)
     start, end = datetime(2026, 1, 1, tzinfo=place), datetime(2027, 1, 1, tzinfo=place)

@@ -254,6 +254,7 @@ SCHEDULE = {
 
 
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.hypothesis
 def test_supervisors_that_come_and_go_with_clocks_apart_run_no_tick_twice(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     offset = chance.uniform(-SKEW, 0)
@@ -273,6 +274,7 @@ def test_supervisors_that_come_and_go_with_clocks_apart_run_no_tick_twice(tmp_pa
 
 
 @pytest.mark.parametrize("seed", range(6))
+@pytest.mark.hypothesis
 def test_job_servers_that_come_and_go_run_no_tick_twice(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     servers = {name: JobServer(keeps=chance.random() < 0.5) for name in "abc"}
