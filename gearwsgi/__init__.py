@@ -10,9 +10,8 @@ if TYPE_CHECKING:
     from .app.job import Continue, Job, Retry
     from .errors import GearwsgiError, ResultNotKept, ResultPending, TaskDead, UnknownService, UnknownTask
     from .state.records.model import Record
-    from .submit.client import Status
     from .submit.middleware import GearmanMiddleware
-    from .submit.task import Task
+    from .submit.task import Status, Task
     from .submit.tasks import Gearman
 
 __all__ = [
@@ -45,7 +44,7 @@ _HOMES = {
     "ResultNotKept": "errors",
     "ResultPending": "errors",
     "Retry": "app.job",
-    "Status": "submit.client",
+    "Status": "submit.task",
     "Task": "submit.task",
     "TaskDead": "errors",
     "UnknownService": "errors",

@@ -19,8 +19,9 @@ from .. import log
 from ..app import overlay
 from ..app.loading import load_application
 from ..errors import GearwsgiError
-from ..submit.client import Client, Receipt
+from ..submit.client import Client
 from ..submit.middleware import GearmanMiddleware
+from ..submit.servers import Receipt
 from ..wire.payload import Submission
 from ..worker.posix import die_with_parent
 from .routes import find_router

@@ -22,9 +22,8 @@ from ..errors import ConfigError
 from ..kinds import BaseURL
 from ..rules import Given, read_options
 from ..submit import tasks
-from ..submit.client import Status
 from ..submit.middleware import KEY, GearmanMiddleware
-from ..submit.task import Task
+from ..submit.task import Status, Task
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

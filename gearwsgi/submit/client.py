@@ -1,31 +1,17 @@
-"""Submit, call, status: what a web process asks of the job servers. Any number of threads and forked processes."""
+"""What one middleware queues with: its job servers, the outbox behind them, and what is known of tasks."""
 
 import logging
 import os
 import time
-import zlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ..errors import (
-    CallFailed,
-    CallTimeout,
-    GearwsgiError,
-    ProtocolError,
-    RecordsUnavailable,
-    ServerError,
-    ServerUnavailable,
-    SpoolError,
-)
-from ..message.model import MAX_HEAD
-from ..message.response import read_response
+from ..errors import GearwsgiError, RecordsUnavailable, ServerError, ServerUnavailable, SpoolError
 from ..settings import Settings
 from ..state.outbox import Outbox, Relay
-from ..wire import packets
-from ..wire.connection import Connection
 from ..wire.payload import Submission
-from .pool import Server
+from .servers import Receipt, Servers
 
 if TYPE_CHECKING:
     from ..state.records.model import Record
@@ -34,59 +20,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("gearwsgi")
 
-_ANSWER_FACTOR = 1.5
-"""An answer may take this much longer than a connection."""
-_RATE = 1_000_000
-"""Bytes a second that link and disk of a job server have to manage: an answer may take so much longer."""
 _ASKED = 3
 """How often a job server is asked whether it has what it did not answer, before another one gets that."""
-_DOUBLED = 5
-"""How often these times are doubled where they were not enough."""
-_AT_ONCE = 500
-"""Jobs of one write: a job server may keep all its answers until it has read the last of them."""
-_PER_JOB = 0.02
-"""Seconds more for each further job of a write: a queue on disk is slow."""
-_PATIENCE = 300.0
-"""Seconds that an answer may take for its size, at most."""
-
-
-class Receipt(NamedTuple):
-    """Where a submission is: its handle and job server, or an empty handle in the outbox."""
-
-    handle: str
-    server: str
-
-
-Answer = Receipt | ServerUnavailable | ServerError
-"""What became of one submission: where it is, or why a job server doesn't have it, or may not have it."""
-
-
-def _may_be_asked_elsewhere(answer: Answer) -> bool:
-    """Whether another job server may be asked for what this one answered so: the first must not have it."""
-    if isinstance(answer, ServerError):
-        return answer.code != "ARGUMENT_TOO_LARGE"
-    return isinstance(answer, ServerUnavailable) and not answer.sent_to
-
-
-class Status(str):
-    """The state of a task, as text: `queued`, `running`, `running 3 of 10`, `done`, …
-
-    Attributes:
-        state: `queued`, `scheduled`, `running`, `retrying`, `done`, `dead`, `cancelled`, `discarded` or `unknown`.
-        done: how far it is, of `total`; what its handler reported.
-        total: 0 where it reported nothing.
-    """
-
-    __slots__ = ("done", "state", "total")
-
-    def __new__(cls, state: str, done: int = 0, total: int = 0) -> "Status":
-        status = super().__new__(cls, f"{state} {done} of {total}" if state == "running" and total else state)
-        status.state, status.done, status.total = state, done, total
-        return status
-
-    state: str
-    done: int
-    total: int
 
 
 class Records(Protocol):
@@ -135,24 +70,26 @@ class Seen(Protocol):
 
 
 class Client:
-    """The job servers of one middleware. A connection is used by one thread at a time and kept for the next.
+    """See the module. Any number of threads and forked processes.
 
     Args:
         settings: the middleware's.
+
+    Attributes:
+        settings: as given.
+        servers: the job servers.
+        outbox: where what none of them takes waits.
+        shows_status: whether the middleware answers status addresses.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.servers = Servers(settings)
         self.outbox = Outbox(settings)
-        most = settings.max_body + MAX_HEAD + packets.SMALL  # a response, and the handle of its job
-        self._servers = [Server(address, settings.connect_timeout, most) for address in settings.servers]
-        self._answer = settings.connect_timeout * _ANSWER_FACTOR
-        self._none_answers = f"no job server answers: {', '.join(map(str, settings.servers))}"
         self._relay: Relay | None = None
         self._relay_pid = 0
         self._queued: QueuedRecords | None = None
         self.shows_status = settings.shows_status
-        """Whether the middleware answers status addresses."""
         self._desk: Desk | None = None
 
     # -- submit ------------------------------------------------------------------------------------------------------
@@ -173,7 +110,7 @@ class Client:
         if self._relay_pid != os.getpid():
             self._start_relay_if_needed()
         if len(submissions) == 1:  # nearly always
-            (answer,) = self._submit_or_keep(self._first_server(submissions[0].unique), submissions)
+            (answer,) = self._submit_or_keep(submissions)
             if isinstance(answer, GearwsgiError):
                 raise answer
             return [answer]
@@ -187,14 +124,9 @@ class Client:
 
     def _submit_all(self, submissions: Sequence[Submission]) -> list[Receipt | GearwsgiError]:
         receipts: dict[int, Receipt | GearwsgiError] = {}
-        groups: dict[int, list[int]] = {}
-        for place, submission in enumerate(submissions):
-            groups.setdefault(self._first_server(submission.unique), []).append(place)
-        for first, group in groups.items():
-            for start in range(0, len(group), _AT_ONCE):
-                places = group[start : start + _AT_ONCE]
-                batch = [submissions[place] for place in places]
-                receipts.update(zip(places, self._submit_or_keep(first, batch), strict=True))
+        for places in self.servers.batches(submissions):
+            batch = [submissions[place] for place in places]
+            receipts.update(zip(places, self._submit_or_keep(batch), strict=True))
         return [receipts[place] for place in range(len(submissions))]
 
     def submit_now(self, submission: Submission) -> str:
@@ -209,40 +141,24 @@ class Client:
         """
         if submission.sent_to and self._is_known(submission):
             return ""
-        (answer,) = self._submit_batch(self._first_server(submission.unique), [submission])
+        (answer,) = self.servers.submit([submission])
         if isinstance(answer, GearwsgiError):
             raise answer
         return answer.handle
-
-    def submit_to(self, server: str, submission: Submission) -> str:
-        """Submit one to this very job server, with no other and no outbox behind it; its handle.
-
-        Raises:
-            ServerUnavailable: it does not answer.
-            ServerError: it refuses it.
-        """
-        (answer,) = self._exchange(self._named(server)[0], [submission])
-        if isinstance(answer, GearwsgiError):
-            raise answer
-        return answer.handle
-
-    def _named(self, server: str) -> list[Server]:
-        """The job server of this name; all of them where none has it."""
-        return [each for each in self._servers if each.name == server] or self._servers
 
     def _is_known(self, submission: Submission) -> bool:
         """Whether the job server that did not answer has the job after all."""
         try:
-            return self.status("", submission.sent_to, (submission.unique,)).state != "unknown"
+            return self.servers.status("", submission.sent_to, (submission.unique,)).state != "unknown"
         except ServerUnavailable as error:
             if submission.tries < _ASKED:
                 error.sent_to = submission.sent_to
                 raise
             return False  # it may be gone for good: twice is better than never
 
-    def _submit_or_keep(self, first: int, batch: Sequence[Submission]) -> list[Receipt | GearwsgiError]:
+    def _submit_or_keep(self, batch: Sequence[Submission]) -> list[Receipt | GearwsgiError]:
         found: list[Receipt | GearwsgiError] = []
-        for submission, answer in zip(batch, self._submit_batch(first, batch), strict=True):
+        for submission, answer in zip(batch, self.servers.submit(batch), strict=True):
             if isinstance(answer, Receipt) or not self._is_for_the_outbox(submission, answer):
                 found.append(answer)
                 continue
@@ -261,93 +177,12 @@ class Client:
                 return True  # a job server that has no delays
         return self.settings.on_unavailable == "outbox"
 
-    def _submit_batch(self, first: int, batch: Sequence[Submission]) -> list[Answer]:
-        """A receipt for each, or why no job server has it: the next one is asked for what the one before it refused."""
-        answers: list[Answer] = [ServerUnavailable(self._none_answers)] * len(batch)
-        left = list(range(len(batch)))
-        for server in self._in_order(first):
-            for place, answer in zip(left, self._exchange(server, [batch[place] for place in left]), strict=True):
-                answers[place] = answer
-            left = [place for place in left if _may_be_asked_elsewhere(answers[place])]
-            if not left:
-                break
-        return answers
-
-    def _exchange(self, server: Server, batch: Sequence[Submission]) -> list[Answer]:
-        """What one job server answers to each."""
-        now = time.time()
-        data = b"".join(
-            [
-                packets.pack_submit(each.queue, each.unique, each.payload, priority=each.priority, at=each.epoch(now))
-                for each in batch
-            ]
-        )
-        more = 2 ** min(_DOUBLED, max([each.tries for each in batch]))
-        patience = self._answer + min(_PATIENCE, (len(data) / _RATE + _PER_JOB * (len(batch) - 1)) * more)
-        connection = server.take()
-        reused = connection is not None
-        answers: list[Answer] = []
-        while True:
-            try:
-                if connection is None:
-                    connection = server.connect()
-                connection.send(data, self.settings.connect_timeout * more)
-                while len(answers) < len(batch):
-                    answers.append(self._created(server, connection, patience))
-            except ServerUnavailable as error:
-                if connection is not None and isinstance(error.__cause__, TimeoutError):
-                    error.sent_to = server.name
-                    server.note_silence(reused=reused, size=len(data))
-                elif reused:
-                    # The job server was started again meanwhile. The same uniques: what it took already, it takes once.
-                    connection, reused = None, False
-                    answers.clear()
-                    continue
-                else:
-                    server.note_refusal()
-                return answers + [error] * (len(batch) - len(answers))
-            except ProtocolError as error:
-                # No job server's: as if there were none. The next one may be asked, or the outbox.
-                server.note_refusal()
-                unavailable = ServerUnavailable(f"job server {server.name}: {error}")
-                return answers + [unavailable] * (len(batch) - len(answers))
-            except BaseException:
-                if connection is not None:
-                    connection.close()  # an answer is on its way to nobody: a time limit, Ctrl-C
-                raise
-            server.keep(connection)
-            return answers
-
-    @staticmethod
-    def _created(server: Server, connection: Connection, patience: float) -> Receipt | ServerError:
-        try:
-            handle = connection.expect(packets.JOB_CREATED, patience)[0].decode("utf-8", "replace")
-        except ServerError as error:
-            return error
-        return Receipt(handle, server.name)
-
-    # -- connections -------------------------------------------------------------------------------------------------
-
-    def _first_server(self, unique: str) -> int:
-        """A unique always goes to the same job server while that one lives, so that it coalesces."""
-        return zlib.crc32(unique.encode()) % len(self._servers) if len(self._servers) > 1 else 0
-
-    def _in_order(self, first: int) -> list[Server]:
-        now = time.monotonic()
-        if len(self._servers) == 1:
-            return self._servers if self._servers[0].hung_until <= now else []
-        servers = [*self._servers[first:], *self._servers[:first]]
-        asked = [server for server in servers if server.hung_until <= now]
-        up = [server for server in asked if server.down_until <= now]
-        return up or asked
-
     def close(self) -> None:
         """End the relay, and close what is idle: also what the relay used to its last moment."""
         if self._relay is not None and self._relay_pid == os.getpid():
             self._relay.stop()
             self._relay = None
-        for server in self._servers:
-            server.close_idle()
+        self.servers.close_idle()
         if self._desk is not None:
             self._desk.close()
         if self._queued is not None:
@@ -379,140 +214,11 @@ class Client:
         assert self._relay is not None
         self._relay.start()
 
-    # -- call and status ---------------------------------------------------------------------------------------------
-
-    def call(self, submission: Submission, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
-        """Submit a foreground job and wait for its response: status, headers, body.
-
-        Raises:
-            CallTimeout: no response within `timeout` seconds; queued still, the job is dropped.
-            CallFailed: the worker refused the message.
-            ServerUnavailable: no job server answers, or it was lost while we waited.
-        """
-        deadline = time.monotonic() + timeout
-        packet = packets.pack(
-            packets.SUBMIT_FOREGROUND[submission.priority],
-            submission.queue.encode(),
-            submission.unique.encode(),
-            submission.payload,
-        )
-        trouble: ServerUnavailable | None = None
-        for server in self._in_order(self._first_server(submission.unique)):
-            handle = b""
-            try:
-                with server.lent() as connection:
-                    connection.send(packet, self.settings.connect_timeout)
-                    handle = connection.expect(packets.JOB_CREATED, self._answer + len(packet) / _RATE)[0]
-                    return self._wait(connection, handle, deadline, timeout)
-            except ServerUnavailable as error:
-                if handle:
-                    raise  # it may be running
-                trouble = error
-        raise trouble or ServerUnavailable("no job server answers")
-
-    @staticmethod
-    def _wait(
-        connection: Connection, handle: bytes, deadline: float, timeout: float
-    ) -> tuple[str, list[tuple[str, str]], bytes]:
-        while True:
-            try:
-                kind, parameters = connection.receive(max(0.0, deadline - time.monotonic()))
-            except ServerUnavailable as error:
-                if isinstance(error.__cause__, TimeoutError):
-                    raise CallTimeout(f"no response within {timeout:g} s (job {handle.decode()})") from error
-                raise
-            if not parameters or parameters[0] != handle:
-                raise ProtocolError(f"packet {kind} for another job than {handle.decode()}")
-            if kind == packets.WORK_COMPLETE:
-                return read_response(parameters[1])
-            if kind in (packets.WORK_FAIL, packets.WORK_EXCEPTION):
-                raise CallFailed(
-                    f"job {handle.decode()} was refused by the worker; `gearwsgi dead list` there says why"
-                )
-
-    def status(self, handle: str, server: str, uniques: Sequence[str] = (), *, retries: Sequence[str] = ()) -> Status:
-        """What the job servers know of a job, by its handle and by the uniques of its attempts.
-
-        Args:
-            handle: the job server's; empty: not known.
-            server: only this one is asked; empty: all.
-            uniques: of its first attempt.
-            retries: of its further attempts; one that waits is `retrying`.
-
-        Raises:
-            ServerUnavailable: one that may have it does not answer.
-        """
-        addresses = self._named(server)
-        asked = [packets.pack(packets.GET_STATUS, handle.encode())] if handle else []
-        asked += [packets.pack(packets.GET_STATUS_UNIQUE, unique.encode()) for unique in (*uniques, *retries)]
-        first = len(asked) - len(retries)
-        found = Status("unknown")
-        trouble: GearwsgiError | None = None
-        for each in addresses:
-            try:
-                for place, state in enumerate(self._states(each, asked)):
-                    if state.state == "running":
-                        return state
-                    if state.state == "queued":
-                        found = state if place < first else Status("retrying")
-            except ServerUnavailable as error:
-                trouble = error
-        if found.state == "unknown" and trouble is not None:
-            raise trouble
-        return found
-
-    def _states(self, server: Server, asked: list[bytes]) -> list[Status]:
-        states = []
-        with server.lent() as connection:
-            connection.send(b"".join(asked), self.settings.connect_timeout)
-            for _ in asked:
-                kind, values = connection.receive(self._answer)
-                if kind == packets.ERROR:
-                    states.append(Status("unknown"))  # a job server that has no GET_STATUS_UNIQUE
-                    continue
-                if kind not in (packets.STATUS_RES, packets.STATUS_RES_UNIQUE):
-                    raise ProtocolError(f"packet {kind} is no status")
-                known, running, done, total = (int(value or 0) for value in values[1:5])
-                states.append(Status("running" if running else "queued" if known else "unknown", done, total))
-        return states
-
-    def find_uniques(self, beginning: str, server: str = "") -> list[str]:
-        """The uniques that begin so. Each job server lists all that it has: only for what can't be asked for by name.
-
-        Args:
-            beginning: what they begin with.
-            server: only this one is asked; empty: all.
-
-        Raises:
-            ServerUnavailable: one does not answer.
-        """
-        found = []
-        for each in self._named(server):
-            found += [line for line in self._ask(each, "show unique jobs") if line.startswith(beginning)]
-        return found
+    # -- deferral ----------------------------------------------------------------------------------------------------
 
     def count_waiting(self, queue: str) -> int:
         """Jobs that wait in a queue of the job servers that answer, and in the outbox."""
-        waiting = self.outbox.spool.count()
-        for server in self._in_order(0):
-            try:
-                lines = self._ask(server, "status")
-            except ServerUnavailable:
-                continue  # what is meant for it is in the outbox
-            for name, total, running, *_ in (line.split("\t") for line in lines):
-                if name == queue:
-                    waiting += int(total) - int(running)
-        return waiting
-
-    def _ask(self, server: Server, command: str) -> list[str]:
-        """What a job server answers to a text command."""
-        connection = server.connect()
-        try:
-            return connection.admin(command, self._answer + _PATIENCE)
-        finally:
-            connection.close()
-
-    # -- deferral ----------------------------------------------------------------------------------------------------
+        return self.outbox.spool.count() + self.servers.count_waiting(queue)
 
     def show_status(self) -> None:
         """Have status addresses answered from now on: `defer()` gives one."""

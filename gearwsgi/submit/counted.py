@@ -11,7 +11,8 @@ from ..settings import Settings
 from ..telemetry.tally import Services, as_label, look
 from ..telemetry.web import QUEUED, SUBMIT
 from ..wire.payload import Submission
-from .client import Client, Receipt
+from .client import Client
+from .servers import Receipt
 
 
 class CountedClient(Client):

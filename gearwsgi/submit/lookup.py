@@ -13,8 +13,8 @@ from ..message.response import read_response
 from ..state.records import model
 from ..state.records.model import Record
 from ..wire.payload import is_task_id, make_unique
-from .client import Client, Records, Status
-from .task import Task
+from .client import Client, Records
+from .task import Status, Task
 
 POLL, POLL_MAX = 0.05, 0.5
 """Seconds between two looks."""
@@ -170,7 +170,7 @@ class Lookup:
         """What outbox and job servers know of its attempts that have not ended."""
         if self._waits or self._client.outbox.holds(self._id):
             return Status(model.QUEUED)
-        task, settings = self._task, self._client.settings
+        task, settings, servers = self._task, self._client.settings, self._client.servers
         tries = [settings.max_attempts, *[entry.max_attempts or 0 for entry in settings.tasks.values()]]
         last = task.max_attempts if task is not None else max(tries)
         first = 1
@@ -180,13 +180,13 @@ class Lookup:
         retries = [make_unique(self._id, attempt) for attempt in further]
         handle, server = (task.handle, task.server) if task is not None else ("", "")
         uniques = [task.unique if task is not None else make_unique(self._id, 1)] if first == 1 and not handle else []
-        found = self._client.status(handle, server, uniques, retries=retries)
+        found = servers.status(handle, server, uniques, retries=retries)
         if found.state == model.UNKNOWN and record is None and not quick:
             # Handed back, or retried from a dead letter: its unique has something random at its end.
-            again = self._client.find_uniques(f"{self._id}:")
+            again = servers.find_uniques(f"{self._id}:")
             firsts = [unique for unique in again if _FIRST.match(unique, len(self._id))]
             if again:
-                found = self._client.status("", "", firsts, retries=[each for each in again if each not in firsts])
+                found = servers.status("", "", firsts, retries=[each for each in again if each not in firsts])
         return found
 
     def _made_up(self, status: Status) -> Record:

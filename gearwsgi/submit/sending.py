@@ -10,7 +10,8 @@ from ..environ import KEYS
 from ..errors import GearwsgiError, InvalidTask
 from ..wire.payload import Submission
 from .batch import OPEN, Batch, Pair, batch_of, is_dropped
-from .client import Client, Receipt
+from .client import Client
+from .servers import Receipt
 from .task import Task
 
 _log = logging.getLogger("gearwsgi")

@@ -1,4 +1,4 @@
-"""What `task()` answers with."""
+"""What `task()` answers with, and `status()`."""
 
 from typing import TYPE_CHECKING
 
@@ -35,3 +35,24 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.service} in {self.queue} {self.handle or 'in the outbox'}>"
+
+
+class Status(str):
+    """The state of a task, as text: `queued`, `running`, `running 3 of 10`, `done`, …
+
+    Attributes:
+        state: `queued`, `scheduled`, `running`, `retrying`, `done`, `dead`, `cancelled`, `discarded` or `unknown`.
+        done: how far it is, of `total`; what its handler reported.
+        total: 0 where it reported nothing.
+    """
+
+    __slots__ = ("done", "state", "total")
+
+    def __new__(cls, state: str, done: int = 0, total: int = 0) -> "Status":
+        status = super().__new__(cls, f"{state} {done} of {total}" if state == "running" and total else state)
+        status.state, status.done, status.total = state, done, total
+        return status
+
+    state: str
+    done: int
+    total: int

@@ -20,12 +20,12 @@ from ..settings import Settings
 from ..telemetry import tracing
 from ..wire.payload import Submission, seal
 from . import checks
-from .client import Client, Status
+from .client import Client
 from .compose import Given, Pairs, Wanted, backoff, compose, plain_name, refuse_with_plain, surround
 from .frameworks import known_base_url
 from .request import BodyError, InHand
 from .sending import After, Sending, drop
-from .task import Task
+from .task import Status, Task
 
 if TYPE_CHECKING:
     from webob import Response
@@ -266,7 +266,7 @@ class Gearman(Sending):
         task, payload = self._seal(message, queue, priority, unique, 1, timeout, 0.0)
         submission = Submission(queue, task.unique, payload, priority, id=task_id)
         try:
-            status, pairs, content = self._client.call(submission, seconds)
+            status, pairs, content = self._client.servers.call(submission, seconds)
         except BaseException as error:
             drop((task,), error)
             raise
@@ -436,7 +436,7 @@ class Gearman(Sending):
             RecordsUnavailable: the records can't be asked, and no job server has it.
         """
         if isinstance(task, str) and ":" in task:
-            return self._client.status(task, "")
+            return self._client.servers.status(task, "")
         return self._lookup(task).status()
 
     def record(self, task: Task | str) -> "Record":

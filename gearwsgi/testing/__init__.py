@@ -15,7 +15,8 @@ from ..app.overlay import swap
 from ..submit.middleware import GearmanMiddleware
 from .attempts import QueuedTask, Run
 from .live import Live, get_middleware, live
-from .memory import Clock, Memory, TaskFailed
+from .memory import Memory, TaskFailed, seal_given
+from .queue import Clock
 from .schedule import Schedule
 
 __all__ = ["Clock", "Live", "QueuedTask", "Run", "TaskFailed", "Tasks", "capture", "live"]
@@ -44,10 +45,10 @@ class Tasks(Sequence[QueuedTask]):
     @overload
     def __getitem__(self, place: slice) -> list[QueuedTask]: ...
     def __getitem__(self, place: int | slice) -> QueuedTask | list[QueuedTask]:
-        return self._memory.queued[place]
+        return self._memory.queue.queued[place]
 
     def __len__(self) -> int:
-        return len(self._memory.queued)
+        return len(self._memory.queue.queued)
 
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, list | Tasks) else NotImplemented
@@ -60,17 +61,17 @@ class Tasks(Sequence[QueuedTask]):
     @property
     def waiting(self) -> list[QueuedTask]:
         """What is in the queue now, retries and delayed tasks too."""
-        return list(self._memory.waiting)
+        return list(self._memory.queue.waiting)
 
     @property
     def runs(self) -> list[Run]:
         """Every attempt that was run, first to last."""
-        return list(self._memory.runs)
+        return list(self._memory.records.runs)
 
     @property
     def dead(self) -> list[Run]:
         """The last attempts of the tasks that are dead letters; `reason` says why."""
-        return [run for run in self._memory.runs if run.fate == "dead"]
+        return [run for run in self._memory.records.runs if run.fate == "dead"]
 
     @property
     def stop_requested(self) -> bool:
@@ -84,7 +85,7 @@ class Tasks(Sequence[QueuedTask]):
     @property
     def calls(self) -> list[QueuedTask]:
         """What `call()` asked for; it is run at once."""
-        return list(self._memory.calls)
+        return list(self._memory.queue.calls)
 
     def of(self, service: str) -> list[QueuedTask]:
         """The tasks that were queued for this service."""
@@ -117,10 +118,10 @@ class Tasks(Sequence[QueuedTask]):
         while count is None or len(runs) < count:
             if len(runs) == MAX_RUNS:
                 raise AssertionError(f"{MAX_RUNS} attempts and no end: does a task queue itself?")
-            task = self._memory.take(queue)
+            task = self._memory.queue.take(queue)
             if task is not None:
                 runs.append(self._memory.run(task, raises=raises))
-            elif not (until_empty and self._memory.step(queue)):
+            elif not (until_empty and self._memory.queue.step(queue)):
                 break
         return runs
 
@@ -138,7 +139,7 @@ class Tasks(Sequence[QueuedTask]):
             if tick is not None and (due is None or tick <= due):
                 self.schedule.move_to(tick)
             elif due is not None:
-                self._memory.step(None)
+                self._memory.queue.step(None)
             else:
                 break
             runs += self.run(raises=raises)
@@ -155,11 +156,11 @@ class Tasks(Sequence[QueuedTask]):
         Raises:
             BadMessage: it can't be read.
         """
-        return self._memory.put(payload, queue)
+        return self._memory.queue.put(seal_given(payload, queue, self._memory.settings), queue)
 
     def clear(self) -> None:
         """Forget everything that was queued and run; the clock stays."""
-        self._memory.clear()
+        self._memory.records.clear()
 
     def attach(self, client: Any) -> None:
         """Put the middleware in front of a Django test client, which calls Django without the WSGI application.

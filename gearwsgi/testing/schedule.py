@@ -47,5 +47,5 @@ class Schedule:
         settings = self._memory.settings
         for plan in due:
             tick = plan.cron.local(at)
-            if plan.overlap or not plan.earlier(self._memory.find_uniques(""), tick, settings):
+            if plan.overlap or not plan.earlier(self._memory.queue.find_uniques(""), tick, settings):
                 self._memory.submit((plan.submission(tick, settings, time.time(), is_due=True),))

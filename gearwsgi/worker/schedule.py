@@ -71,13 +71,13 @@ class Mail:
 
     def submit(self, server: str, submission: Submission) -> None:
         try:
-            self._client.submit_to(server, submission)
+            self._client.servers.submit_to(server, submission)
         except ServerUnavailable:
             self._avoided[server] = time.monotonic() + AVOIDED
             raise
 
     def knows(self, server: str, unique: str) -> bool:
-        return self._client.status("", server, (unique,)).state != "unknown"
+        return self._client.servers.status("", server, (unique,)).state != "unknown"
 
 
 class Schedule:
@@ -246,7 +246,7 @@ class Schedule:
         try:
             found += [f"{each.rpartition('-')[2]}:" for each in Outbox(self._settings).spool.names()]
             for server in filter(self._mail.is_up, self._mail.order(name)):
-                found += self._client.find_uniques("", server)
+                found += self._client.servers.find_uniques("", server)
         except GearwsgiError as error:
             log.note(f"schedule: whether an earlier tick of {name} has not ended can't be asked everywhere: {error}")
         return found

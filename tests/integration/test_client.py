@@ -188,7 +188,7 @@ def test_connections_that_a_firewall_forgot_cost_one_task_its_time(tmp_path: Pat
 
     server = ScriptedServer(answer)
     app = middleware(tmp_path, server.address, connect_timeout=1)
-    app.client._servers[0].idle.extend(Connection(parse_address(server.address), 1) for _ in range(4))
+    app.client.servers._all[0].idle.extend(Connection(parse_address(server.address), 1) for _ in range(4))
     until(lambda: server.connections == 4)
     forgotten.set()
     handles = [app.gearman.task("/x").handle for _ in range(10)]

@@ -328,7 +328,7 @@ def test_closing_waits_for_the_relay_and_leaves_no_connection_open(embedded_site
         server.process.send_signal(signal.SIGCONT)
     closing.join()
     assert server.queued() == 1
-    assert not client._servers[0].idle
+    assert not client.servers._all[0].idle
 
 
 def _frames(thread: threading.Thread | None) -> list[str]:

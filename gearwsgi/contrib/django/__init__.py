@@ -26,10 +26,10 @@ from ...app.job import Continue
 from ...environ import JOB_KEY
 from ...errors import InvalidTask
 from ...submit import tasks
-from ...submit.client import Client, Status
+from ...submit.client import Client
 from ...submit.identity import django_key
 from ...submit.middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
-from ...submit.task import Task
+from ...submit.task import Status, Task
 from . import users
 from .deferral import deferred, find_body, keep_body, to_django
 

@@ -198,13 +198,13 @@ def test_a_task_that_has_just_ended_is_not_unknown_until_its_record_is_there(
 ) -> None:
     app = make_app(settings, servers=embedded_site.server.address)
     put(store, make_row(OTHER))
-    find_uniques = app.client.find_uniques
+    find_uniques = app.client.servers.find_uniques
 
     def find_then_write(beginning: str) -> list[str]:
         found = find_uniques(beginning)
         put(store, make_row(ID))
         return found
 
-    monkeypatch.setattr(app.client, "find_uniques", find_then_write)
+    monkeypatch.setattr(app.client.servers, "find_uniques", find_then_write)
     assert str(app.gearman.status(ID)) == "done"
     app.client.close()
