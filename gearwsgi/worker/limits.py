@@ -5,31 +5,31 @@ something waiting and room, it gets a permit: it tells the job server that it se
 and for nothing else until that job has ended or there was none. So no more jobs of a key are taken than may run, and
 none lies ahead in a process. While tasks without a key wait, a slot that has had a permit takes one of those first.
 
-The permits that are out are what is counted. One supervisor owns a key at a time (see `Owner`).
+The permits that are out are what is counted. One supervisor owns a key at a time (see `Owner`), and has written down
+that a task is about to begin before one of a key with a rate does.
 """
 
+import math
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
-from limits import RateLimitItem, parse
-
 from ..address import Address
-from ..message.limits import Limit, change, find_limit, split_queue
+from ..message.limits import Limit, change, split_queue
 from ..settings import Settings
+from .keys import GRACE, PROBE, PROBE_MAX, Keys, Line, Permit
 from .steering import Steering
-from .watch import Answer, Count, Watch
+from .watch import Answer, Watch
 
-GRACE = 5.0
-"""Seconds within which the processes of a supervisor that has died are gone, at most."""
-PROBE = 0.25
-PROBE_MAX = 2.0
-"""Seconds until a job is asked for again where none came, although the job server counts some: gearmand counts those
-that are delayed. Doubled from time to time, up to the second."""
 SETTLED = 1.0
 """Seconds until a job server surely knows what a slot has told it."""
+MOST_AHEAD = 100
+"""Starts of a key that are written ahead, at most."""
+
+
+Booked = Callable[[Line, int, float], None]
+"""Is told the key's queue, how many may begin, and until when."""
 
 
 class Owner(Protocol):
@@ -44,17 +44,27 @@ class Owner(Protocol):
         """Since when, of `time.monotonic`, a key's queue is ours; None: it is not, now."""
         ...
 
-    def tend(self, queues: Collection[str], busy: Callable[[], Collection[str]]) -> None:
+    def tend(self, queues: Collection[str], keys: Keys) -> None:
         """What time brings.
 
         Args:
             queues: those that are served here.
-            busy: the keys of which permits are out.
+            keys: what is known of the keys.
         """
         ...
 
-    def close(self) -> None:
-        """Nothing is ours any more."""
+    def book(self, line: Line, number: int, then: Booked) -> None:
+        """Have it known that so many tasks of a key are about to begin, wherever it goes; then they may.
+
+        Args:
+            line: the key's queue.
+            number: how many.
+            then: called in the loop, now or later.
+        """
+        ...
+
+    def close(self, keys: Keys) -> None:
+        """Nothing is ours any more, and nothing of ours runs."""
         ...
 
 
@@ -73,133 +83,15 @@ class Alone:
         """As the protocol."""
         return self._since if self.is_settled else None
 
-    def tend(self, queues: Collection[str], busy: Callable[[], Collection[str]]) -> None:
+    def tend(self, queues: Collection[str], keys: Keys) -> None:
         """As the protocol."""
 
-    def close(self) -> None:
+    def book(self, line: Line, number: int, then: Booked) -> None:
+        """As the protocol: nobody else is there to know."""
+        then(line, number, math.inf)
+
+    def close(self, keys: Keys) -> None:
         """As the protocol."""
-
-
-class Key:
-    """A key, in whatever queues.
-
-    Attributes:
-        name: its own.
-        limit: what holds for it.
-        rate: its rate; None: any number may start.
-        starts: when those began that count for the rate.
-        out: permits that are out.
-        asked: those of them that have no job yet.
-        later: until when its rate lets none start, of `time.monotonic`.
-        lines: its queues.
-    """
-
-    __slots__ = ("asked", "later", "limit", "lines", "name", "out", "rate", "starts")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.limit = Limit("")
-        self.rate: RateLimitItem | None = None
-        self.out = self.asked = 0
-        self.starts: deque[float] = deque()
-        self.later = 0.0
-        self.lines: list[Line] = []
-
-    def use(self, limit: Limit | None) -> None:
-        """Go by this limit from now on; None: no pattern matches any more, and nothing holds it back."""
-        self.limit = limit or Limit("")
-        self.rate = parse(self.limit.rate) if self.limit.rate else None
-        self.later = 0.0
-
-    def wait(self, now: float) -> float:
-        """Seconds until its rate lets one more start; those that are asked for may be about to.
-
-        The library's own counters keep every key for ever, and look at all of them at each start.
-        """
-        if self.rate is None:
-            self.starts.clear()
-            return 0.0
-        window = self.rate.get_expiry()
-        while self.starts and self.starts[0] <= now - window:
-            self.starts.popleft()
-        over = len(self.starts) + self.asked - self.rate.amount
-        if over < 0:
-            return 0.0
-        return self.starts[over] + window - now if over < len(self.starts) else PROBE
-
-    def is_full(self) -> bool:
-        """Whether as many run as may."""
-        most = self.limit.concurrency
-        return bool(most) and self.out + sum(line.foreign for line in self.lines) >= most
-
-
-class Line:
-    """A key's tasks in one queue.
-
-    Attributes:
-        function: the Gearman function.
-        queue: its queue, without the key.
-        key: its key.
-        where: the job servers that may have one.
-        counted: what each said when it was last asked; nothing where there is none.
-        out: permits that are out.
-        changed_at: when that changed, of `time.monotonic`, as are the next.
-        again: when to ask again, where none came.
-        pause: how long that was put off.
-        since: since when it is ours, as it was when `foreign` was counted.
-        foreign: how many run of which this supervisor knows nothing: those of who owned the key before.
-        foreign_until: until when those count, although the job servers say nothing of them any more.
-        looked_at: when that was last compared.
-    """
-
-    __slots__ = (
-        "again", "changed_at", "counted", "foreign", "foreign_until", "function", "key", "looked_at", "out", "pause",
-        "queue", "since", "where",
-    )  # fmt: skip
-
-    def __init__(self, function: str, key: Key) -> None:
-        self.function = function
-        self.queue = split_queue(function)[0]
-        self.key = key
-        self.where: dict[Address, None] = {}
-        self.counted: dict[Address, Count] = {}
-        self.out = self.foreign = 0
-        self.changed_at = self.again = self.pause = 0.0
-        self.since: float | None = None
-        self.foreign_until = self.looked_at = 0.0
-        key.lines.append(self)
-
-    def change(self, number: int, now: float) -> None:
-        """So many more permits are out."""
-        self.out += number
-        self.key.out += number
-        self.changed_at = now
-
-    def count_foreign(self, now: float) -> None:
-        """The job servers have said what runs since a change of ours reached them: what is not ours, of the old."""
-        seen = max(0, sum(count.running for count in self.counted.values()) - self.out)
-        self.looked_at = now
-        if seen >= self.foreign:
-            self.foreign_until = now + GRACE
-        elif now > self.foreign_until:
-            self.foreign = seen
-
-
-class Permit:
-    """Leave to ask a job server for one job of a key.
-
-    Attributes:
-        line: the key's queue.
-        address: the job server.
-        has_job: whether the job has come.
-    """
-
-    __slots__ = ("address", "has_job", "line")
-
-    def __init__(self, line: Line, address: Address) -> None:
-        self.line = line
-        self.address = address
-        self.has_job = False
 
 
 class Gate:
@@ -224,11 +116,10 @@ class Gate:
         self._owner = owner
         self._tell = tell
         self._given: Sequence[Limit] = ()
-        self._limits: Sequence[Limit] = ()
         self._changed: Mapping[str, Limit] = {}
         self._watches: dict[Address, Watch] = {}
         self._heard: dict[Address, float] = {}
-        self._keys: dict[str, Key] = {}
+        self._keys = Keys()
         self._lines: dict[str, Line] = {}
         self._ready: dict[str, dict[str, Line]] = {}
         self._later: list[tuple[float, str]] = []
@@ -249,9 +140,7 @@ class Gate:
     def _go_by_limits(self) -> None:
         """Go by the limits of the settings, and what was changed of them at run time."""
         self._changed = self._steering.limits
-        self._limits = change(self._given, self._changed)
-        for key in self._keys.values():
-            key.use(find_limit(self._limits, key.name))
+        self._keys.use(change(self._given, self._changed))
         for line in self._lines.values():
             self._offer(line)
 
@@ -259,7 +148,7 @@ class Gate:
         """Have no more looked for."""
         for watch in self._watches.values():
             watch.stop()
-        self._owner.close()
+        self._owner.close(self._keys)
 
     def tick(self, now: float, queues: Collection[str]) -> None:
         """What time brings; `queues` are those that are served here."""
@@ -268,7 +157,7 @@ class Gate:
         for watch in self._watches.values():
             watch.tend()
         self._queues = queues
-        self._owner.tend(queues, self._busy)
+        self._owner.tend(queues, self._keys)
         if not self._owner.is_settled:
             self._settled_at = now
         while self._later and self._later[0][0] <= now:
@@ -308,11 +197,12 @@ class Gate:
                 if address is None:
                     passed.append(line)
                 elif self._has_room(line, now):
-                    permit = Permit(line, address)
+                    permit = Permit(line, address, is_booked=line.key.rate is not None)
             ready.update((line.function, line) for line in passed)
             if permit is not None:
                 permit.line.change(1, now)
-                permit.line.key.asked += 1
+                permit.line.asked += 1
+                permit.line.may_start -= permit.is_booked
                 self._offer(permit.line)
                 return permit
         return None
@@ -320,13 +210,13 @@ class Gate:
     def came(self, permit: Permit) -> bool:
         """Its job has come; whether it may run: the key may be another's by now."""
         key = permit.line.key
-        key.asked -= 1
+        permit.line.asked -= 1
         permit.has_job = True
         permit.line.again = permit.line.pause = 0.0
         if self._owner.since(permit.line.queue, key.name) is None:
             return False
         if key.rate is not None:
-            key.starts.append(time.monotonic())
+            key.starts.append((time.monotonic(), permit.line.queue))
         return True
 
     def release(self, permit: Permit) -> None:
@@ -334,7 +224,8 @@ class Gate:
         line, now = permit.line, time.monotonic()
         line.change(-1, now)
         if not permit.has_job:
-            line.key.asked -= 1
+            line.asked -= 1
+            line.may_start += permit.is_booked
             line.where.pop(permit.address, None)
             line.pause = min(PROBE_MAX, 2 * line.pause or PROBE)
             line.again = now + line.pause
@@ -356,20 +247,37 @@ class Gate:
         if key.is_full() or (line.foreign and now - line.looked_at > GRACE):
             return False
         wait = key.wait(now)
+        if wait <= 0 and key.rate is not None and line.booked(now) <= 0:
+            number = min(key.free(now), MOST_AHEAD, max(1, sum(count.waiting for count in line.counted.values())))
+            if number > 0:
+                self._book(line, number)
+                return line.booked(now) > 0
+            wait = PROBE  # those that may begin in another queue come first
         if wait > 0:
             key.later = now + wait
             heappush(self._later, (key.later, line.function))
             return False
         return True
 
+    def _book(self, line: Line, number: int) -> None:
+        """Have it written that so many are about to begin."""
+        if not line.is_booking:
+            line.is_booking = True
+            self._owner.book(line, number, self._booked)
+
+    def _booked(self, line: Line, number: int, until: float) -> None:
+        """It is written."""
+        line.is_booking = False
+        if number:
+            line.may_start, line.may_start_until = number, until
+            self._offer(line)
+            self._tell(self.look)
+
     def _offer(self, line: Line) -> None:
         """Have slots ask for it, where that may be of use."""
         key = line.key
         if line.where and not key.is_full() and time.monotonic() >= key.later:
             self._ready.setdefault(line.queue, {})[line.function] = line
-
-    def _busy(self) -> list[str]:
-        return [key.name for key in self._keys.values() if key.out]
 
     # -- job servers -------------------------------------------------------------------------------------------------
 
@@ -398,10 +306,7 @@ class Gate:
                     line.count_foreign(now)
                 if not (line.counted or line.out or line.foreign):
                     self._forget(line)
-        for key in [each for each in self._keys.values() if not each.lines]:
-            key.wait(now)
-            if not key.starts:
-                del self._keys[key.name]
+        self._keys.shrink(now)
         self.look()
 
     def _find(self, function: str) -> Line | None:
@@ -409,11 +314,7 @@ class Gate:
         queue, name = split_queue(function)
         if queue not in self._queues or self._owner.since(queue, name) is None:
             return None
-        key = self._keys.get(name)
-        if key is None:
-            key = self._keys[name] = Key(name)
-            key.use(find_limit(self._limits, name))
-        line = self._lines[function] = Line(function, key)
+        line = self._lines[function] = Line(function, self._keys.find(name))
         return line
 
     def _forget(self, line: Line) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from ..address import Address
-from .limits import Gate, Permit
+from .keys import Permit
+from .limits import Gate
 from .link import Session
 
 

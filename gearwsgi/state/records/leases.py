@@ -7,15 +7,16 @@ import hashlib
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from . import starts
 from .database import Database, Transaction
 from .rows import clean
+from .starts import LASTS, Count
 
 SHARES = 64
 """Shares of each queue's keys."""
-LASTS = 6.0
-"""Seconds that an owner may go by what it was told."""
 AFTER = 5.5
-"""Seconds after that until somebody else may: the processes of one that has died have ended by then."""
+"""Seconds until somebody else may be a share's owner, after those for which its owner goes by what it was told: the
+processes of one that has died have ended by then."""
 
 Share = tuple[str, int]
 """A queue, and the number of a share of its keys."""
@@ -27,10 +28,14 @@ class Owned(NamedTuple):
     Attributes:
         shares: its shares.
         unwanted: those of them that are another's by right, once it gives them up.
+        taken: those of them that it did not own before.
+        counts: what began of the keys of those.
     """
 
     shares: frozenset[Share]
     unwanted: frozenset[Share]
+    taken: frozenset[Share] = frozenset()
+    counts: tuple[Count, ...] = ()
 
 
 def share_of(key: str) -> int:
@@ -38,7 +43,9 @@ def share_of(key: str) -> int:
     return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=2).digest()[0] % SHARES
 
 
-def renew(database: Database, owner: str, queues: Collection[str], leave: Iterable[Share]) -> Owned:
+def renew(
+    database: Database, owner: str, queues: Collection[str], leave: Iterable[Share], counts: Iterable[Count] = ()
+) -> Owned:
     """Tell that this supervisor lives, take what is its by right and free, and give up what it does not use.
 
     Args:
@@ -46,6 +53,7 @@ def renew(database: Database, owner: str, queues: Collection[str], leave: Iterab
         owner: the supervisor.
         queues: those that it serves.
         leave: shares that it gives up.
+        counts: what began of their keys.
 
     Raises:
         RecordsUnavailable: the database is away.
@@ -59,6 +67,8 @@ def renew(database: Database, owner: str, queues: Collection[str], leave: Iterab
             "INSERT INTO gearwsgi_lessee (owner, queue, until) VALUES (?, ?, ?)",
             [(owner, clean(queue), until) for queue in queues],
         )
+        starts.forget(transaction, now)
+        starts.keep(transaction, now, _ours(transaction, owner, counts))
         _delete(transaction, owner, leave)
         lessees: dict[str, list[str]] = {}
         for name, queue in transaction.all("SELECT owner, queue FROM gearwsgi_lessee"):
@@ -67,7 +77,7 @@ def renew(database: Database, owner: str, queues: Collection[str], leave: Iterab
             (queue, share): name
             for queue, share, name in transaction.all("SELECT queue, share, owner FROM gearwsgi_lease")
         }
-        mine, unwanted, taken = set(), set(), []
+        mine, unwanted, taken = set(), set(), set()
         for queue in queues:
             known = clean(queue)
             for share in range(SHARES):
@@ -78,24 +88,48 @@ def renew(database: Database, owner: str, queues: Collection[str], leave: Iterab
                     unwanted.add((queue, share))
                 if is_mine or (is_free and is_wanted):
                     mine.add((queue, share))
-                    taken += [] if is_mine else [(known, share, owner)]
+                    taken |= set() if is_mine else {(queue, share)}
+        found: list[Count] = []
         if taken:
             transaction.run_many(
                 "INSERT INTO gearwsgi_lease (queue, share, owner) VALUES (?, ?, ?)"
                 " ON CONFLICT (queue, share) DO UPDATE SET owner = excluded.owner",
-                taken,
+                [(clean(queue), share, owner) for queue, share in sorted(taken)],
             )
-    return Owned(frozenset(mine), frozenset(unwanted))
+            found = starts.find(transaction, now, taken)
+    return Owned(frozenset(mine), frozenset(unwanted), frozenset(taken), tuple(found))
 
 
-def leave(database: Database, owner: str) -> None:
-    """This supervisor ends, and nothing of it runs any more: what it owned is free at once.
+def book(database: Database, owner: str, counts: Iterable[Count]) -> frozenset[Share]:
+    """Write of these keys what began, and what is about to; the shares that are this supervisor's, of theirs.
+
+    Nothing is written of the others. A share can't become another's between the look and the writing.
 
     Raises:
         RecordsUnavailable: the database is away.
     """
+    now = database.now()
+    with database.transaction(write=True) as transaction:
+        ours = _ours(transaction, owner, counts)
+        starts.keep(transaction, now, ours)
+    return frozenset((each.queue, each.share) for each in ours)
+
+
+def leave(database: Database, owner: str, counts: Iterable[Count] = ()) -> None:
+    """This supervisor ends, and nothing of it runs any more: what it owned is free at once.
+
+    Args:
+        database: the records'.
+        owner: the supervisor.
+        counts: what began of its keys.
+
+    Raises:
+        RecordsUnavailable: the database is away.
+    """
+    now = database.now()
     with database.transaction(write=True) as transaction:
         _lock(transaction)
+        starts.keep(transaction, now, _ours(transaction, owner, counts))
         transaction.run("DELETE FROM gearwsgi_lessee WHERE owner = ?", (owner,))
         transaction.run("DELETE FROM gearwsgi_lease WHERE owner = ?", (owner,))
 
@@ -106,6 +140,20 @@ def _lock(transaction: Transaction) -> None:
         "INSERT INTO gearwsgi_meta (name, value) VALUES ('leases', 1)"
         " ON CONFLICT (name) DO UPDATE SET value = gearwsgi_meta.value + 1"
     )
+
+
+def _ours(transaction: Transaction, owner: str, counts: Iterable[Count]) -> list[Count]:
+    """Those whose share this supervisor owns; until the transaction's end nobody else can have it."""
+    counts = list(counts)
+    ours = {
+        share
+        for share in sorted({(each.queue, each.share) for each in counts})
+        if transaction.run(
+            "UPDATE gearwsgi_lease SET owner = owner WHERE queue = ? AND share = ? AND owner = ?",
+            (clean(share[0]), share[1], owner),
+        )
+    }
+    return [each for each in counts if (each.queue, each.share) in ours]
 
 
 def _delete(transaction: Transaction, owner: str, shares: Iterable[Share]) -> None:

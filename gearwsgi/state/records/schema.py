@@ -45,6 +45,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE gearwsgi_lessee (owner {key}, queue {key}, until {real} NOT NULL, PRIMARY KEY (owner, queue))",
         "CREATE TABLE gearwsgi_lease (queue {key}, share INTEGER, owner {key} NOT NULL, PRIMARY KEY (queue, share))",
     ),
+    # When tasks of keys that have a rate began, written before they do: see `starts`.
+    (
+        """CREATE TABLE gearwsgi_start (
+            queue {key}, share INTEGER, key {key}, until {real} NOT NULL, starts TEXT NOT NULL,
+            PRIMARY KEY (queue, share, key))""",
+        "CREATE INDEX gearwsgi_start_until ON gearwsgi_start (until)",
+    ),
 )
 """What leads from each version to the next. What was released is never changed: append."""
 

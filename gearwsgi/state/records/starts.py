@@ -1,0 +1,82 @@
+"""When tasks of keys with a rate began: written before they do, so that whoever has a key next goes on counting.
+
+Times are told in seconds from now, below zero where they are over: a supervisor's clock is not the database's.
+"""
+
+import json
+import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from .database import Transaction
+from .rows import clean
+
+LASTS = 6.0
+"""Seconds that an owner goes by what it was told: what it has written ahead begins within them, or never."""
+PARTS = 50
+"""Parts of a rate's window; of each it is kept how many began in it, and when the last of them did."""
+
+Start = tuple[float, int]
+"""When, and how many."""
+
+
+class Count(NamedTuple):
+    """What began of a key in a queue.
+
+    Attributes:
+        queue: the queue.
+        share: the number of the share that the key is in.
+        key: the key.
+        window: seconds that a start counts.
+        starts: those that count, the oldest first.
+    """
+
+    queue: str
+    share: int
+    key: str
+    window: float
+    starts: Sequence[Start]
+
+
+def condense(times: Iterable[float], window: float) -> list[Start]:
+    """These times, the oldest first, in few starts: some a little later than they were, none earlier."""
+    found: list[Start] = []
+    part = None
+    for at in times:
+        if part == (part := at * PARTS // window):
+            found[-1] = at, found[-1][1] + 1
+        else:
+            found.append((at, 1))
+    return found
+
+
+def keep(transaction: Transaction, now: float, counts: Iterable[Count]) -> None:
+    """Write these, each in place of what was written of its key before."""
+    rows = [
+        (
+            clean(each.queue), each.share, clean(each.key), now + LASTS + each.window,
+            json.dumps([(math.ceil((now + at) * 1000) / 1000, number) for at, number in each.starts]),
+        )
+        for each in counts
+    ]  # fmt: skip
+    if rows:
+        transaction.insert(
+            "INSERT INTO gearwsgi_start (queue, share, key, until, starts)",
+            "ON CONFLICT (queue, share, key) DO UPDATE SET until = excluded.until, starts = excluded.starts",
+            rows,
+        )
+
+
+def forget(transaction: Transaction, now: float) -> None:
+    """Of what counts no more nothing is left."""
+    transaction.run("DELETE FROM gearwsgi_start WHERE until <= ?", (now,))
+
+
+def find(transaction: Transaction, now: float, shares: Collection[tuple[str, int]]) -> list[Count]:
+    """What is known of these shares' keys; their windows are not."""
+    known = {(clean(queue), share): queue for queue, share in shares}
+    return [
+        Count(known[queue, share], share, key, 0.0, [(at - now, number) for at, number in json.loads(starts)])
+        for queue, share, key, starts in transaction.all("SELECT queue, share, key, starts FROM gearwsgi_start")
+        if (queue, share) in known
+    ]

@@ -1,0 +1,203 @@
+"""What a supervisor knows of the keys of limits that something waits for or runs of, or has begun of lately."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from limits import RateLimitItem, parse
+
+from ..address import Address
+from ..message.limits import Limit, find_limit, split_queue
+from .watch import Count
+
+GRACE = 5.0
+"""Seconds within which the processes of a supervisor that has died are gone, at most."""
+PROBE = 0.25
+PROBE_MAX = 2.0
+"""Seconds until a job is asked for again where none came, although the job server counts some: gearmand counts those
+that are delayed. Doubled from time to time, up to the second."""
+
+
+class Key:
+    """A key, in whatever queues.
+
+    Attributes:
+        name: its own.
+        limit: what holds for it.
+        rate: its rate; None: any number may start.
+        starts: when those began that count for the rate, and in which queue, the oldest first.
+        unsaved: the queues of which the records do not know exactly when those began.
+        out: permits that are out.
+        later: until when its rate lets none start, of `time.monotonic`.
+        lines: its queues.
+    """
+
+    __slots__ = ("later", "limit", "lines", "name", "out", "rate", "starts", "unsaved")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.limit = Limit("")
+        self.rate: RateLimitItem | None = None
+        self.out = 0
+        self.starts: deque[tuple[float, str]] = deque()
+        self.unsaved: set[str] = set()
+        self.later = 0.0
+        self.lines: list[Line] = []
+
+    def use(self, limit: Limit | None) -> None:
+        """Go by this limit from now on; None: no pattern matches any more, and nothing holds it back."""
+        self.limit = limit or Limit("")
+        self.rate = parse(self.limit.rate) if self.limit.rate else None
+        self.later = 0.0
+
+    @property
+    def asked(self) -> int:
+        """Permits that are out and have no job yet."""
+        return sum(line.asked for line in self.lines)
+
+    def learn(self, queue: str, times: Iterable[float]) -> None:
+        """When those of a queue began, as the records know it: in place of what is known here."""
+        known = [start for start in self.starts if start[1] != queue]
+        self.starts = deque(sorted([*known, *((at, queue) for at in times)]))
+        self.unsaved.discard(queue)
+
+    def wait(self, now: float) -> float:
+        """Seconds until its rate lets one more start; those that are asked for may be about to.
+
+        The library's own counters keep every key for ever, and look at all of them at each start.
+        """
+        if self.rate is None:
+            self.starts.clear()
+            return 0.0
+        window = self.rate.get_expiry()
+        while self.starts and self.starts[0][0] <= now - window:
+            self.starts.popleft()
+        over = len(self.starts) + self.asked - self.rate.amount
+        if over < 0:
+            return 0.0
+        return self.starts[over][0] + window - now if over < len(self.starts) else PROBE
+
+    def free(self, now: float) -> int:
+        """How many more its rate lets begin, beside those that may already."""
+        if self.rate is None:
+            return 0
+        return self.rate.amount - len(self.starts) - sum(line.asked + line.booked(now) for line in self.lines)
+
+    def is_full(self) -> bool:
+        """Whether as many run as may."""
+        most = self.limit.concurrency
+        return bool(most) and self.out + sum(line.foreign for line in self.lines) >= most
+
+
+class Line:
+    """A key's tasks in one queue.
+
+    Attributes:
+        function: the Gearman function.
+        queue: its queue, without the key.
+        key: its key.
+        where: the job servers that may have one.
+        counted: what each said when it was last asked; nothing where there is none.
+        out: permits that are out.
+        asked: those of them that have no job yet.
+        may_start: starts that are written ahead.
+        may_start_until: until when those may be used.
+        is_booking: whether more of those are asked for.
+        changed_at: when `out` changed, of `time.monotonic`, as are all times here.
+        again: when to ask again, where none came.
+        pause: how long that was put off.
+        since: since when it is ours, as it was when `foreign` was counted.
+        foreign: how many run of which this supervisor knows nothing: those of who owned the key before.
+        foreign_until: until when those count, although the job servers say nothing of them any more.
+        looked_at: when that was last compared.
+    """
+
+    __slots__ = (
+        "again", "asked", "changed_at", "counted", "foreign", "foreign_until", "function", "is_booking", "key",
+        "looked_at", "may_start", "may_start_until", "out", "pause", "queue", "since", "where",
+    )  # fmt: skip
+
+    def __init__(self, function: str, key: Key) -> None:
+        self.function = function
+        self.queue = split_queue(function)[0]
+        self.key = key
+        self.where: dict[Address, None] = {}
+        self.counted: dict[Address, Count] = {}
+        self.out = self.asked = self.foreign = self.may_start = 0
+        self.may_start_until = 0.0
+        self.is_booking = False
+        self.changed_at = self.again = self.pause = 0.0
+        self.since: float | None = None
+        self.foreign_until = self.looked_at = 0.0
+        key.lines.append(self)
+
+    def booked(self, now: float) -> int:
+        """Starts that are written ahead, and may be used yet."""
+        if now >= self.may_start_until:
+            self.may_start = 0
+        return self.may_start
+
+    def change(self, number: int, now: float) -> None:
+        """So many more permits are out."""
+        self.out += number
+        self.key.out += number
+        self.changed_at = now
+
+    def count_foreign(self, now: float) -> None:
+        """The job servers have said what runs since a change of ours reached them: what is not ours, of the old."""
+        seen = max(0, sum(count.running for count in self.counted.values()) - self.out)
+        self.looked_at = now
+        if seen >= self.foreign:
+            self.foreign_until = now + GRACE
+        elif now > self.foreign_until:
+            self.foreign = seen
+
+
+class Permit:
+    """Leave to ask a job server for one job of a key.
+
+    Attributes:
+        line: the key's queue.
+        address: the job server.
+        is_booked: whether it is one of those that were written ahead.
+        has_job: whether the job has come.
+    """
+
+    __slots__ = ("address", "has_job", "is_booked", "line")
+
+    def __init__(self, line: Line, address: Address, *, is_booked: bool = False) -> None:
+        self.line = line
+        self.address = address
+        self.is_booked = is_booked
+        self.has_job = False
+
+
+class Keys:
+    """Those that are known, by their names."""
+
+    def __init__(self) -> None:
+        self._limits: Sequence[Limit] = ()
+        self._keys: dict[str, Key] = {}
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys.values())
+
+    def use(self, limits: Sequence[Limit]) -> None:
+        """Go by these limits from now on."""
+        self._limits = limits
+        for key in self:
+            key.use(find_limit(limits, key.name))
+
+    def find(self, name: str) -> Key:
+        """That key, which is known from now on."""
+        key = self._keys.get(name)
+        if key is None:
+            key = self._keys[name] = Key(name)
+            key.use(find_limit(self._limits, name))
+        return key
+
+    def shrink(self, now: float) -> None:
+        """Forget those of which nothing waits, runs or counts."""
+        for key in [each for each in self if not each.lines]:
+            key.wait(now)
+            if not key.starts:
+                del self._keys[key.name]
