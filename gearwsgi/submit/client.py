@@ -177,6 +177,14 @@ class Client:
                 return True  # a job server that has no delays
         return self.settings.on_unavailable == "outbox"
 
+    def call(self, submission: Submission, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
+        """Submit a foreground job and wait for its response: status, headers, body.
+
+        Raises:
+            CallTimeout, CallFailed, ServerUnavailable: as `Servers.call`.
+        """
+        return self.servers.call(submission, timeout)
+
     def close(self) -> None:
         """End the relay, and close what is idle: also what the relay used to its last moment."""
         if self._relay is not None and self._relay_pid == os.getpid():

@@ -266,7 +266,7 @@ class Gearman(Sending):
         task, payload = self._seal(message, queue, priority, unique, 1, timeout, 0.0)
         submission = Submission(queue, task.unique, payload, priority, id=task_id)
         try:
-            status, pairs, content = self._client.servers.call(submission, seconds)
+            status, pairs, content = self._client.call(submission, seconds)
         except BaseException as error:
             drop((task,), error)
             raise

@@ -10,17 +10,17 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 from ..app import replay
 from ..app.context import ready_context
 from ..app.job import Job, Retry
 from ..app.replay import Result, notice_exceptions
 from ..environ import WSGIApplication
-from ..errors import BadMessage, GearwsgiError, RecordsUnavailable
+from ..errors import BadMessage, CallFailed, GearwsgiError, RecordsUnavailable
 from ..message import plain, signature
 from ..message.fields import MAILBOX
 from ..message.model import Message
+from ..message.response import read_response
 from ..policy import Dead, Done, GoOnAt, decide
 from ..settings import Settings
 from ..submit.client import Client, Seen
@@ -73,7 +73,7 @@ class Memory(Client):
 
     def __init__(self, settings: Settings, app: WSGIApplication, clock: Clock, *, inline: bool, raises: bool) -> None:
         super().__init__(settings)
-        self.queue = self.servers = Queue(settings, clock, partial(self.run, raises=False))
+        self.queue = self.servers = Queue(settings, clock)
         self.clock = clock
         self.records = Records(self.queue)
         self.stop_requested = False
@@ -91,6 +91,13 @@ class Memory(Client):
             if self._inline and is_new and task.due <= self.clock.now() and self.queue.take_this(task):
                 self.run(task, raises=self._raises)
         return [Receipt(task.handle, SERVER) for task, _ in added]
+
+    def call(self, submission: Submission, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
+        task = self.queue.accept_call(submission)
+        run = self.run(task, raises=False)
+        if run.fate == "dead":
+            raise CallFailed(f"job {task.handle} was refused by the worker: {run.reason}")
+        return read_response(run.body)
 
     def count_waiting(self, queue: str) -> int:
         return self.queue.count_waiting(queue)

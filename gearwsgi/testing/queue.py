@@ -4,18 +4,17 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ..errors import BadMessage, CallFailed
+from ..errors import BadMessage
 from ..message.limits import split_queue
 from ..message.model import PRIORITIES, Message
-from ..message.response import read_response
 from ..settings import Settings
 from ..submit.servers import Answer, Receipt, Servers
 from ..submit.task import Status
 from ..wire.payload import Grabbed, Submission, make_unique, open_payload, own_id
-from .attempts import QueuedTask, Run
+from .attempts import QueuedTask
 
 SERVER = "memory"
 
@@ -48,10 +47,9 @@ class Queue(Servers):
     Args:
         settings: the middleware's.
         clock: the queue's time.
-        run: makes an attempt, for `call()`.
     """
 
-    def __init__(self, settings: Settings, clock: Clock, run: Callable[[QueuedTask], Run]) -> None:
+    def __init__(self, settings: Settings, clock: Clock) -> None:
         super().__init__(settings)
         self.clock = clock
         self.queued: list[QueuedTask] = []
@@ -59,18 +57,8 @@ class Queue(Servers):
         self.calls: list[QueuedTask] = []
         self.lock = threading.RLock()
         self._settings = settings
-        self._run = run
         self._running: dict[str, tuple[QueuedTask, Status]] = {}
         self._numbers = itertools.count(1)
-
-    def call(self, submission: Submission, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
-        task = self._read(submission, time.time())
-        with self.lock:
-            self.calls.append(task)
-        run = self._run(task)
-        if run.fate == "dead":
-            raise CallFailed(f"job {task.handle} was refused by the worker: {run.reason}")
-        return read_response(run.body)
 
     def status(self, handle: str, server: str, uniques: Sequence[str] = (), *, retries: Sequence[str] = ()) -> Status:
         with self.lock:
@@ -117,6 +105,13 @@ class Queue(Servers):
             self.queued.append(task)
             self.waiting.append(task)
             return task, True
+
+    def accept_call(self, submission: Submission) -> QueuedTask:
+        """A job whose caller waits: it is run at once, and never waits here."""
+        task = self._read(submission, time.time())
+        with self.lock:
+            self.calls.append(task)
+        return task
 
     def _read(self, submission: Submission, now: float) -> QueuedTask:
         """What lies in the queue. Times are what the caller's clock said, so they count from now on ours."""
