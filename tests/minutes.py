@@ -6,13 +6,13 @@ few seconds later. In the end each tick has to have run once, and none may be mi
 """
 
 import json
-import os
 import random
 import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
 
+from tests.clock import Clock
 from tests.support import Bench, Worker, bench, until
 
 APP = """
@@ -27,30 +27,19 @@ def app(environ, start_response):
 
 application = GearmanMiddleware(app, schedule={"every": {"service": "/every", "cron": "* * * * *"}}, records="sqlite")
 """
-CLOCK = """
-import os, time
-behind = float(os.environ.get("BEHIND", "0"))
-if behind:
-    now, now_ns = time.time, time.time_ns
-    time.time = lambda: now() - behind
-    time.time_ns = lambda: now_ns() - int(behind * 1e9)
-"""
 BEHIND = (0, 28)
 
 
-def start(made: Bench, number: int) -> Worker:
-    env = {"GEARWSGI_STATE_DIR": str(made.folder / f"state-{number}"), "PYTHONPATH": str(made.folder / "clock")}
-    path = os.environ.get("PYTHONPATH", "")
-    env["PYTHONPATH"] += f":{path}" if path else ""
-    return made.start_worker(app="minutes:application", env={**env, "BEHIND": str(BEHIND[number])})
+def start(made: Bench, number: int, clock: Clock) -> Worker:
+    env = {"GEARWSGI_STATE_DIR": str(made.folder / f"state-{number}"), **clock.env}
+    return made.start_worker(app="minutes:application", env=env)
 
 
 def main(minutes: int, kind: str) -> int:
     with bench(kind) as made:
         (made.folder / "minutes.py").write_text(APP)
-        (made.folder / "clock").mkdir()
-        (made.folder / "clock" / "sitecustomize.py").write_text(CLOCK)
-        workers = [start(made, number).ready() for number in (0, 1)]
+        clocks = [Clock(made.folder / f"clock-{number}", -behind) for number, behind in enumerate(BEHIND)]
+        workers = [start(made, number, clocks[number]).ready() for number in (0, 1)]
         until(made.lines, "the first tick", patience=130)
         first = datetime.fromisoformat(made.lines()[0])
         print(f"first tick {first:%H:%M}, {kind}", flush=True)
@@ -60,7 +49,7 @@ def main(minutes: int, kind: str) -> int:
             number = random.choice([0, 1])
             workers[number].kill()
             time.sleep(random.choice([2, 10]))
-            workers[number] = start(made, number).ready()
+            workers[number] = start(made, number, clocks[number]).ready()
             print(
                 f"{datetime.now(UTC):%H:%M:%S} killed {number} at {tick % 3600 / 60:.0f}, {made.lines()[-1]}",
                 flush=True,

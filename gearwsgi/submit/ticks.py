@@ -60,11 +60,7 @@ class Plan:
         It has a digest of entry and tick, which no stranger can tell where there are keys; then eight digits that say
         which entry it is, and eight with the tick, so that the job servers can be asked for an entry's earlier tasks.
         """
-        moment = f"{int(tick.timestamp()):08x}"
-        return _digest(f"{self.name}\0{self.fingerprint}\0{moment}", settings, 8) + self._tag(settings) + moment
-
-    def _tag(self, settings: Settings) -> str:
-        return _digest(self.name, settings, 4)
+        return tick_id(self.name, self.fingerprint, tick, settings)
 
     def submission(self, tick: datetime, settings: Settings, now: float, *, is_due: bool = False) -> Submission:
         """A tick's task as it is queued.
@@ -94,7 +90,7 @@ class Plan:
     def earlier(self, uniques: Iterable[str], tick: datetime, settings: Settings) -> str:
         """The first of these uniques that is an earlier tick's of this entry, in whatever attempt; or empty."""
         which, when = _PLACES
-        tag, moment = self._tag(settings), f"{int(tick.timestamp()):08x}"
+        tag, moment = _digest(self.name, settings, 4), f"{int(tick.timestamp()):08x}"
         return next((each for each in uniques if each[which] == tag and each[32:33] == ":" and each[when] < moment), "")
 
     def dump(self) -> dict[str, Any]:
@@ -108,6 +104,12 @@ class Plan:
         """What `dump` wrote."""
         payload = base64.b64decode(values["payload"])
         return cls(**{**values, "cron": Cron(*values["cron"]), "payload": payload})
+
+
+def tick_id(name: str, fingerprint: str, tick: datetime, settings: Settings) -> str:
+    """The id of the task of an entry's tick: see `Plan.id`."""
+    moment = f"{int(tick.timestamp()):08x}"
+    return _digest(f"{name}\0{fingerprint}\0{moment}", settings, 8) + _digest(name, settings, 4) + moment
 
 
 def _digest(text: str, settings: Settings, size: int) -> str:

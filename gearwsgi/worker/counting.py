@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..policy import Outcome
 from ..state.records.steering import Request
@@ -12,6 +12,8 @@ from .recorder import Recorder
 
 if TYPE_CHECKING:  # with its database
     from ..state.records.store import Store
+
+T = TypeVar("T")
 
 
 class Counting(Recorder):
@@ -93,6 +95,10 @@ class Counting(Recorder):
     def do(self, work: "Callable[[Store], None]") -> None:
         """Have this done with the records."""
         self._then.do(work)
+
+    def ask(self, question: "Callable[[Store], T]") -> T | None:
+        """What the records answer."""
+        return self._then.ask(question)
 
     def succeeded(self, entry: str, at: float) -> None:
         """A task of an entry of the schedule has gone well before this supervisor was there."""

@@ -19,12 +19,15 @@ to the entry's own. A job server that comes back may bring a tick that is queued
 who takes it, and has queued the tick elsewhere itself, does not run it.
 
 So a tick is lost where nobody was there to queue it in time, or where its job server dies within `MARGIN` and `GRACE`
-of it and keeps nothing. It can run twice only where more comes together than clocks that differ:
+of it and keeps nothing. A second job of one can be queued only where more comes together than clocks that differ:
 
 - Within seconds of a tick that ran before its time by our clock, its job server is started again and has kept nothing,
   and a new supervisor asks before any older one has queued again what is next.
 - Of several job servers one dies so shortly before `MARGIN` that some supervisors still move the tick and others don't
   any more, or all supervisors that have moved one are gone; and then it comes back with what it had.
+
+Where there are records, `claims` sees to it that even then only one of the two jobs runs; without them, where the same
+supervisor takes both.
 """
 
 import threading

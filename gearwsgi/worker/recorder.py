@@ -1,7 +1,7 @@
 """What becomes of jobs, told to the records where they are on (`recording.py`); else none of that is even imported."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..policy import Outcome
 from ..state.records.steering import Request
@@ -10,6 +10,7 @@ from .held import Held
 if TYPE_CHECKING:  # with its database
     from ..state.records.store import Store
 
+T = TypeVar("T")
 OUTCOMES = ("done", "retried", "dead", "cancelled")
 """What an attempt can end with."""
 
@@ -84,6 +85,13 @@ class Recorder:
 
     def do(self, work: "Callable[[Store], None]") -> None:
         """Have this done with the records, in their writer's thread, and again where they are away."""
+
+    def ask(self, question: "Callable[[Store], T]") -> T | None:
+        """What the records answer, for a thread that may wait; None: they are off or away, or don't answer in time.
+
+        Where they are away it is done as `do` says, and nobody hears the answer.
+        """
+        return None
 
     def beat(self, about: dict[str, Any]) -> None:
         """What the supervisor says of itself."""

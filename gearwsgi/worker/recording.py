@@ -3,11 +3,12 @@
 A job's fate never depends on any of this.
 """
 
+import queue
 import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import BadMessage
 from ..message import reading
@@ -34,9 +35,12 @@ from ..wire.payload import Grabbed, own_id
 from .held import Held, Notes
 from .recorder import Recorder
 
+T = TypeVar("T")
 _ENDS_ATTEMPT = frozenset({model.RETRYING, model.DONE, model.DEAD, model.CANCELLED})
 SMALL = 2000
 """Bytes of a message that is small."""
+PATIENCE = 3.0
+"""Seconds that who asks the records waits for an answer."""
 
 
 class Clock:
@@ -140,6 +144,17 @@ class Recording(Recorder):
     def do(self, work: Callable[[Store], None]) -> None:
         """Have this done with the records, in their writer's thread, and again where they are away."""
         self.writer.do(work)
+
+    def ask(self, question: Callable[[Store], T]) -> T | None:
+        """What the records answer, for a thread that may wait: see the base."""
+        answers: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self.writer.do(lambda store: answers.put(question(store)))
+        if self.writer.is_away:
+            return None
+        try:
+            return answers.get(timeout=PATIENCE)
+        except queue.Empty:
+            return None
 
     def beat(self, about: dict[str, Any]) -> None:
         """What the supervisor says of itself."""

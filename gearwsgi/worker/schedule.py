@@ -21,6 +21,7 @@ from ..state.records.steering import PAUSE_ENTRY
 from ..submit.client import Client
 from ..submit.ticks import Plan
 from ..wire.payload import Submission, make_unique, open_payload
+from .claims import Claims, is_kept_elsewhere, name_job
 from .held import Held
 from .keeper import Keeper, Missed
 from .link import Connector
@@ -37,6 +38,8 @@ AVOIDED = 10.0
 """Seconds that a job server which did not answer is passed over."""
 STOP = 5.0
 """Seconds that the thread may take to end."""
+PUT_OFF = 2.0
+"""Seconds until a tick is looked at again whose entry another supervisor has, and we have not."""
 _FIELD = f"\r\n{NAMES['scheduled']}: ".encode()
 """What a tick's message has, as we write it."""
 
@@ -106,6 +109,7 @@ class Schedule:
         self._recorder = recorder
         self._settings, self._plans = settings, plans
         self._keeper = Keeper(settings, plans, self._mail, time.time, self._look_back)
+        self._claims = Claims(recorder, bool(settings.records))
         recorder.do(self._recall)
         self._stopping = False
         self._wake = threading.Event()
@@ -122,6 +126,11 @@ class Schedule:
         self._client, self._mail = client, mail
         self._settings, self._plans, self._keeper = settings, plans, keeper
         self._wake.set()
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each entry, by its name."""
+        return {name: plan.fingerprint for name, plan in self._plans.items()}
 
     def stop(self) -> None:
         """End."""
@@ -165,10 +174,10 @@ class Schedule:
         def look(store: "Store") -> None:
             last = ticks.last_ticks(store.database).get(plan.name)
             if last is None:
-                ticks.claim(store.database, plan.name, now)
+                ticks.take_over(store.database, plan.name, now)
                 return
             tick = plan.cron.last(last.at, now)
-            if tick is not None and ticks.claim(store.database, plan.name, tick.timestamp()):
+            if tick is not None and ticks.take_over(store.database, plan.name, tick.timestamp()):
                 self._keeper.missed(Missed(plan.name, plan.cron.after(last.at), tick))
                 self._wake.set()
 
@@ -184,27 +193,70 @@ class Schedule:
             return
         if task.entry in self._plans:
             held.note().entry = task.entry
-        if held.job.unique != make_unique(task.id, 1).encode():
-            give(held)  # a further attempt, handed back after it was looked at, or a dead letter that somebody retries
+        first = make_unique(task.id, 1).encode()
+        if task.continued or held.job.unique.partition(b"~")[0] != first:
+            give(held)  # a further attempt or piece, or a dead letter that somebody retries
             return
-        tick, plan = task.scheduled, self._plans.get(task.entry)
-        what = f"the tick {tick.isoformat()} of {task.entry}"
-        if plan is None or not plan.is_mine(task.id, tick, self._settings):
-            settler.skip(held, f"{what}: its entry {'is gone' if plan is None else 'was changed'}")
+        plan, visit = self._plans.get(task.entry), _Visit(held, settler, give, task, task.scheduled)
+        if plan is None or not plan.is_mine(task.id, task.scheduled, self._settings):
+            self._apart(visit, partial(self._find_keeper, visit, plan), partial(visit.skip, _gone(plan)))
             return
-        if plan.name in self._paused() and plan.cron.last(tick.timestamp() - 1, tick.timestamp()) is not None:
-            settler.skip(held, f"{what}: its entry is paused")  # else it is no tick: somebody has run it now
+        at = task.scheduled.timestamp()
+        is_tick = plan.cron.last(at - 1, at) is not None  # else somebody has run it now
+        if is_tick and plan.name in self._paused():
+            visit.skip("its entry is paused")
             return
-        place = self._keeper.came(plan.name, tick.timestamp(), held.session.server)
-        if place != held.session.server:
-            settler.skip(held, f"{what}: a copy, it is queued on {place}", is_copy=True)
+        # What was handed back may have waited in the outbox, and be on another job server for that.
+        place = self._keeper.came(plan.name, at, held.session.server) if held.job.unique == first else ""
+        if place not in (held.session.server, ""):
+            visit.skip(f"a copy, it is queued on {place}", is_copy=True)
             return
-        self._recorder.do(lambda store: ticks.came(store.database, plan.name, tick.timestamp(), task.id))
         self._wake.set()  # the next one is queued before this one has been done, as far as that goes
-        if plan.overlap:
+        if is_tick:
+            one = self._claims.came(plan, at, visit.job)
+            if one != visit.job:
+                visit.skip_second(one)
+                return
+        else:
+            self._recorder.do(lambda store: ticks.came(store.database, plan.name, at, task.id))
+        if plan.overlap and not (is_tick and self._claims.has_records):
             give(held)
         else:
-            self._ask(plan, tick, held, settler, give)
+            self._apart(visit, partial(self._may_run, visit, plan, is_tick), partial(give, held))
+
+    def _may_run(self, visit: "_Visit", plan: Plan, is_tick: bool) -> Callable[[], None]:
+        """What is to be done with a tick's job: in a thread."""
+        if is_tick and self._claims.has_records:
+            one = self._claims.begin(plan, visit.tick.timestamp(), visit.task.id, visit.job)
+            if one != visit.job:
+                return partial(visit.skip_second, one)
+        if not plan.overlap:
+            earlier = plan.earlier(self._waiting(plan.name), visit.tick, self._settings)
+            if earlier:
+                return partial(visit.skip, f"an earlier one has not ended, id {earlier[:32]}")
+        return partial(visit.give, visit.held)
+
+    def _find_keeper(self, visit: "_Visit", plan: Plan | None) -> Callable[[], None]:
+        """What is to be done with a tick of an entry that we don't have, or not so: in a thread."""
+        if is_kept_elsewhere(visit.task, self._recorder, self._settings):
+            return visit.put_off
+        return partial(visit.skip, _gone(plan))
+
+    def _apart(self, visit: "_Visit", find: Callable[[], Callable[[], None]], default: Callable[[], None]) -> None:
+        """Have a thread find what is to be done with a tick's job, and the loop do it."""
+
+        def run() -> None:
+            found = default
+            try:
+                found = find()
+            finally:
+                self._connector.tell(found)
+
+        try:
+            threading.Thread(target=run, daemon=True, name=f"gearwsgi schedule {visit.task.entry}").start()
+        except RuntimeError as error:
+            log.note(f"schedule: {visit.what} can't be looked at: {error}")
+            default()
 
     def _paused(self) -> set[str]:
         """The entries whose ticks do not run."""
@@ -220,26 +272,6 @@ class Schedule:
         except BadMessage:
             return None  # its process says the same, and that is what its dead letter has
 
-    def _ask(self, plan: Plan, tick: datetime, held: Held, settler: Settler, give: Callable[[Held], None]) -> None:
-        """Give it on unless an earlier tick's task has not ended; that is asked in a thread of its own."""
-
-        def answer(earlier: str) -> None:
-            if earlier and held.session.is_open:
-                why = f"the tick {tick.isoformat()} of {plan.name}: an earlier one has not ended, id {earlier[:32]}"
-                settler.skip(held, why)
-            else:
-                give(held)
-
-        def ask() -> None:
-            earlier = plan.earlier(self._waiting(plan.name), tick, self._settings)
-            self._connector.tell(partial(answer, earlier))
-
-        try:
-            threading.Thread(target=ask, daemon=True, name=f"gearwsgi schedule {plan.name}").start()
-        except RuntimeError as error:
-            log.note(f"schedule: whether an earlier tick of {plan.name} has not ended can't be asked: {error}")
-            give(held)
-
     def _waiting(self, name: str) -> list[str]:
         """The uniques of all that waits or runs, in the outbox too; what can't be asked is passed over."""
         found = []
@@ -250,3 +282,47 @@ class Schedule:
         except GearwsgiError as error:
             log.note(f"schedule: whether an earlier tick of {name} has not ended can't be asked everywhere: {error}")
         return found
+
+
+class _Visit:
+    """A tick's job that is looked at before it runs.
+
+    Args:
+        held: the job.
+        settler: answers it.
+        give: gives it to a process.
+        task: what is in it.
+        tick: the tick.
+
+    Attributes:
+        job: tells it from another job of the same tick.
+        what: for the log.
+    """
+
+    def __init__(
+        self, held: Held, settler: Settler, give: Callable[[Held], None], task: Message, tick: datetime
+    ) -> None:
+        self.held, self.give, self.task, self.tick = held, give, task, tick
+        self._settler = settler
+        self.job = name_job(task, held.job.payload)
+        self.what = f"the tick {tick.isoformat()} of {task.entry}"
+
+    def skip(self, why: str, *, is_copy: bool = False) -> None:
+        """It does not run, for this reason."""
+        if self.held.session.is_open:  # else the job server has it again
+            self._settler.skip(self.held, f"{self.what}: {why}", is_copy=is_copy)
+
+    def skip_second(self, one: str) -> None:
+        """It does not run: another job of its tick did, or does."""
+        other = one.partition(":")[0]
+        self.skip(f"another job of it came before, id {other}", is_copy=other == self.task.id)
+
+    def put_off(self) -> None:
+        """Another worker has its entry: that one may take it in a moment, or we look again."""
+        if self.held.session.is_open:
+            why = f"{self.what}: another worker has its entry"
+            self._settler.hand_back(self.held, why, at=time.time() + PUT_OFF)
+
+
+def _gone(plan: Plan | None) -> str:
+    return f"its entry {'is gone' if plan is None else 'was changed'}, and no other worker is known to have it"

@@ -139,14 +139,23 @@ class Settler:
         self.recorder.cancelled(held, reason)
         return True
 
-    def hand_back(self, held: Held, why: str) -> bool:
-        """Queue a job again that was never started, and answer the old one; whether it can be."""
+    def hand_back(self, held: Held, why: str, *, at: float = 0.0) -> bool:
+        """Queue a job again that was never started, and answer the old one; whether it can be.
+
+        Args:
+            held: the job.
+            why: the reason, for the log.
+            at: Unix time when it is due; 0: now.
+        """
         try:
             task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
         except BadMessage:
             return False
-        unique = make_unique(task.id, task.attempt, "~" + secrets.token_hex(3))
-        again = Submission(held.job.queue_name, unique, held.job.payload, task.priority, id=task.id)
+        before = make_unique(task.id, task.attempt)
+        unique = held.job.unique.decode("utf-8", "replace")
+        mark = unique.removeprefix(before).partition("~")[0] if unique.startswith(before) else ""
+        unique = f"{before}{mark}~{secrets.token_hex(3)}"  # what is said of it, that it is a letter's say, stays
+        again = Submission(held.job.queue_name, unique, held.job.payload, task.priority, at, task.id)
         self._replace(held, again, f"handed back: {why}, id {task.id}")
         return True
 

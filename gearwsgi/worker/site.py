@@ -201,7 +201,8 @@ class Site:
     def write(self, values: dict[str, Any]) -> None:
         """Write the status file."""
         counts = {**self.recorder.counts, "records_dropped": self.recorder.dropped}
-        values = {**values, "down": self.servers.down(), "counts": counts}
+        entries = self.schedule.fingerprints if self.schedule is not None else {}
+        values = {**values, "down": self.servers.down(), "counts": counts, "schedule": entries}
         self.recorder.beat(values)
         what = "what `gearwsgi status` shows of this worker can't be written"
         try:

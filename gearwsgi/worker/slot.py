@@ -390,7 +390,8 @@ class Slot:
     def is_idle(self) -> bool:
         """Whether nothing runs and every job server that answers has said that it has nothing."""
         sessions = self._sessions()
-        quiet = not any(session.has_work or session.grabs or session.awaits for session in sessions)
+        busy = (each.has_work or each.grabs or each.awaits or each.unanswered for each in sessions)
+        quiet = not any(busy)
         process = self.process
         rests = process is not None and process.works and not (process.backlog.jobs or process.backlog.skipped)
         return bool(sessions) and quiet and rests and not self._waiting

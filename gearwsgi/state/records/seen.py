@@ -1,5 +1,7 @@
 """Which deliveries were seen, so that a second one is told: over processes, restarts and machines.
 
+The table has the claims of the schedule's ticks, too: see `ticks.begin`.
+
     nobody knows it -- claim() --> claimed -- keep(): it is queued --> seen -- its time is over --> nobody knows it
                                    claimed -- release(), or its time is over --> nobody knows it
 

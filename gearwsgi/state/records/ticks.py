@@ -5,6 +5,9 @@ from typing import NamedTuple
 from .database import Database
 from .rows import clean, clean_id
 
+CLAIMED = 7 * 86400.0
+"""Seconds that a claim is kept: for so long a job server may be away, and bring a tick that has run meanwhile."""
+
 
 class LastTick(NamedTuple):
     """The last tick of an entry that a supervisor has seen.
@@ -30,7 +33,7 @@ def last_ticks(database: Database) -> dict[str, LastTick]:
 
 
 def came(database: Database, name: str, at: float, task: str) -> None:
-    """A tick has come, and this is its task.
+    """An entry runs, and this is its task: somebody has run it now.
 
     Raises:
         RecordsUnavailable: the database is away.
@@ -39,7 +42,36 @@ def came(database: Database, name: str, at: float, task: str) -> None:
         transaction.run(f"{_PUT} <= excluded.at", (clean(name), at, clean_id(task)))
 
 
-def claim(database: Database, name: str, at: float) -> bool:
+def begin(database: Database, name: str, queue: str, at: float, task: str, job: str) -> str:
+    """A tick has come, and this job of it is to run, unless another one was before it.
+
+    Args:
+        database: the records'.
+        name: the entry's.
+        queue: its queue: another application's entry of the same name has another.
+        at: the tick, in Unix time.
+        task: the id of its task.
+        job: tells this job from another one of the same tick; it is the same when it is handed out again.
+
+    Returns:
+        The job that is the tick's one: this, or the one before it.
+
+    Raises:
+        RecordsUnavailable: the database is away.
+    """
+    key, until = clean_id(f"tick:{queue}:{int(at)}:{name}"), database.now() + CLAIMED
+    with database.transaction(write=True) as transaction:
+        transaction.run(
+            "INSERT INTO gearwsgi_seen (key, until, holder) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING",
+            (key, until, job),
+        )
+        ((holder,),) = transaction.all("SELECT holder FROM gearwsgi_seen WHERE key = ?", (key,))
+        if holder == job:
+            transaction.run(f"{_PUT} <= excluded.at", (clean(name), at, clean_id(task)))
+    return str(holder)
+
+
+def take_over(database: Database, name: str, at: float) -> bool:
     """Take it on oneself to see to all ticks up to this time; whether nobody has before.
 
     Raises:

@@ -87,6 +87,8 @@ class Writer:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._has_no_thread = False
+        self.is_away = False
+        """Whether the database could not be written the last time."""
         self.requests: tuple[Request, ...] = ()
         """What is asked of the supervisors, as of the last look; replaced as a whole."""
         self.has_looked = threading.Event()
@@ -167,14 +169,14 @@ class Writer:
             database = open_database(self._settings)
         except RecordsUnavailable as error:
             _log.error("records: none are written: %s", error)
+            self.is_away = True
             return
         assert database is not None
         work = _Work(Store(database), self._settings, self._name)
-        trouble = False
         said = 0
         stopping = False
         while not stopping:
-            self._wake.wait(AGAIN if trouble else INTERVAL)
+            self._wake.wait(AGAIN if self.is_away else INTERVAL)
             self._wake.clear()
             stopping = self._is_stopping
             self._lost += self.gather(work.pending)
@@ -184,13 +186,13 @@ class Writer:
             try:
                 self._turn(work, stopping)
             except GearwsgiError as error:
-                if not trouble:
+                if not self.is_away:
                     _log.warning("records: %s; jobs go on, and records wait", error)
-                trouble = True
+                self.is_away = True
                 continue
-            if trouble:
+            if self.is_away:
                 _log.warning("records: written again, %d were dropped until now", self.dropped)
-            trouble = False
+            self.is_away = False
         database.close()
         if work.pending:
             _log.warning("records: %d could not be written", len(work.pending))
