@@ -39,8 +39,8 @@ _ids: ContextVar[list[str] | None] = ContextVar("gearwsgi.dev.ids", default=None
 class NotingClient(Client):
     """A client that notes what the request in hand has queued."""
 
-    def submit(self, submissions: Sequence[Submission]) -> list[Receipt]:
-        receipts = super().submit(submissions)
+    def submit(self, submissions: Sequence[Submission], meanwhile: Callable[[], None] | None = None) -> list[Receipt]:
+        receipts = super().submit(submissions, meanwhile)
         ids = _ids.get()
         if ids is not None:
             ids.extend(submission.id for submission in submissions)

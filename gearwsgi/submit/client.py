@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -94,8 +94,12 @@ class Client:
 
     # -- submit ------------------------------------------------------------------------------------------------------
 
-    def submit(self, submissions: Sequence[Submission]) -> list[Receipt]:
+    def submit(self, submissions: Sequence[Submission], meanwhile: Callable[[], None] | None = None) -> list[Receipt]:
         """Submit background jobs, in one write a job server; what none takes goes to the outbox.
+
+        Args:
+            submissions: the jobs.
+            meanwhile: of a single one, as `Servers.submit` has it.
 
         Returns:
             A receipt for each, in order.
@@ -110,7 +114,7 @@ class Client:
         if self._relay_pid != os.getpid():
             self._start_relay_if_needed()
         if len(submissions) == 1:  # nearly always
-            (answer,) = self._submit_or_keep(submissions)
+            (answer,) = self._submit_or_keep(submissions, meanwhile)
             if isinstance(answer, GearwsgiError):
                 raise answer
             return [answer]
@@ -156,9 +160,11 @@ class Client:
                 raise
             return False  # it may be gone for good: twice is better than never
 
-    def _submit_or_keep(self, batch: Sequence[Submission]) -> list[Receipt | GearwsgiError]:
+    def _submit_or_keep(
+        self, batch: Sequence[Submission], meanwhile: Callable[[], None] | None = None
+    ) -> list[Receipt | GearwsgiError]:
         found: list[Receipt | GearwsgiError] = []
-        for submission, answer in zip(batch, self.servers.submit(batch), strict=True):
+        for submission, answer in zip(batch, self.servers.submit(batch, meanwhile), strict=True):
             if isinstance(answer, Receipt) or not self._is_for_the_outbox(submission, answer):
                 found.append(answer)
                 continue
@@ -250,18 +256,27 @@ class Client:
     # -- records -----------------------------------------------------------------------------------------------------
 
     def record(self, submissions: Sequence[Submission]) -> None:
-        """Write the records of tasks that have just been queued, where records are on. They run all the same."""
+        """Write the records of tasks that are being queued, where records are on. They run all the same."""
         if not self.settings.records:
             return
-        from ..state.records.queued import QueuedRecords  # with its database: only where it is asked for
-
         if self._queued is None:
+            from ..state.records.queued import QueuedRecords  # with its database: only where it is asked for
+
             self._queued = QueuedRecords(self.settings)
         try:
             self._queued.write(submissions)
         except RecordsUnavailable as error:
             ids = ", ".join(submission.id for submission in submissions[:3])
-            _log.warning("records: id %s is queued, and not known before it has begun: %s", ids, error)
+            _log.warning("records: id %s is not known before it has begun: %s", ids, error)
+
+    def forget(self, submission: Submission) -> None:
+        """Remove the record of a task that was not queued after all."""
+        if self._queued is None:
+            return
+        try:
+            self._queued.forget(submission)
+        except RecordsUnavailable as error:
+            _log.warning("records: id %s is not queued, and may be shown as if it were: %s", submission.id, error)
 
     def open_records(self, *, make: bool = False) -> AbstractContextManager[Records | None]:
         """The records, for one thread, and closed at the end of the block; None where nobody has begun any.

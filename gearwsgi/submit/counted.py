@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import GearwsgiError
 from ..message.limits import split_queue
@@ -23,12 +23,12 @@ class CountedClient(Client):
         self._services = Services()
         self._services.use(settings)
 
-    def submit(self, submissions: Sequence[Submission]) -> list[Receipt]:
+    def submit(self, submissions: Sequence[Submission], meanwhile: Callable[[], None] | None = None) -> list[Receipt]:
         """As the client's."""
         began = time.perf_counter()
         receipts: Iterable[Receipt | None] = ()
         try:
-            receipts = found = super().submit(submissions)
+            receipts = found = super().submit(submissions, meanwhile)
             return found
         except GearwsgiError as error:
             receipts = error.receipts

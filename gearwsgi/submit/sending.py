@@ -75,13 +75,33 @@ class Sending:
 
     def _submit_now(self, task: Task, submission: Submission) -> None:
         try:
-            (receipt,) = self._client.submit((submission,))
+            if submission.recorded:
+                receipt = self._submit_recorded(submission)
+            else:
+                (receipt,) = self._client.submit((submission,))
         except BaseException as error:
             drop((task,), error)
             raise
         _note(task, receipt)
-        if submission.recorded:
-            self._client.record((submission,))
+
+    def _submit_recorded(self, submission: Submission) -> Receipt:
+        """Its record is written while the job server takes it: neither waits for the other."""
+        is_recorded = False
+
+        def record() -> None:
+            nonlocal is_recorded
+            if not is_recorded:
+                is_recorded = True
+                self._client.record((submission,))
+
+        try:
+            (receipt,) = self._client.submit((submission,), record)
+        except GearwsgiError:
+            if is_recorded:
+                self._client.forget(submission)
+            raise
+        record()
+        return receipt
 
     def _send(self, pairs: Sequence[Pair]) -> None:
         """Submit in one write; what is refused holds up no other."""

@@ -2,7 +2,7 @@
 
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import CallFailed, CallTimeout, GearwsgiError, ProtocolError, ServerError, ServerUnavailable
@@ -108,8 +108,12 @@ class Servers:
             raise answer
         return answer.handle
 
-    def submit(self, batch: Sequence[Submission]) -> list[Answer]:
+    def submit(self, batch: Sequence[Submission], meanwhile: Callable[[], None] | None = None) -> list[Answer]:
         """Submit jobs, in one write; all go first to where the first one's unique does (see `batches`).
+
+        Args:
+            batch: the jobs.
+            meanwhile: called where they have been sent and no answer is read yet: at each job server that is asked.
 
         Returns:
             A receipt for each, or why no job server has it: the next one is asked for what the one before it refused.
@@ -117,14 +121,17 @@ class Servers:
         answers: list[Answer] = [ServerUnavailable(self._none_answers)] * len(batch)
         left = list(range(len(batch)))
         for server in self._in_order(self._first(batch[0].unique)):
-            for place, answer in zip(left, self._exchange(server, [batch[place] for place in left]), strict=True):
+            found = self._exchange(server, [batch[place] for place in left], meanwhile)
+            for place, answer in zip(left, found, strict=True):
                 answers[place] = answer
             left = [place for place in left if _may_be_asked_elsewhere(answers[place])]
             if not left:
                 break
         return answers
 
-    def _exchange(self, server: Server, batch: Sequence[Submission]) -> list[Answer]:
+    def _exchange(
+        self, server: Server, batch: Sequence[Submission], meanwhile: Callable[[], None] | None = None
+    ) -> list[Answer]:
         """What one job server answers to each."""
         now = time.time()
         data = b"".join(
@@ -143,6 +150,8 @@ class Servers:
                 if connection is None:
                     connection = server.connect()
                 connection.send(data, self._timeout * more)
+                if meanwhile is not None:
+                    meanwhile()
                 while len(answers) < len(batch):
                     answers.append(self._created(server, connection, patience))
             except ServerUnavailable as error:

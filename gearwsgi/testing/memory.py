@@ -8,7 +8,7 @@ import contextvars
 import io
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ..app import replay
@@ -84,7 +84,7 @@ class Memory(Client):
 
     # -- what a middleware asks of its client ------------------------------------------------------------------------
 
-    def submit(self, submissions: Sequence[Submission]) -> list[Receipt]:
+    def submit(self, submissions: Sequence[Submission], meanwhile: Callable[[], None] | None = None) -> list[Receipt]:
         now = time.time()
         added = [self.queue.accept(submission, now) for submission in submissions]
         for task, is_new in added:

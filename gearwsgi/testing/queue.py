@@ -81,7 +81,7 @@ class Queue(Servers):
         with self.lock:
             return sum(task._function == queue for task in self.waiting)
 
-    def submit(self, batch: Sequence[Submission]) -> list[Answer]:
+    def submit(self, batch: Sequence[Submission], meanwhile: Callable[[], None] | None = None) -> list[Answer]:
         now = time.time()
         return [Receipt(self.accept(submission, now)[0].handle, SERVER) for submission in batch]
 

@@ -97,11 +97,13 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
             "run_after": run_after.isoformat() if run_after is not None else None, "enqueued_at": now.isoformat(),
         }  # fmt: skip
         # As it is for the worker: tuples are lists, and a dict's keys are text.
-        call = json.loads(json.dumps(task_api.normalize_json(call), allow_nan=False))
+        text = json.dumps(task_api.normalize_json(call), allow_nan=False, separators=(",", ":"))
+        call = json.loads(text)
         submits: list[Any] = []
         queued = gearman().task(
-            path, call, self.gearman_queues.get(task.queue_name, task.queue_name), target=f"POST {PATH}",
-            priority=_priority(task.priority), at=run_after, recorded=True, after=submits.append, **self._limits(),
+            path, None, self.gearman_queues.get(task.queue_name, task.queue_name), target=f"POST {PATH}",
+            body=text.encode(), content_type="application/json", priority=_priority(task.priority), at=run_after,
+            recorded=True, after=submits.append, **self._limits(),
         )  # fmt: skip
         result = base.TaskResult(
             task=task, id=queued.id, status=base.TaskResultStatus.READY, enqueued_at=now, started_at=None,

@@ -41,8 +41,12 @@ class Database(Protocol):
 
     name: str
 
-    def transaction(self, *, write: bool) -> AbstractContextManager[Transaction]:
+    def transaction(self, *, write: bool, single: bool = False) -> AbstractContextManager[Transaction]:
         """All that happens in it, or nothing.
+
+        Args:
+            write: whether something is changed.
+            single: it is one statement on one row at most, which needs no transaction around it.
 
         Raises:
             RecordsUnavailable: the database is away, locked, full, broken, or not ours. `Refused` where it is well.

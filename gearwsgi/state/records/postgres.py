@@ -1,6 +1,7 @@
 """The records in PostgreSQL, for many machines: psycopg 3, which is imported here only."""
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ CONNECT_TIMEOUT = 5
 WORDS = {"key": 'TEXT COLLATE "C"', "real": "DOUBLE PRECISION", "blob": "BYTEA"}
 _LOCK = 0x67777263
 """The advisory lock of who makes or changes the tables."""
-_BEGIN = "BEGIN; SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '5s'"
+_LIMITS = {"statement_timeout": "30s", "lock_timeout": "5s"}
 # A host that is gone without a word is noticed in seconds, not after the system's two hours.
 _ALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3}
 if sys.platform == "linux":
@@ -34,23 +35,26 @@ class Postgres:
         self._url = url
         self.name = describe(url)
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._is_pooled = True
 
     @contextlib.contextmanager
-    def transaction(self, *, write: bool) -> Iterator["_Transaction"]:
+    def transaction(self, *, write: bool, single: bool = False) -> Iterator["_Transaction"]:
         try:
             cursor = self._connected().cursor()
-            with self._begun(cursor):
+            if single and not self._is_pooled:
                 yield _Transaction(cursor)
+            else:
+                with self._begun(cursor):
+                    yield _Transaction(cursor)
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise Refused(f"{self.name}: {one_line(error)}") from error
         except psycopg.Error as error:
             self.close()
             raise RecordsUnavailable(f"{self.name}: {one_line(error)}") from error
 
-    @staticmethod
     @contextlib.contextmanager
-    def _begun(cursor: "psycopg.Cursor[tuple[Any, ...]]") -> Iterator[None]:
-        cursor.execute(_BEGIN, prepare=False)
+    def _begun(self, cursor: "psycopg.Cursor[tuple[Any, ...]]") -> Iterator[None]:
+        cursor.execute(_set("SET LOCAL", "BEGIN") if self._is_pooled else "BEGIN", prepare=False)
         try:
             yield
             cursor.execute("COMMIT")
@@ -82,6 +86,9 @@ class Postgres:
                 **_ALIVE,
             )  # fmt: skip
             try:
+                self._is_pooled = _is_pooled(connection)
+                if not self._is_pooled:
+                    connection.execute(_set("SET"), prepare=False)
                 self._check(connection)
             except BaseException:
                 connection.close()
@@ -110,18 +117,36 @@ class _Transaction:
         self._cursor = cursor
 
     def all(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._cursor.execute(sql.replace("?", "%s"), values).fetchall()
+        rows: list[tuple[Any, ...]] = self._cursor.execute(_translated(sql), values).fetchall()
         return rows
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> int:
-        count: int = self._cursor.execute(sql.replace("?", "%s"), values).rowcount
+        count: int = self._cursor.execute(_translated(sql), values).rowcount
         return count
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        self._cursor.executemany(sql.replace("?", "%s"), rows)
+        if len(rows) == 1:  # a pipeline for one would cost twice that
+            self._cursor.execute(_translated(sql), rows[0])
+        else:
+            self._cursor.executemany(_translated(sql), rows)
 
     def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]], one: str = "") -> None:
         self.run_many(f"{head} VALUES {one or places(rows[0])} {tail}", rows)
+
+
+def _set(how: str, *before: str) -> str:
+    return "; ".join([*before, *(f"{how} {name} = '{value}'" for name, value in _LIMITS.items())])
+
+
+@functools.lru_cache(maxsize=128)
+def _translated(sql: str) -> str:
+    return sql.replace("?", "%s")
+
+
+def _is_pooled(connection: "psycopg.Connection[tuple[Any, ...]]") -> bool:
+    """Whether a pooler such as PgBouncer lends us the server's process: what we set there would be the next one's."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return row is None or row[0] != connection.info.backend_pid
 
 
 def _version(connection: "psycopg.Connection[tuple[Any, ...]]") -> int:

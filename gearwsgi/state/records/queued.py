@@ -3,10 +3,12 @@
 Only of tasks for which that is asked; all others are written by the supervisor that runs them.
 """
 
+import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ...message.limits import split_queue
 from ...settings import Settings
@@ -14,7 +16,7 @@ from ...wire.payload import Submission
 from . import model
 from .facts import read_facts
 from .opening import open_database
-from .rows import QUEUED, Row, clean, clean_id, place
+from .rows import clean, clean_id
 from .store import Store, unavailable
 
 MAX_IDLE = 16
@@ -39,10 +41,25 @@ class QueuedRecords:
         Raises:
             RecordsUnavailable: they are off, or can't be written.
         """
-        store = self._take()
         now = time.time()
-        with store.database.transaction(write=True) as transaction:
-            store.put_queued(transaction, [(_row(each, now), each.payload) for each in submissions])
+        rows = [_values(each, now) for each in submissions]
+        with self._taken() as store, store.database.transaction(write=True, single=len(rows) == 1) as transaction:
+            store.put_queued(transaction, rows)
+
+    def forget(self, submission: Submission) -> None:
+        """This one was not queued after all.
+
+        Raises:
+            RecordsUnavailable: they are off, or can't be written.
+        """
+        with self._taken() as store, store.database.transaction(write=True, single=True) as transaction:
+            store.forget_queued(transaction, submission.id)
+
+    @contextlib.contextmanager
+    def _taken(self) -> Iterator[Store]:
+        """A connection; it is kept where the block goes well."""
+        store = self._take()
+        yield store
         if len(self._idle) < MAX_IDLE:
             self._idle.append((os.getpid(), store))
         else:
@@ -70,15 +87,13 @@ class QueuedRecords:
                 store.database.close()
 
 
-def _row(submission: Submission, now: float) -> Row:
+def _values(submission: Submission, now: float) -> tuple[Any, ...]:
+    """In the order of `WAITING`."""
     facts = read_facts(submission.payload, lambda: submission.id)
-    return Row(
-        id=clean_id(facts.id), service=clean(facts.service), method=clean(facts.method), path=clean(facts.path),
-        queue=clean(split_queue(submission.queue)[0]), priority=facts.priority,
-        state=model.SCHEDULED if submission.epoch(now) is not None else model.QUEUED, queued=facts.queued or now,
-        due=facts.due or None, started=None, ended=None, attempts=0, max_attempts=facts.max_attempts, done=None,
-        total=None, status=None, reason=None, host=None, pid=None,
-        request_id=None if facts.request_id is None else clean(facts.request_id),
-        traceparent=None if facts.traceparent is None else clean(facts.traceparent), owner=None,
-        place=place(1, QUEUED), changed=now, began=None, history="",
+    return (
+        clean_id(facts.id), clean(facts.service), clean(facts.method), clean(facts.path),
+        clean(split_queue(submission.queue)[0]), facts.priority,
+        model.SCHEDULED if submission.epoch(now) is not None else model.QUEUED, facts.queued or now, facts.due or None,
+        facts.max_attempts, None if facts.request_id is None else clean(facts.request_id),
+        None if facts.traceparent is None else clean(facts.traceparent), now, submission.payload,
     )  # fmt: skip

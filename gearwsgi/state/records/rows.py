@@ -79,6 +79,15 @@ FINISHED_AS = {
 """What the others are; those that are not named are null."""
 
 
+WAITING = (
+    "id", "service", "method", "path", "queue", "priority", "state", "queued", "due", "max_attempts", "request_id",
+    "traceparent", "changed", "message",
+)  # fmt: skip
+"""The columns in which tasks differ that were just queued, with the message, which is no supervisor's to write."""
+WAITING_AS = {"attempts": 0, "place": 4, "history": ""}  # place(1, QUEUED)
+"""What the others are; those that are not named are null."""
+
+
 def finished_row(values: Sequence[Any]) -> Row:
     """The row of a task whose values of `FINISHED` these are."""
     return Row(**{**dict.fromkeys(COLUMNS), **FINISHED_AS, **dict(zip(FINISHED, values, strict=True))})

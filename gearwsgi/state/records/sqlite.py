@@ -46,7 +46,7 @@ class Sqlite:
         self._inode = 0
 
     @contextlib.contextmanager
-    def transaction(self, *, write: bool) -> Iterator["_Transaction"]:
+    def transaction(self, *, write: bool, single: bool = False) -> Iterator["_Transaction"]:
         try:
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ...errors import RecordsUnavailable, UnknownTask
 from . import model
 from .database import Database, Transaction
-from .rows import COLUMNS, FINISHED, FINISHED_AS, Row, clean, clean_id
+from .rows import COLUMNS, FINISHED, FINISHED_AS, WAITING, WAITING_AS, Row, clean, clean_id
 from .steering import Steering
 
 GONE = 60.0
@@ -31,10 +31,11 @@ _SAME = "CASE WHEN excluded.queued = gearwsgi_task.queued THEN"
 _STARTED = f"{_SAME} coalesce(gearwsgi_task.started, excluded.started) ELSE excluded.started END"
 _REASON = f"{_SAME} coalesce(excluded.reason, gearwsgi_task.reason) ELSE excluded.reason END"
 _INSERT = f"INSERT INTO gearwsgi_task ({', '.join(COLUMNS)})"
-_INSERT_QUEUED = f"INSERT INTO gearwsgi_task ({', '.join(COLUMNS)}, message)"
 _OR_UPDATE = f"ON CONFLICT (id) DO UPDATE SET {_SET}, started = {_STARTED}, reason = {_REASON} WHERE {_NEWER}"
 _INSERT_FINISHED = f"INSERT INTO gearwsgi_task ({', '.join((*FINISHED, *FINISHED_AS))})"
 _ONE_FINISHED = f"({', '.join([*'?' * len(FINISHED), *map(repr, FINISHED_AS.values())])})"
+_INSERT_WAITING = f"INSERT INTO gearwsgi_task ({', '.join((*WAITING, *WAITING_AS))})"
+_ONE_WAITING = f"({', '.join([*'?' * len(WAITING), *map(repr, WAITING_AS.values())])})"
 _ADD = f"UPDATE gearwsgi_task SET history = {_HISTORY} WHERE id = ?"
 _NAMES = COLUMNS[: COLUMNS.index("owner")]
 """The columns of a record, in their order."""
@@ -97,10 +98,19 @@ class Store:
             transaction.insert(_INSERT_FINISHED, _OR_UPDATE, rows, _ONE_FINISHED)
 
     @staticmethod
-    def put_queued(transaction: Transaction, queued: Sequence[tuple[Row, bytes]]) -> None:
-        """Write rows of tasks that have just been queued, with their messages; of what is stored only the message."""
-        values = [(*row.values(), message) for row, message in queued]
-        transaction.insert(_INSERT_QUEUED, "ON CONFLICT (id) DO UPDATE SET message = excluded.message", values)
+    def put_queued(transaction: Transaction, rows: Sequence[Sequence[Any]]) -> None:
+        """Write tasks that are being queued: their values of `WAITING`; of what is stored already only the message."""
+        transaction.insert(
+            _INSERT_WAITING, "ON CONFLICT (id) DO UPDATE SET message = excluded.message", rows, _ONE_WAITING
+        )
+
+    @staticmethod
+    def forget_queued(transaction: Transaction, task_id: str) -> None:
+        """A task was not queued after all."""
+        transaction.run(
+            "DELETE FROM gearwsgi_task WHERE id = ? AND state IN (?, ?)",
+            (clean_id(task_id), model.QUEUED, model.SCHEDULED),
+        )
 
     @staticmethod
     def keep_result(transaction: Transaction, task_id: str, until: float, content: bytes) -> None:

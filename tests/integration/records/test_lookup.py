@@ -11,6 +11,7 @@ from gearwsgi.errors import (
     RecordsUnavailable,
     ResultNotKept,
     ResultPending,
+    ServerError,
     ServerUnavailable,
     TaskDead,
     UnknownTask,
@@ -147,6 +148,25 @@ def test_what_is_queued_is_never_unknown_and_neither_is_its_retry(site: Bench, s
     finally:
         database.close()
         app.client.close()
+
+
+def test_a_record_that_is_written_while_a_task_is_queued_goes_where_it_is_refused(
+    site: Bench, settings: Settings
+) -> None:
+    app = make_app(settings, servers=site.server.address, on_unavailable="raise")
+    with app.client.open_records(make=True) as records:
+        assert isinstance(records, Store)
+        task = app.gearman.task("mail.welcome", {"to": "Ann"}, delay=60, recorded=True)
+        found = app.gearman.record(task)
+        assert (found.service, found.state, found.attempts, found.path) == (
+            "mail.welcome", "scheduled", 0, "/mail/welcome",
+        )  # fmt: skip
+        assert b"Ann" in (records.message(task.id) or b"")
+        site.server.admin("maxqueue job 1")
+        with pytest.raises(ServerError):
+            app.gearman.task("mail.never", recorded=True)
+        assert [each.record.service for each in records.tasks()] == ["mail.welcome"]
+    app.client.close()
 
 
 def test_what_waits_in_the_outbox_is_queued(settings: Settings) -> None:

@@ -20,6 +20,7 @@ from gearwsgi.state.records.opening import open_database
 from gearwsgi.state.records.rows import COLUMNS, ENDED, QUEUED, RUNNING, Row, place
 from gearwsgi.state.records.steering import PAUSE_ENTRY
 from gearwsgi.state.records.store import Store
+from tests.postgres import PostgresServer
 
 from .rows import NOW, make_row
 
@@ -248,6 +249,25 @@ with database.transaction(write=True) as transaction:
         "INSERT INTO gearwsgi_supervisor (id, heard, about) VALUES (?, ?, '{}')", (sys.argv[3], database.now())
     )
 """
+
+
+@pytest.mark.parametrize("is_pooled", [False, True])
+def test_no_statement_waits_for_ever_and_a_poolers_connection_is_left_as_it_was(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, is_pooled: bool
+) -> None:
+    postgres = pytest.importorskip("gearwsgi.state.records.postgres")
+
+    if is_pooled:  # its own process id is all by which a pooler is told
+        monkeypatch.setattr(postgres, "_is_pooled", lambda connection: True)
+    database = postgres.Postgres(postgres_server.make())
+    shown = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
+    try:
+        for single in (False, True):
+            with database.transaction(write=True, single=single) as transaction:
+                assert transaction.all(shown) == [("5s", "30s")]
+        assert database._connected().execute(shown).fetchone() == (("0", "0") if is_pooled else ("5s", "30s"))
+    finally:
+        database.close()
 
 
 def test_twenty_processes_that_come_at_once_make_one_store(settings: Settings) -> None:
