@@ -1,4 +1,4 @@
-"""Fixtures of the records: each test with SQLite and with a real PostgreSQL."""
+"""Fixtures of the records: each test with SQLite and with a real PostgreSQL; with a job server, with one of each."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +11,8 @@ from gearwsgi.settings import Settings, read_settings
 from gearwsgi.state.records.opening import open_database
 from gearwsgi.state.records.store import Store
 from tests import postgres
+from tests.conftest import require
+from tests.integration.records.stand import Stand, standing
 from tests.support import free_port
 
 
@@ -22,13 +24,46 @@ def postgres_server() -> Iterator[postgres.PostgresServer]:
     server.close()
 
 
+def _records(request: pytest.FixtureRequest, database: str) -> str:
+    return "sqlite" if database == "sqlite" else str(request.getfixturevalue("postgres_server").make())
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def records(request: pytest.FixtureRequest) -> str:
     """What the setting `records` is in this test."""
-    if request.param == "sqlite":
-        return "sqlite"
-    server: postgres.PostgresServer = request.getfixturevalue("postgres_server")
-    return server.make()
+    return _records(request, request.param)
+
+
+@pytest.fixture(scope="module", params=["gearmand-postgres", "embedded-sqlite"])
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A job server and a database: what is tested with these depends on each of the two kinds, not on both together."""
+    kind, _, database = request.param.partition("-")
+    require(kind)
+    return kind, database
+
+
+@pytest.fixture
+def stand(pair: tuple[str, str], request: pytest.FixtureRequest) -> Iterator[Stand]:
+    """A job server and records of the test's own."""
+    kind, database = pair
+    with standing(kind, _records(request, database)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def busy(pair: tuple[str, str], request: pytest.FixtureRequest) -> Iterator[Stand]:
+    """What the tests of a module share: a stand with a worker of two processes, which tries again at once."""
+    kind, database = pair
+    with standing(kind, _records(request, database)) as made:
+        made.worker("--workers", "2", "--queues", "job,mail", backoff_min=0.0, backoff_max=0.0)
+        yield made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a stand runs in one process."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "busy" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{item.callspec.params['pair']}"))
 
 
 @pytest.fixture

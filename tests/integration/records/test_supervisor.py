@@ -1,78 +1,19 @@
-"""What a supervisor writes of its jobs, on both kinds of job server and both databases."""
+"""What a supervisor writes of its jobs, on both kinds of job server and in both databases."""
 
 import json
 import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-import pytest
-
-from gearwsgi import GearmanMiddleware, Task
-from gearwsgi.errors import RecordsUnavailable, UnknownTask
-from gearwsgi.settings import Settings
-from gearwsgi.state.records.model import Record
-from gearwsgi.state.records.opening import open_database
-from gearwsgi.state.records.store import Store
-from tests.conftest import KINDS, require
-from tests.support import Bench, Worker, bench, until
+from gearwsgi.state.status import read_all
+from tests.integration.records.stand import Stand
+from tests.support import Bench, until
 
 
-@dataclass
-class Stand:
-    """A job server, a database, and what is started for a test."""
-
-    bench: Bench
-    records: str
-    app: GearmanMiddleware
-    store: Store
-
-    def worker(self, *arguments: str, **settings: Any) -> Worker:
-        env = {"GEARWSGI_RECORDS": self.records, "SETTINGS": json.dumps(settings)}
-        return self.bench.worker("--workers", "1", *arguments, env=env)
-
-    def task(self, service: str, data: Any = None, **keywords: Any) -> Task:
-        return self.app.gearman.task(service, data, **keywords)
-
-    def record(self, task: Task) -> Record | None:
-        try:
-            return self.store.find(task.id)
-        except (UnknownTask, RecordsUnavailable):
-            return None
-
-    def until(self, task: Task, state: str) -> Record:
-        """Wait until the records say that a task is in this state."""
-
-        def found() -> Record | None:
-            record = self.record(task)
-            return record if record is not None and record.state == state else None
-
-        record = until(found, f"{state} of {task!r}: {self.record(task)}")
-        assert record is not None
-        return record
-
-
-@pytest.fixture(params=KINDS)
-def stand(request: pytest.FixtureRequest, records: str) -> Iterator[Stand]:
-    require(request.param)
-    with bench(request.param) as made:
-        app = made.app(records=records, backoff_min=0.1, backoff_max=0.1)
-        settings: Settings = app.settings
-        database = open_database(settings)
-        assert database is not None
-        yield Stand(made, records, app, Store(database))
-        database.close()
-
-
-FAST = {"backoff_min": 0.0, "backoff_max": 0.0}
-
-
-def test_a_task_that_was_done_is_one_record_with_one_attempt(stand: Stand) -> None:
-    worker = stand.worker()
+def test_a_task_that_was_done_is_one_record_with_one_attempt(busy: Stand) -> None:
+    (worker,) = busy.bench.workers
     before = time.time()
-    task = stand.task("/good", {"n": 1}, priority="high")
-    record = stand.until(task, "done")
+    task = busy.task("/good", {"n": 1}, priority="high")
+    record = busy.until(task, "done")
     assert (record.service, record.method, record.path, record.queue) == ("/good", "POST", "/good", "job")
     assert (record.priority, record.attempts, record.max_attempts, record.status) == ("high", 1, 5, 200)
     assert record.queued is not None and record.started is not None and record.ended is not None
@@ -84,41 +25,38 @@ def test_a_task_that_was_done_is_one_record_with_one_attempt(stand: Stand) -> No
     until(lambda: attempt.pid in worker.children())
 
 
-def test_each_attempt_that_failed_is_in_the_history_with_its_traceback(stand: Stand) -> None:
-    stand.worker(**FAST)
-    task = stand.task("/boom", max_attempts=3)
-    record = stand.until(task, "dead")
+def test_each_attempt_that_failed_is_in_the_history_with_its_traceback(busy: Stand) -> None:
+    task = busy.task("/boom", max_attempts=3)
+    record = busy.until(task, "dead")
     assert [(each.attempt, each.outcome) for each in record.history] == [(1, "retried"), (2, "retried"), (3, "dead")]
     assert all("do_boom" in (each.traceback or "") for each in record.history)
     assert record.attempts == 3 and record.reason is not None and "ValueError: boom on purpose" in record.reason
-    shown = stand.bench.run("dead", "show", task.id).stdout
+    shown = busy.bench.run("dead", "show", task.id).stdout
     assert "do_boom" in shown and "Traceback (most recent call last)" in shown
 
 
-def test_a_task_that_waits_for_its_next_attempt_is_retrying_and_says_when(stand: Stand) -> None:
-    stand.worker(backoff_min=1000.0, backoff_max=3000.0)
-    task = stand.task("/status", {"status": "503 Service Unavailable"}, headers={"X-Request-ID": "r-7"})
-    record = stand.until(task, "retrying")
+def test_a_task_that_waits_for_its_next_attempt_is_retrying_and_says_when(busy: Stand) -> None:
+    answer = {"status": "503 Service Unavailable", "headers": [["Retry-After", "1000"]]}
+    task = busy.task("/status", answer, headers={"X-Request-ID": "r-7"})
+    record = busy.until(task, "retrying")
     assert record.attempts == 1 and record.ended is None and record.request_id == "r-7"
     assert record.due is not None and record.due.timestamp() > time.time()
     assert record.reason is not None
 
 
-def test_a_task_that_runs_for_a_second_is_there_as_running_with_its_progress(stand: Stand) -> None:
-    stand.worker()
-    go = stand.bench.folder / "go"
-    task = stand.task("/until", {"file": str(go)})
-    record = stand.until(task, "running")
+def test_a_task_that_runs_for_a_second_is_there_as_running_with_its_progress(busy: Stand) -> None:
+    go = busy.bench.folder / "go"
+    task = busy.task("/until", {"file": str(go)})
+    record = busy.until(task, "running")
     assert record.started is not None and record.ended is None and record.attempts == 1
-    assert [each.is_fresh for each in stand.store.tasks(state="running")] == [True]
+    assert [each.is_fresh for each in busy.store.tasks(state="running")] == [True]
     go.touch()
-    stand.until(task, "done")
+    busy.until(task, "done")
 
 
-def test_a_worker_process_that_dies_by_a_fatal_signal_leaves_its_python_stack(stand: Stand) -> None:
-    stand.worker(**FAST)
-    task = stand.task("/abort", max_attempts=1)
-    record = stand.until(task, "dead")
+def test_a_worker_process_that_dies_by_a_fatal_signal_leaves_its_python_stack(busy: Stand) -> None:
+    task = busy.task("/abort", max_attempts=1)
+    record = busy.until(task, "dead")
     assert record.status is None and record.reason is not None and "SIGABRT" in record.reason
     (attempt,) = record.history
     assert attempt.traceback is not None and "do_abort" in attempt.traceback
@@ -153,28 +91,33 @@ def test_a_supervisor_says_who_it_is_and_leaves_when_it_ends(stand: Stand) -> No
     assert not stand.store.fleet()
 
 
-def test_records_that_are_off_leave_no_file_and_change_nothing(stand: Stand) -> None:
-    worker = stand.bench.worker("--workers", "1", env={"GEARWSGI_RECORDS": ""})
-    stand.task("/good", {"n": 1})
-    until(lambda: stand.bench.lines() == ["good 1 1"])
+def test_records_that_are_off_leave_no_file_and_change_nothing(embedded_site: Bench) -> None:
+    worker = embedded_site.worker("--workers", "1", env={"GEARWSGI_RECORDS": ""})
+    embedded_site.app(records="").gearman.task("/good", {"n": 1})
+    until(lambda: embedded_site.lines() == ["good 1 1"])
     assert worker.stop() == 0
-    assert not list(stand.bench.state_dir.glob("records*"))
+    assert not list(embedded_site.state_dir.glob("records*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP])
-def test_a_reload_loses_no_record_and_counts_on(stand: Stand, number: signal.Signals) -> None:
-    worker = stand.worker()
-    tasks = [stand.task("/good", {"n": n}) for n in range(50)]
-    worker.signal(number)
-    tasks += [stand.task("/good", {"n": n}) for n in range(50, 100)]
+def test_a_reload_loses_no_record_and_counts_on(busy: Stand) -> None:
+    (worker,) = busy.bench.workers
+    before = counts(busy)
+    tasks = [busy.task("/good", {"n": f"r{n}"}) for n in range(50)]
+    worker.signal(signal.SIGHUP)
+    tasks += [busy.task("/good", {"n": f"r{n}"}) for n in range(50, 100)]
     for task in tasks:
-        stand.until(task, "done")
-    (supervisor,) = stand.store.fleet()
+        busy.until(task, "done")
+    worker.wait_for("worker ready", 2)
+    (supervisor,) = busy.store.fleet()
     assert supervisor.about["pid"] == worker.pid
+    after = counts(busy)
+    assert after == {**before, "done": before["done"] + 100}, busy.tell(*tasks)
+    (known,) = json.loads(busy.bench.run("status", "--json").stdout)["supervisors"]
+    assert (known["pid"], known["counts"]) == (worker.pid, after)
 
-    def counts() -> dict[str, int]:
-        known = json.loads(stand.bench.run("status", "--json").stdout)
-        return dict(known["supervisors"][0]["counts"])
 
-    until(lambda: counts()["done"] == 100, "the count goes on over the reload")
-    assert counts() == {"done": 100, "retried": 0, "dead": 0, "cancelled": 0, "records_dropped": 0}
+def counts(stand: Stand) -> dict[str, int]:
+    """How many attempts have ended how, as its one supervisor tells from now on."""
+    now = time.time()
+    values = until(lambda: next((each for each in read_all(stand.bench.state_dir) if each["at"] > now), None))
+    return dict(values["counts"])

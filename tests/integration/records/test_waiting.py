@@ -2,18 +2,18 @@
 
 import json
 import time
-from pathlib import Path
 
-import pytest
-
+from gearwsgi.address import parse_address
 from gearwsgi.state.records.rows import QUEUED, place
 from gearwsgi.state.waiting import list_waiting
+from gearwsgi.wire.connection import Connection
 from gearwsgi.wire.payload import Submission
 from tests.integration.records.rows import make_row, put
-from tests.integration.records.test_supervisor import Stand, stand  # noqa: F401 - a fixture
+from tests.integration.records.stand import Stand
+from tests.support import Bench
 
 
-def test_what_waits_is_listed_with_service_and_id_where_the_job_server_can_tell(stand: Stand) -> None:  # noqa: F811
+def test_what_waits_is_listed_with_service_and_id_where_the_job_server_can_tell(stand: Stand) -> None:
     now = stand.task("/good", {"n": 1})
     later = stand.task("/slow", {"n": 2}, queue="mail", delay=3600)
     stand.app.client.submit([Submission("odd\tqueue", "foreign\x1b", b"no message at all")])
@@ -38,16 +38,11 @@ def test_what_waits_is_listed_with_service_and_id_where_the_job_server_can_tell(
         assert queues["job"]["ready"] == 1 and queues["job"]["oldest"] >= 0
 
 
-@pytest.mark.parametrize("command", ["show waiting", "show waiting x", "show waiting 1 2", "show waiting -1"])
-def test_a_job_server_refuses_a_list_of_what_is_no_number(embedded_site: object, command: str, tmp_path: Path) -> None:
-    from gearwsgi.address import parse_address
-    from gearwsgi.wire.connection import Connection
-    from tests.support import Bench
-
-    assert isinstance(embedded_site, Bench)
+def test_a_job_server_refuses_a_list_of_what_is_no_number(embedded_site: Bench) -> None:
     connection = Connection(parse_address(embedded_site.server.address), 5)
     try:
-        connection.send(command.encode() + b"\r\n", 5)
-        assert connection._read(5, 5).startswith(b"ERR UNKNOWN_SHOW_ARGUMENTS")
+        for command in (b"show waiting", b"show waiting x", b"show waiting 1 2", b"show waiting -1"):
+            connection.send(command + b"\r\n", 5)
+            assert connection._read(5, 5).startswith(b"ERR UNKNOWN_SHOW_ARGUMENTS"), command
     finally:
         connection.close()
