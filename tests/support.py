@@ -272,7 +272,11 @@ class Bench:
         return self.workers[-1]
 
     def app(self, **settings: Any) -> GearmanMiddleware:
-        """A middleware to submit with."""
+        """A middleware to submit with.
+
+        It waits long for a busy job server: what was sent and not answered may be queued twice, and run twice.
+        """
+        settings.setdefault("connect_timeout", PATIENCE / 2)
         settings.setdefault("servers", self.server.address)
         settings.setdefault("state_dir", self.state_dir)
         self._apps.append(GearmanMiddleware(lambda environ, start: [], **settings))

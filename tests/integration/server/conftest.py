@@ -73,6 +73,18 @@ class Embedded(Server):
         assert self.server.stop(timeout=30) == 0
         self.start()
 
+    def clear(self) -> None:
+        """Leave nothing of a test: neither connections nor jobs nor functions."""
+        super().close()
+        self.wires.clear()
+        wire = Wire(self.address)
+        until(lambda: len(wire.table(b"workers")) == 1)
+        for handle, *_ in wire.table(b"show jobs"):
+            assert wire.text(b"cancel job " + handle) == b"OK"
+        for function, *_ in wire.table(b"status"):
+            assert wire.text(b"drop function " + function) == b"OK"
+        wire.close()
+
     def close(self) -> None:
         super().close()
         self.server.kill()
@@ -105,13 +117,23 @@ class Gearmand(Server):
         self.process.wait()
 
 
+@pytest.fixture(scope="module")
+def cleared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """An embedded server that the tests of a module share: gearmand starts in no time, this one takes a while."""
+    made = Embedded(tmp_path_factory.mktemp("cleared") / "state")
+    yield made
+    made.close()
+
+
 @pytest.fixture(params=["embedded", "gearmand"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Either server, without jobs."""
-    found: Server
     if request.param == "embedded":
-        found = Embedded(tmp_path / "state")
-    elif GEARMAND:
+        shared: Embedded = request.getfixturevalue("cleared")
+        yield shared
+        shared.clear()
+        return
+    if GEARMAND:
         found = Gearmand()
     elif os.environ.get("CI") == "true":
         pytest.fail("gearmand is not installed, and CI runs against it")
@@ -133,3 +155,11 @@ def embedded(tmp_path: Path) -> Iterator[Callable[..., Embedded]]:
     yield start
     for one in started:
         one.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares an embedded server runs in one process."""
+    for item in items:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if parameters.get("server") == "embedded" and item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group(f"server-{item.path.stem}"))

@@ -507,30 +507,32 @@ def test_a_time_limit_queues_a_background_job_again_and_only_then(server: Server
     assert client.status(b"f") == (0, 0, 2)
 
 
-@pytest.mark.parametrize("milliseconds", [b"1", b"1000", b" 1200x"])
-def test_a_time_limit_is_in_milliseconds_and_a_second_at_least(server: Server, milliseconds: bytes) -> None:
-    client, worker, other = server.connect(), server.connect(), server.worker(b"f")
-    worker.send(CAN_DO_TIMEOUT, b"f", milliseconds)
-    worker.nothing_more()
-    handle = client.submit(b"f", b"u")
-    assert worker.grab() is not None
+def test_a_time_limit_is_in_milliseconds_and_a_second_at_least(server: Server) -> None:
+    limits = {b"f": b"1", b"g": b"1000", b"h": b" 1200x"}
+    client, other = server.connect(), server.worker(*limits)
+    handles = {client.submit(function, b"u") for function in limits}
+    for function, milliseconds in limits.items():  # one each: gearmand has one clock for all jobs of a worker
+        worker = server.connect()
+        worker.send(CAN_DO_TIMEOUT, function, milliseconds)
+        assert worker.grab() is not None
     assert other.grab() is None
-    assert until(other.grab)[0] == handle
+    assert {until(other.grab)[0] for _ in limits} == handles
 
 
-@pytest.mark.parametrize("milliseconds", [b"100000", b"0", b"", b"-1", b"x1"])
-def test_a_long_time_limit_and_none_leave_a_job_where_it_is(server: Server, milliseconds: bytes) -> None:
-    client, worker, other = server.connect(), server.connect(), server.worker(b"f")
-    worker.send(CAN_DO_TIMEOUT, b"f", milliseconds)
-    worker.nothing_more()
-    client.submit(b"f", b"u")
-    assert worker.grab() is not None
+def test_a_long_time_limit_and_none_leave_a_job_where_it_is(server: Server) -> None:
+    limits = {b"f": b"100000", b"g": b"0", b"h": b"", b"i": b"-1", b"j": b"x1"}
+    client, other = server.connect(), server.worker(*limits)
+    for function, milliseconds in limits.items():
+        worker = server.connect()
+        worker.send(CAN_DO_TIMEOUT, function, milliseconds)
+        client.submit(function, b"u")
+        assert worker.grab() is not None
     probe = server.connect()
-    probe.send(CAN_DO_TIMEOUT, b"g", b"1500")
+    probe.send(CAN_DO_TIMEOUT, b"probe", b"1500")
     probe.nothing_more()
-    client.submit(b"g", b"u")
+    client.submit(b"probe", b"u")
     assert probe.grab() is not None
-    watcher = server.worker(b"g")
+    watcher = server.worker(b"probe")
     assert until(watcher.grab)  # its limit, which is longer than the shortest there is, is over
     assert other.grab() is None
 
