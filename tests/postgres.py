@@ -51,6 +51,7 @@ class PostgresServer:
         if os.geteuid() == 0:
             shutil.chown(self.folder, self._user)
         self._count = 0
+        self._free: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "-D", str(self.folder / "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync",
                   "--locale=C.UTF-8")  # fmt: skip
@@ -97,11 +98,24 @@ class PostgresServer:
             return cursor.fetchall() if cursor.description else []
 
     def make(self) -> str:
-        """A new database; its URL."""
+        """An empty database; its URL."""
+        if self._free:
+            return self._free.pop()
         self._count += 1
         name = f"test{self._count}"
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
+
+    def give_back(self, url: str) -> None:
+        """Have another test use this database, emptied: a new one costs much more."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        self._free.append(url)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """End it: its clients are cut off."""

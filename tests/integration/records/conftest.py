@@ -1,5 +1,6 @@
 """Fixtures of the records: each test with SQLite and with a real PostgreSQL; with a job server, with one of each."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,14 +25,23 @@ def postgres_server() -> Iterator[postgres.PostgresServer]:
     server.close()
 
 
-def _records(request: pytest.FixtureRequest, database: str) -> str:
-    return "sqlite" if database == "sqlite" else str(request.getfixturevalue("postgres_server").make())
+@contextlib.contextmanager
+def _making(request: pytest.FixtureRequest, database: str) -> Iterator[str]:
+    """What the setting `records` is."""
+    if database == "sqlite":
+        yield "sqlite"
+        return
+    server: postgres.PostgresServer = request.getfixturevalue("postgres_server")
+    url = server.make()
+    yield url
+    server.give_back(url)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def records(request: pytest.FixtureRequest) -> str:
+def records(request: pytest.FixtureRequest) -> Iterator[str]:
     """What the setting `records` is in this test."""
-    return _records(request, request.param)
+    with _making(request, request.param) as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=["gearmand-postgres", "embedded-sqlite"])
@@ -46,7 +56,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
 def stand(pair: tuple[str, str], request: pytest.FixtureRequest) -> Iterator[Stand]:
     """A job server and records of the test's own."""
     kind, database = pair
-    with standing(kind, _records(request, database)) as made:
+    with _making(request, database) as records, standing(kind, records) as made:
         yield made
 
 
@@ -54,7 +64,7 @@ def stand(pair: tuple[str, str], request: pytest.FixtureRequest) -> Iterator[Sta
 def busy(pair: tuple[str, str], request: pytest.FixtureRequest) -> Iterator[Stand]:
     """What the tests of a module share: a stand with a worker of two processes, which tries again at once."""
     kind, database = pair
-    with standing(kind, _records(request, database)) as made:
+    with _making(request, database) as records, standing(kind, records) as made:
         made.worker("--workers", "2", "--queues", "job,mail", backoff_min=0.0, backoff_max=0.0)
         yield made
 
