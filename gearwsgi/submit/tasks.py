@@ -20,24 +20,21 @@ from ..settings import Settings
 from ..telemetry import tracing
 from ..wire.payload import Submission, seal
 from . import checks
+from .asking import Asking
 from .client import Client
 from .compose import Given, Pairs, Wanted, backoff, compose, plain_name, refuse_with_plain, surround
 from .frameworks import known_base_url
 from .request import BodyError, InHand
-from .sending import After, Sending, drop
-from .task import Status, Task
+from .sending import After, drop
+from .task import Task
 
 if TYPE_CHECKING:
     from webob import Response
 
-    from ..state.records.model import Record
-    from .lookup import Lookup
-
-
 _NO_REQUEST = "%s needs a request: use environ['gearman'] in a handler"
 
 
-class Gearman(Sending):
+class Gearman(Asking):
     """What a handler queues its tasks with, and a script too (`application.gearman`).
 
     Args:
@@ -417,83 +414,6 @@ class Gearman(Sending):
         message.id = task_id
         message.service = message.path if message.path.startswith("/") else f"/{message.path}"
         return surround(message, list(message.headers), self._settings, request, inherit)
-
-    def status(self, task: Task | str) -> Status:
-        """The state of a task, through all its attempts.
-
-        It is `queued`, `scheduled` (delayed), `running` or `running n of m`, `retrying` (waits for its next attempt),
-        `done`, `dead`, `cancelled` or `discarded`; or `unknown`.
-
-        Args:
-            task: the task; or its id, which may be shortened; or the handle of an attempt, of which only the job
-                server is asked: `queued`, `running` or `unknown`.
-
-        Where records are off, what has ended is unknown.
-
-        Raises:
-            UnknownTask: several ids begin so.
-            ServerUnavailable: the records don't know it, and no job server answers.
-            RecordsUnavailable: the records can't be asked, and no job server has it.
-        """
-        if isinstance(task, str) and ":" in task:
-            return self._client.servers.status(task, "")
-        return self._lookup(task).status()
-
-    def record(self, task: Task | str) -> "Record":
-        """What is known of a task: its state, its times, its attempts.
-
-        One that the records have not seen yet is looked for in the outbox and on the job servers: its record has its
-        id and its state, and `-` or None for what is not known.
-
-        Args:
-            task: the task, or its id, which may be shortened.
-
-        Raises:
-            UnknownTask: nobody knows it, or several ids begin so.
-            RecordsUnavailable: the records are off, or their database is away.
-            ServerUnavailable: the records don't know it, and no job server answers.
-        """
-        return self._lookup(task).record()
-
-    def result(self, task: Task | str, timeout: float = 0) -> "Response":
-        """The response that a task's handler gave, where it is kept: `task(…, keep_result=3600)`, or the setting.
-
-        Args:
-            task: the task, or its id, which may be shortened.
-            timeout: seconds to wait for it.
-
-        Raises:
-            ResultPending: the task has not ended.
-            TaskDead: it did not succeed; `reason` says why.
-            ResultNotKept: it is done, and its response is not kept, not any more, or was too large.
-            UnknownTask, RecordsUnavailable, ServerUnavailable: as `record()`.
-        """
-        status, pairs, content = self._lookup(task).result(checks.seconds(timeout, "timeout"))
-        return response_class()(status=status, headerlist=pairs, app_iter=[content])
-
-    def cancel(self, task: Task | str) -> Status:
-        """Cancel a task: one that waits never runs, one that runs is ended as a time-out ends it.
-
-        There is no retry and no dead letter of it.
-
-        Args:
-            task: the task, or its id, which may be shortened.
-
-        Returns:
-            `cancelled`; `running` where its supervisor is about to end it; what has ended stays as it is, and this is
-            its state.
-
-        Raises:
-            UnknownTask, RecordsUnavailable, ServerUnavailable: as `record()`.
-        """
-        from .actions import Actions  # with the records' database: only where it is asked
-
-        return Status(Actions(self._client).cancel(task, waits=self.waits(task)).state)
-
-    def _lookup(self, task: Task | str) -> "Lookup":
-        from .lookup import Lookup  # with the records' database: only where it is asked
-
-        return Lookup(self._client, task, waits=self.waits(task))
 
     def _follow_ups(self, then: Wanted | None, on_dead: Wanted | None) -> tuple[FollowUp | None, FollowUp | None]:
         if then is None and on_dead is None:
