@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # with its database
 T = TypeVar("T")
 OUTCOMES = ("done", "retried", "dead", "cancelled")
 """What an attempt can end with."""
+FIRST_LOOK = 2.0
+"""Seconds that a supervisor, when it starts, waits for what it is asked before it takes jobs."""
 
 
 class Recorder:

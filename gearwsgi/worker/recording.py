@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from sys import intern
 from typing import Any, TypeVar
 
 from ..errors import BadMessage
@@ -33,7 +34,7 @@ from ..state.records.store import Store
 from ..state.records.writer import Change, Finished, Writer
 from ..wire.payload import Grabbed, own_id
 from .held import Held, Notes
-from .recorder import Recorder
+from .recorder import FIRST_LOOK, Recorder
 
 T = TypeVar("T")
 _ENDS_ATTEMPT = frozenset({model.RETRYING, model.DONE, model.DEAD, model.CANCELLED})
@@ -82,6 +83,7 @@ class Recording(Recorder):
         self._name = f"{name}:{time.time_ns():x}"
         self.writer = Writer(settings, self._name, self._done)
         self._clock = Clock()
+        self._first_look_until = time.monotonic() + FIRST_LOOK
         self.writer.start()
 
     @property
@@ -134,8 +136,9 @@ class Recording(Recorder):
         self._put(held, partial(self._row, state=model.CANCELLED, reason=reason))
 
     def requests(self) -> Sequence[Request] | None:
-        """What supervisors are asked to do, as of the last look."""
-        return self.writer.requests if self.writer.has_looked.is_set() else None
+        """What supervisors are asked to do, as of the last look; as it was remembered where the first takes long."""
+        is_known = self.writer.has_looked.is_set() or time.monotonic() > self._first_look_until
+        return self.writer.requests if is_known else None
 
     def withdraw(self, request: Request) -> None:
         """What was asked for is done."""
@@ -188,9 +191,10 @@ class Recording(Recorder):
         method, path, headers, task_id, service, _, max_attempts, queued = usual
         offset = self._clock.offset()
         began, ended = held.started + offset, held.ended + offset
+        # Thousands of them wait, and nearly all have these texts in common.
         return (
-            task_id, service, method, path, job.base_queue, float(queued), began, began, ended, ended,
-            int(max_attempts), self._host, held.pid, *read_about(headers),
+            task_id, intern(service), intern(method), intern(path), intern(job.base_queue), float(queued), began,
+            began, ended, ended, int(max_attempts), self._host, held.pid, *read_about(headers),
         )  # fmt: skip
 
     def _row(

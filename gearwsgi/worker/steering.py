@@ -11,10 +11,7 @@ from .. import log
 from ..message.limits import Limit, load_change
 from ..state.records.steering import CANCEL, LIMIT, PAUSE, Request
 from .held import Held
-from .recorder import Recorder
-
-FIRST_LOOK = 2.0
-"""Seconds that a supervisor, when it starts, waits for what it is asked before it takes jobs."""
+from .recorder import FIRST_LOOK, Recorder
 
 
 class Steering:

@@ -10,10 +10,10 @@ from ...message import reading
 from ...wire.payload import Grabbed, own_id
 
 _USUAL = re.compile(
-    r"([!-~]{1,50}+) https?://[^/ ]++(/[!-~]{0,3000}+) HTTP/1\.1\r\n((?:[^\r]++\r\n)*?)"
-    r"X-Gearman-Task: ([!-~]{1,200}+)\r\nX-Gearman-Service: ([!-~]{1,500}+)\r\nX-Gearman-Attempt: (\d{1,9}+)\r\n"
-    r"X-Gearman-Max-Attempts: (\d{1,9}+)\r\nX-Gearman-Queued: ([\d.]{1,20}+)\r\n"
-    r"(?:X-Gearman-(?:Keep-Result|Remote-Addr|Remote-User|Timeout|Backoff|Reply|Failed|Signature): [^\r]*+\r\n)*+\r\n"
+    rb"([!-~]{1,50}+) https?://[^/ ]++(/[!-~]{0,3000}+) HTTP/1\.1\r\n((?:[^\r\0]++\r\n)*?)"
+    rb"X-Gearman-Task: ([!-~]{1,200}+)\r\nX-Gearman-Service: ([!-~]{1,500}+)\r\nX-Gearman-Attempt: (\d{1,9}+)\r\n"
+    rb"X-Gearman-Max-Attempts: (\d{1,9}+)\r\nX-Gearman-Queued: ([\d.]{1,20}+)\r\n"
+    rb"(?:X-Gearman-(?:Keep-Result|Remote-Addr|Remote-User|Timeout|Backoff|Reply|Failed|Signature): [^\r]*+\r\n)*+\r\n"
 )
 
 
@@ -46,14 +46,14 @@ def read_facts(payload: bytes, own_id: Callable[[], str] = str) -> Facts:
     return _usual(payload) or _any(payload, own_id)
 
 
-def read_usual(payload: bytes) -> tuple[str, str, str, str, str, str, str, str] | None:
+def read_usual(payload: bytes) -> list[str] | None:
     """What stands in a message as `task()` writes most; None where it has more than that.
 
     The method, the path, the headers that are not this package's, the id, the service, the attempt, how many there
     may be, and when it was queued.
     """
-    found = _USUAL.match(str(payload[: payload.find(b"\r\n\r\n") + 4], "latin-1"))
-    return found.groups() if found is not None else None  # type: ignore[return-value]
+    found = _USUAL.match(payload)
+    return str(b"\0".join(found.groups()), "latin-1").split("\0") if found is not None else None
 
 
 def read_about(headers: str) -> tuple[str | None, str | None]:

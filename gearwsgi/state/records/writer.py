@@ -16,6 +16,7 @@ from ...settings import Settings
 from .database import Refused
 from .letters import Letters
 from .opening import open_database
+from .remembered import recall, remember
 from .retention import Retention
 from .rows import Row, finished_row, merge
 from .steering import Request
@@ -26,7 +27,9 @@ _log = logging.getLogger("gearwsgi")
 INTERVAL = 0.25
 """Seconds between two transactions."""
 SOON = 500
-"""Events from which on the next transaction does not wait."""
+"""Events from which on they are read without waiting: a row takes half of an event's memory."""
+MANY = 2000
+"""Rows from which on the next transaction does not wait."""
 AGAIN = 1.0
 """Seconds until the next try after one that failed."""
 BEAT = 2.0
@@ -89,10 +92,10 @@ class Writer:
         self._has_no_thread = False
         self.is_away = False
         """Whether the database could not be written the last time."""
-        self.requests: tuple[Request, ...] = ()
+        self.requests = tuple(recall(settings.state_dir))
         """What is asked of the supervisors, as of the last look; replaced as a whole."""
         self.has_looked = threading.Event()
-        """Set when `requests` was read once."""
+        """Set when `requests` was read once; before that, they are what was remembered."""
 
     # -- the supervisor's side ---------------------------------------------------------------------------------------
 
@@ -228,6 +231,8 @@ class Writer:
             self._lost += work.take_refused()
         del self._withdrawn[: len(withdrawn)]
         if requests is not None:
+            if requests != list(self.requests) or not self.has_looked.is_set():
+                remember(self._settings.state_dir, requests)
             self.requests = tuple(requests)
             self.has_looked.set()
             self._withdrawn += work.forget(requests)
@@ -305,8 +310,7 @@ class _Work:
         self._name = name
         self._retention = Retention(store, settings)
         self._letters = Letters(store, settings)
-        self._beat_at = self._look_at = 0.0
-        self._round_at = 0.0
+        self._rows_at = self._beat_at = self._look_at = self._round_at = 0.0
         self._seen: set[str] | None = None
         self._refused = 0
 
@@ -319,7 +323,8 @@ class _Work:
         now = time.monotonic()
         beats = stopping or (about is not None and now >= self._beat_at)
         looks = now >= self._look_at
-        if not (self.pending or withdrawn or beats or looks):
+        fills = stopping or now >= self._rows_at or len(self.pending) >= MANY
+        if not ((self.pending and fills) or withdrawn or beats or looks):
             return None
         database = self.store.database
         clock = database.now()
@@ -336,7 +341,9 @@ class _Work:
                     requests = self.store.steering.requests(transaction, clock)
             self._beat_at = now + BEAT if beats else self._beat_at
             self._look_at = now + LOOK if looks else self._look_at
-        self._write_rows(clock)
+        if fills:
+            self._write_rows(clock)
+            self._rows_at = time.monotonic() + INTERVAL
         return requests
 
     def forget(self, requests: list[Request]) -> list[Request]:
@@ -387,7 +394,8 @@ class _Work:
     def _put(self, keys: list[str], clock: float) -> None:
         pending, rows, finished = self.pending, self.pending.rows, self.pending.finished
         with self.store.database.transaction(write=True) as transaction:
-            self.store.put_finished(transaction, [finished[key] for key in keys if key in finished])
+            # In the order of their ids, as the index has them: what is written of it are whole pages.
+            self.store.put_finished(transaction, [finished[key] for key in sorted(finished.keys() & keys)])
             self.store.put(transaction, [rows[key] for key in keys if key in rows])
             for key in pending.results.keys() & keys:
                 seconds, content = pending.results[key]
