@@ -101,7 +101,7 @@ class Sqlite:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY, check_same_thread=False)
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA cache_size = -512")
+            connection.execute("PRAGMA cache_size = -256")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
             self._check(connection)
         except BaseException:

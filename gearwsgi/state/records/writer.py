@@ -28,7 +28,7 @@ INTERVAL = 0.25
 """Seconds between two transactions."""
 SOON = 500
 """Events from which on they are read without waiting: a row takes half of an event's memory."""
-MANY = 2000
+MANY = 1500
 """Rows from which on the next transaction does not wait."""
 AGAIN = 1.0
 """Seconds until the next try after one that failed."""
