@@ -1,6 +1,7 @@
 """`gearwsgi dashboard`: the dashboard, served on its own."""
 
 import sys
+import threading
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from ..app.loading import load_application
 from ..dashboard import Dashboard
 from ..errors import ConfigError, StartError
 from ..submit.middleware import GearmanMiddleware
+from .signals import asked_to_end
 
 
 @click.command()
@@ -36,9 +38,12 @@ def dashboard(app: str | None, listen: str, read_only: bool, trace_url: str) -> 
         click.echo(
             f"others can reach {host}:{port}: put it behind HTTPS, or the token can be read on its way", err=True
         )
+    wait = asked_to_end()
+    threading.Thread(target=server.run, daemon=True, name="waitress").start()
     click.echo(f"http://{host}:{port}/?token={made.token}")
     sys.stdout.flush()
-    server.run()
+    wait()
+    server.task_dispatcher.shutdown()  # once what is being answered is
 
 
 def _no_application(environ: Any, start_response: Any) -> Any:

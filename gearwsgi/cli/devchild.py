@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from types import FrameType
 from typing import Any, NoReturn
 
 import waitress
@@ -140,16 +139,10 @@ def serve(fd: int) -> int:
     middleware.use(NotingClient(middleware.client.settings))
     logged = Logged(with_static_files(application))
     server: Any = waitress.create_server(WithDashboard(logged, middleware), sockets=[socket.socket(fileno=fd)])
-    asked = threading.Event()
-
-    def ask(number: int, stack: FrameType | None) -> None:
-        asked.set()
-
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
+    wait = asked_to_end()
     threading.Thread(target=server.run, daemon=True, name="waitress").start()
     print(READY, flush=True)
-    asked.wait()
+    wait()
     server.accepting = False  # who comes now is our successor's, in the same socket
     end = time.monotonic() + FINISH
     while time.monotonic() < end and (logged.running or _unsent(server)):

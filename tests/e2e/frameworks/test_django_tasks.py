@@ -28,9 +28,8 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     require(request.param)
     with bench(request.param, durable=True) as made:
         shutil.copytree(APPS, made.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-        with sqlite3.connect(made.folder / "tasks.sqlite3") as database:
+        with closing(sqlite3.connect(made.folder / "tasks.sqlite3")) as database:
             database.execute("CREATE TABLE shop (number)")
-        database.close()
         site = Site(made, APP, {"DJANGO_SETTINGS_MODULE": "tasksite.settings"})
         try:
             yield site
@@ -67,9 +66,8 @@ def notes(site: Site, **wanted: Any) -> list[Any]:
 
 
 def rows(site: Site) -> int:
-    with sqlite3.connect(site.bench.folder / "tasks.sqlite3") as database:
+    with closing(sqlite3.connect(site.bench.folder / "tasks.sqlite3")) as database:
         (count,) = database.execute("SELECT count(*) FROM shop").fetchone()
-    database.close()
     return int(count)
 
 
