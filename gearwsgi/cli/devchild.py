@@ -24,6 +24,7 @@ from ..submit.servers import Receipt
 from ..wire.payload import Submission
 from ..worker.posix import die_with_parent
 from .routes import find_router
+from .signals import asked_to_end
 
 READY = "\x1egearwsgi web ready"
 """The line that says to the parent, and to nobody else, that requests are served."""
