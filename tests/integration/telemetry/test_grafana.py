@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from gearwsgi.submit.agenda import Agenda
 from tests.integration.telemetry.scrape import Scraper
 from tests.support import ROOT, Bench, free_port, until
 
 FOLDER = ROOT / "docs" / "grafana"
 RULES = FOLDER / "alerts.yml"
+SCHEDULE = {"yearly": {"service": "/good", "cron": "@yearly"}}
 METRIC = re.compile(r"\bgearwsgi_\w+")
 
 
@@ -82,7 +84,8 @@ def scraper(embedded_site: Bench) -> Iterator[Scraper]:
         if os.environ.get("CI"):
             pytest.fail("prometheus is not installed; CI must test with it")
         pytest.skip("prometheus is not installed (Debian's package of that name)")
-    yield Scraper(embedded_site, "--workers", "2", SETTINGS=json.dumps({"backoff_min": 0, "backoff_max": 0.1}))
+    settings = {"backoff_min": 0, "backoff_max": 0.1, "schedule": SCHEDULE}
+    yield Scraper(embedded_site, "--workers", "2", SETTINGS=json.dumps(settings))
 
 
 def expressions() -> dict[str, str]:
@@ -98,10 +101,11 @@ def expressions() -> dict[str, str]:
 def test_every_expression_of_the_dashboard_and_of_the_alerts_gives_true_numbers(
     embedded_site: Bench, scraper: Scraper
 ) -> None:
-    task = embedded_site.app().gearman.task
+    app = embedded_site.app(schedule=SCHEDULE)
+    task = app.gearman.task
     prometheus = Prometheus(embedded_site.folder, scraper.port)
     try:
-        task("/good")
+        Agenda(app.client).run("yearly")
         until(lambda: prometheus.ask("sum(gearwsgi_jobs_total) == 1"))
         task("/good", queue="nobody")
         for _ in range(10):
@@ -125,6 +129,7 @@ def test_every_expression_of_the_dashboard_and_of_the_alerts_gives_true_numbers(
         fires(prometheus, rules.pop("GearwsgiQueueOld").replace("> 300", "> 1"))
         fires(prometheus, rules.pop("GearwsgiDeadLetters"))
         fires(prometheus, rules.pop("GearwsgiFailureRate"))
+        fires(prometheus, rules.pop("GearwsgiScheduleStale").replace("> 26 * 3600", "> 1"))
         fires(prometheus, rules.pop("GearwsgiWorkersCrash"))
         assert not prometheus.ask(rules["GearwsgiOutbox"]) and not prometheus.ask(rules["GearwsgiServerDown"])
         assert not prometheus.ask(rules["GearwsgiSupervisorGone"])
