@@ -136,7 +136,12 @@ class Connection:
         raise ProtocolError(f"job server {self.address}: expected packet {kind}, got {got}")
 
     def admin(self, command: str, timeout: float) -> list[str]:
-        """Send a text command and answer its lines, without the last one that is a dot.
+        """Send a text command and answer its lines, without the last one that is a dot: see `ask`."""
+        lines = self.ask(command, timeout).decode("utf-8", "replace").splitlines()
+        return lines if _is_single(command) else lines[:-1]
+
+    def ask(self, command: str, timeout: float) -> bytearray:
+        """Send a text command and answer what comes, to its end.
 
         Args:
             command: the command.
@@ -148,7 +153,7 @@ class Connection:
         self.send(command.encode() + b"\r\n", timeout)
         deadline = time.monotonic() + timeout
         data = bytearray()
-        single = not command.startswith(("status", "workers", "prioritystatus", "show"))
+        single = _is_single(command)
         while not (data.endswith(b"\n") if single else data == b".\n" or data.endswith(b"\n.\n")):
             try:
                 data += self._read(max(0.0, deadline - time.monotonic()), timeout)
@@ -157,8 +162,12 @@ class Connection:
             except OSError as error:
                 self.close()
                 raise ServerUnavailable(f"job server {self.address}: {error}") from error
-        lines = data.decode("utf-8", "replace").splitlines()
-        return lines if single else lines[:-1]
+        return data
+
+
+def _is_single(command: str) -> bool:
+    """Whether a text command's answer is one line, rather than many and a dot."""
+    return not command.startswith(("status", "workers", "prioritystatus", "show"))
 
 
 def keep_alive(sock: socket.socket) -> None:

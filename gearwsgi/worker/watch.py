@@ -1,5 +1,6 @@
 """Asks a job server which keys of limits have something waiting or running, a few times a second, in its own thread."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,12 +17,18 @@ EVERY = 0.25
 """Seconds between two questions, at least."""
 SHARE = 50
 """So many times as long as an answer takes to be read is waited until the next question: two percent of a core."""
+SERVERS_SHARE = 10
+SLOWEST = 2.0
+"""The same for how long the answer takes to come, but no more than so many seconds: gearmand names each queue that it
+has had, a hundred thousand of them in a tenth of a second of its own time."""
 TIMEOUT = 2.0
 """Seconds until a job server must have answered."""
 IDLE = 60.0
 """Seconds that a key's queue on an embedded job server is empty until it is dropped."""
 _MOST = 500
 """Queues that are dropped between two questions, at most."""
+_BUSY = re.compile(rb"\t([1-9]\d*)\t(\d+)\t\d+\n")
+"""The end of a line of gearmand's `status`, of a queue that has jobs: how many, and how many run."""
 
 
 class Count(NamedTuple):
@@ -85,10 +92,12 @@ class Watch:
         while not self._stop.wait(pause):
             began, used = time.monotonic(), time.thread_time()
             answer = self._ask()
+            waited = time.monotonic() - began
             self._taken.clear()
             self._tell(partial(self._deliver, began, answer))
             self._taken.wait()  # so the loop is never given more than it can take
-            pause = max(EVERY, SHARE * (time.thread_time() - used + self._took))
+            used = time.thread_time() - used + self._took
+            pause = max(EVERY, SHARE * used, min(SLOWEST, SERVERS_SHARE * waited))
         if self._connection is not None:
             self._connection.close()
 
@@ -105,10 +114,11 @@ class Watch:
                 connection = Connection(self.address, TIMEOUT)
                 self._is_ours = any("+gearwsgi" in line for line in connection.admin("version", TIMEOUT))
                 self._connection = connection
-            lines = self._connection.admin("show queues" if self._is_ours else "status", TIMEOUT)
+            if not self._is_ours:
+                return _read_status(bytes(self._connection.ask("status", TIMEOUT)))
+            lines = self._connection.admin("show queues", TIMEOUT)
             found, empty = self._read(line for line in lines if SEPARATOR in line)
-            if self._is_ours:
-                self._drop(empty)
+            self._drop(empty)
         except (ServerUnavailable, ValueError):
             # It is away, or is no job server: whoever connects to it for jobs says so.
             if self._connection is not None:
@@ -123,10 +133,8 @@ class Watch:
         empty: dict[str, float] = {}
         now = time.monotonic()
         for line in lines:
-            # Ours says how many are ready, and how many delayed; gearmand how many there are in all.
-            name, first, *more = line.rsplit("\t", 5 if self._is_ours else 3)
-            later, running, workers = map(int, more[:3] if self._is_ours else ("0", *more))
-            waiting = int(first) - (0 if self._is_ours else running)
+            name, *numbers = line.rsplit("\t", 5)
+            waiting, later, running, workers = map(int, numbers[:4])
             if waiting or running:
                 found[name] = Count(waiting, running)
             elif not (later or workers):
@@ -137,9 +145,20 @@ class Watch:
     def _drop(self, names: Iterable[str]) -> None:
         """Have the job server forget queues: ours does not while one has jobs, also where they came just now.
 
-        gearmand would drop their jobs with them, so there they stay.
+        gearmand would drop a job with them that came since it was asked, so there they stay.
         """
         assert self._connection is not None
         for name in names:
             self._connection.admin(f"drop function {name}", TIMEOUT)
             del self._empty[name]
+
+
+def _read_status(answer: bytes) -> dict[str, Count]:
+    """The queues of keys that have jobs, from gearmand's `status`: the few among all that it ever had."""
+    found = {}
+    for match in _BUSY.finditer(answer):
+        name = answer[answer.rfind(b"\n", 0, match.start()) + 1 : match.start()].decode("utf-8", "replace")
+        if SEPARATOR in name:
+            total, running = map(int, match.groups())
+            found[name] = Count(total - running, running)
+    return found
