@@ -198,7 +198,8 @@ def fleet(kind: str, seconds: float) -> None:
         both = {event.pid for event in found if event.at < killed_at}
         waits = {key: min(at for at in started(found, key) if at > killed_at) - killed_at for key in keys}
         at_once, windows = most(found), {key: within(started(found, key), 9.9) for key in keys if key[0] == "f"}
-        print(f"{kind}, PostgreSQL: {len(found)} events; {len(both & set(pids))} processes of the killed one had worked, "
+        killed = len(both & set(pids))
+        print(f"{kind}, PostgreSQL: {len(found)} events; {killed} processes of the killed one had worked, "
               f"{len(both - set(pids))} of the other's; at once {max(at_once[key] for key in keys if key[0] == 'o')}, "
               f"of 5 in 10 s at most {max(windows.values())}")  # fmt: skip
         print("seconds until a key went on after the kill:", *(f"{key} {wait:.1f}" for key, wait in waits.items()))
