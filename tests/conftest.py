@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,7 +13,17 @@ KINDS = ("gearmand", "embedded")
 
 # A busy machine is no failure: nothing is asserted on time.
 settings.register_profile("gearwsgi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("many", settings.get_profile("gearwsgi"), max_examples=5000)
 settings.load_profile("gearwsgi")
+
+
+def kinds(group: str) -> list[Any]:
+    """Both kinds, as parameters of a fixture that tests share: those of the same one run in one process.
+
+    Args:
+        group: names the fixture, or the module.
+    """
+    return [pytest.param(kind, marks=pytest.mark.xdist_group(f"{group}-{kind}")) for kind in KINDS]
 
 
 def require(kind: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import KINDS, require
+from tests.conftest import kinds, require
 from tests.serving import Site
 from tests.support import bench, until
 
@@ -104,7 +104,7 @@ application = GearmanMiddleware(app)
 """
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=kinds("after-response"))
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     require(request.param)
     with bench(request.param) as made:

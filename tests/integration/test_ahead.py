@@ -463,7 +463,8 @@ class AheadAndReplaced(Ahead):
     max_jobs = 7
 
 
-_many = hypothesis_settings(max_examples=100, stateful_step_count=80, deadline=None)
+# `pytest --hypothesis-profile=many` tries far more, and any test of this kind that sets no number of its own.
+_many = hypothesis_settings(max_examples=hypothesis_settings().max_examples * 2 // 5, stateful_step_count=80)
 TestAhead = Ahead.TestCase
 TestAhead.settings = _many
 TestAheadAndReplaced = AheadAndReplaced.TestCase

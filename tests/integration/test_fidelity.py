@@ -24,7 +24,7 @@ import pytest
 from gearwsgi import GearmanMiddleware
 from gearwsgi.errors import InvalidTask
 from gearwsgi.submit.tasks import Gearman
-from tests.conftest import KINDS, require
+from tests.conftest import kinds, require
 from tests.serving import Answer, WebServer
 from tests.support import APPS, ROOT, Bench, Worker, bench, until
 
@@ -208,10 +208,10 @@ def with_bodies() -> list[Request]:
         ),
         Request(
             "POST",
-            "/fifty-megabytes",
+            "/five-megabytes",
             direct=text("application/octet-stream"),
-            body=b"0123456789" * 5_000_000,
-            arguments={"body": b"0123456789" * 5_000_000},
+            body=b"0123456789" * 500_000,
+            arguments={"body": b"0123456789" * 500_000},
         ),
     ]
     return found
@@ -266,7 +266,7 @@ class Stand(NamedTuple):
         return json.loads(path.read_text()) if path.exists() else None
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=kinds("fidelity"))
 def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
     require(request.param)
     with bench(request.param) as made:
@@ -530,10 +530,10 @@ def replayed(site: Bench, environ: dict[str, Any], number: str, handler: Any = N
     return dict(json.loads(path.read_text()))
 
 
-@pytest.fixture(scope="module")
-def landing() -> Iterator[Bench]:
+@pytest.fixture(scope="module", params=[pytest.param("embedded", marks=pytest.mark.xdist_group("fidelity-landing"))])
+def landing(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A job server and a worker with the mirror."""
-    with bench("embedded") as made:
+    with bench(request.param) as made:
         shutil.copy(APPS / "mirror.py", made.folder / "mirror.py")
         made.worker("--workers", "1", app="mirror:application", env={"SEEN": str(made.folder)})
         yield made

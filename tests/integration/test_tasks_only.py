@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import KINDS, require
+from tests.conftest import kinds, require
 from tests.serving import Site, WebServer
 from tests.support import bench
 from tests.unit.submit.test_guard import guarded
@@ -54,7 +54,7 @@ OPEN = _OPEN.split()
 for who resolves it, and forbidden for who does not."""
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=kinds("tasks-only"))
 def site(request: pytest.FixtureRequest) -> Iterator[tuple[Site, WebServer]]:
     """The application at the root, and mounted."""
     require(request.param)

@@ -9,7 +9,7 @@ from webob import Request, Response
 
 from gearwsgi import GearmanMiddleware
 from tests.apps import deferring
-from tests.conftest import KINDS, require
+from tests.conftest import kinds, require
 from tests.support import APPS, Bench, bench, until
 
 
@@ -52,7 +52,7 @@ class Site:
             app.client.close()
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=kinds("deferral-idle"))
 def idle(request: pytest.FixtureRequest) -> Iterator[Site]:
     """No worker runs."""
     require(request.param)
@@ -62,7 +62,7 @@ def idle(request: pytest.FixtureRequest) -> Iterator[Site]:
         site.close()
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=kinds("deferral-working"))
 def working(request: pytest.FixtureRequest) -> Iterator[Site]:
     """One worker with two processes runs."""
     require(request.param)

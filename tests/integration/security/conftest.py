@@ -76,6 +76,10 @@ class Attacker:
         """The dead letters."""
         return list(DeadLetters(read_settings({"state_dir": self.bench.state_dir}, {})).all())
 
+    def count(self) -> int:
+        """How many dead letters there are."""
+        return len(DeadLetters(self.app.settings).spool.names())
+
     def letter_of(self, handle: str) -> DeadLetter:
         """The one dead letter of this job, waited for."""
 

@@ -48,7 +48,7 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 def test_runs_nothing_and_is_one_dead_letter_and_one_line(guarded: Attacker, attack: Callable[[], bytes]) -> None:
-    process, ran, count = guarded.pid(), guarded.ran(), len(guarded.letters())
+    process, ran, count = guarded.pid(), guarded.ran(), guarded.count()
     payload = attack()
     handle = guarded.push(payload)
     letter = guarded.letter_of(handle)
@@ -56,7 +56,7 @@ def test_runs_nothing_and_is_one_dead_letter_and_one_line(guarded: Attacker, att
     assert (letter.payload, letter.queue, letter.attempts, letter.trusted) == (payload, "job", 0, False)
     assert guarded.pid() == process
     assert guarded.ran() == ran
-    assert len(guarded.letters()) == count + 1
+    assert guarded.count() == count + 1
     (line,) = [line for line in guarded.bench.workers[-1].log.splitlines() if f" {handle} " in line]
     assert f" {handle} dead " in line and "signature" in line
 

@@ -192,13 +192,13 @@ def test_memory_comes_back_after_large_payloads(embedded: Start) -> None:
     client.submit(b"f")
     worker.drain()
     before = memory(server)
-    for size in (60_000_000, 20_000_000):
+    for size in (30_000_000, 10_000_000):
         client.submit(b"f", b"u", bytes(size))
         assert memory(server) - before > size
         job = worker.grab()
         assert job is not None
         worker.complete(job[0])
-    until(lambda: memory(server) - before < 16_000_000)
+    until(lambda: memory(server) - before < 8_000_000)
 
 
 def test_a_thousand_sleepers_are_woken_one_at_a_time(embedded: Start) -> None:

@@ -93,24 +93,24 @@ def parent_of(span: Span, collector: Collector) -> Span:
 
 
 def test_what_the_outbox_keeps_and_a_dead_letter_that_is_retried_stay_linked(
-    site: Bench, collector: Collector, tmp_path: Path
+    embedded_site: Bench, collector: Collector, tmp_path: Path
 ) -> None:
-    shutil.copy(APPS / "traced.py", site.folder / "traced.py")
+    shutil.copy(APPS / "traced.py", embedded_site.folder / "traced.py")
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "SETTINGS": json.dumps({"max_attempts": 1})}
-    site.server.kill()
+    embedded_site.server.kill()
     code = (
         "import traced; traced.trace_here(); task = traced.application.gearman.task('mail.welcome'); "
         "traced.trace.get_tracer_provider().shutdown(); print(task.id)"
     )
     web = subprocess.run(
-        [sys.executable, "-c", code], cwd=site.folder, env={**os.environ, **site.env, **env}, capture_output=True,
-        text=True, timeout=60,
+        [sys.executable, "-c", code], cwd=embedded_site.folder, env={**os.environ, **embedded_site.env, **env},
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert web.returncode == 0, web.stderr
-    site.server.start()
-    worker = site.worker("--workers", "1", app="traced:application", env=env)
+    embedded_site.server.start()
+    worker = embedded_site.worker("--workers", "1", app="traced:application", env=env)
     worker.wait_for(f"from POST /mail/welcome; all 1 attempts used, id {web.stdout.strip()}")
-    site.run("dead", "retry", web.stdout.strip())
+    embedded_site.run("dead", "retry", web.stdout.strip())
     until(lambda: len(collector.named("process job")) == 2)
     (sent,) = collector.named("send job")
     assert "server.address" not in sent.attributes
