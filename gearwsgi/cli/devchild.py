@@ -33,6 +33,9 @@ PREFIX = "/-/gearwsgi"
 FINISH = 10.0
 """Seconds that requests have to end when the process is replaced."""
 
+NEW = 1.0
+"""Seconds that a connection has to send its first request, when the process is replaced."""
+
 _ids: ContextVar[list[str] | None] = ContextVar("gearwsgi.dev.ids", default=None)
 
 
@@ -153,7 +156,12 @@ def serve(fd: int) -> int:
 
 def _unsent(server: Any) -> bool:
     channels = list(server.active_channels.values())
-    return any(channel.total_outbufs_len or channel.requests for channel in channels)
+    return any(channel.total_outbufs_len or channel.requests or _is_new(channel) for channel in channels)
+
+
+def _is_new(channel: Any) -> bool:
+    """Whether its connection was taken just now, and its first request is about to be read."""
+    return bool(channel.last_activity == channel.creation_time > time.time() - NEW)
 
 
 def main(arguments: Sequence[str]) -> NoReturn:

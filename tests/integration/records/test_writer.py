@@ -15,6 +15,7 @@ import pytest
 
 from gearwsgi.errors import RecordsUnavailable
 from gearwsgi.settings import Settings, read_settings
+from gearwsgi.state.records import postgres
 from gearwsgi.state.records import writer as writing
 from gearwsgi.state.records.store import Store
 from gearwsgi.state.records.writer import Change, Writer
@@ -142,7 +143,7 @@ def locked(settings: Settings) -> Iterator[None]:
 def test_a_locked_database_is_said_once_and_what_waited_is_written_then(
     store: Store, writer: Writer, settings: Settings, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gearwsgi.state.records.postgres._BEGIN", "BEGIN; SET LOCAL lock_timeout = '100ms'")
+    monkeypatch.setitem(postgres._LIMITS, "lock_timeout", "100ms")
     store.tasks()
     with locked(settings):
         writer.start()
