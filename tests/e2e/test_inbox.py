@@ -138,7 +138,8 @@ def test_what_got_a_2xx_runs_and_nothing_else_whatever_is_killed(site: Bench) ->
     assert {line.split()[1:] == ["True", str(len(BODY))] for line in site.lines()} == {True}
     again = {id: count for id, count in runs.items() if count > 1}
     print(f"{len(taken)} taken, {len(unsure)} in doubt and sent again, {len(again)} ran twice: {again}")
-    assert max(runs.values()) <= 2
+    # The end of a worker, and that of the job server, each repeat what they catch; both may catch the same job.
+    assert max(runs.values()) <= 1 + 2 * KILLS, again
     assert len(again) <= 10 * KILLS, again
 
 
