@@ -309,7 +309,9 @@ def test_a_tick_of_an_entry_that_another_worker_has_waits_for_it(embedded_site: 
     stand.write(other=SLOW)
     old = stand.worker(1)
     stand.write(nightly=NIGHTLY)
-    stand.worker(1, "--queues", "other")  # it has the new code, and serves another queue, so that the old one takes it
+    new = stand.worker(1, "--queues", "other")  # it has the new code; the old one takes what is queued
+    told = stand.state(1) / "run" / f"{new.pid}.json"
+    until(lambda: told.exists() and "nightly" in told.read_text(), "it says which entries it has, some moments later")
     stand.put(day(1), nightly=NIGHTLY)
     old.wait_for("handed back: the tick 2026-01-01T03:00:00+01:00 of nightly: another worker has its entry", 2)
     assert not stand.bench.lines()
