@@ -25,9 +25,9 @@ APP = "gearwsgi.app.overlay:application"
 VARIABLE = "GEARWSGI_OVERLAY"
 
 
-def describe(app: str, servers: str, state_dir: Path) -> dict[str, str]:
-    """The environment in which `APP` is the application `app`."""
-    values = {"app": app, "servers": servers, "state_dir": str(state_dir.absolute())}
+def describe(app: str, servers: str, state_dir: Path, *, ticks: bool = True) -> dict[str, str]:
+    """The environment in which `APP` is the application `app`; without `ticks` nothing runs by the clock."""
+    values = {"app": app, "servers": servers, "state_dir": str(state_dir.absolute()), "ticks": ticks}
     return {VARIABLE: json.dumps(values)}
 
 
@@ -36,10 +36,11 @@ def name() -> str:
     return str(json.loads(os.environ[VARIABLE])["app"])
 
 
-def lay_over(settings: Settings, servers: str, state_dir: Path) -> Settings:
-    """The settings with other job servers and another state directory."""
+def lay_over(settings: Settings, servers: str, state_dir: Path, *, ticks: bool = True) -> Settings:
+    """The settings with other job servers and another state directory; without `ticks` nothing runs by the clock."""
     addresses, embedded = parse_servers(servers)
-    return replace(settings, servers=addresses, embedded=embedded, state_dir=state_dir)
+    schedule = settings.schedule if ticks else {}
+    return replace(settings, servers=addresses, embedded=embedded, state_dir=state_dir, schedule=schedule)
 
 
 def __getattr__(name: str) -> Any:
@@ -50,7 +51,7 @@ def __getattr__(name: str) -> Any:
     except (KeyError, ValueError) as error:
         raise AppLoadError(f"{VARIABLE} does not say which application") from error
     application, middleware = load_application(values["app"])
-    settings = lay_over(middleware.settings, values["servers"], Path(values["state_dir"]))
+    settings = lay_over(middleware.settings, values["servers"], Path(values["state_dir"]), ticks=values["ticks"])
     middleware.settings = settings
     middleware.use(Client(settings))
     globals()[name] = application  # once

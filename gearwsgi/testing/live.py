@@ -99,6 +99,8 @@ class Live:
 def live(app: Any, *, workers: int = 1) -> Iterator[Live]:
     """Run an embedded job server and a worker of `app` for the block; the application here queues to them.
 
+    What its schedule has does not run by itself: a tick would come when the clock says so, and not the test.
+
     Args:
         app: `module:name`, importable from the current folder: the worker imports it anew, as in production. Or the
             application itself, as a factory makes it: the worker is then forked from this process, with all that a
@@ -115,11 +117,11 @@ def live(app: Any, *, workers: int = 1) -> Iterator[Live]:
         folder = Path(tempfile.mkdtemp(prefix="gearwsgi-live-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         servers = stack.enter_context(_job_server(folder))
-        settings = overlay.lay_over(middleware.settings, servers, folder)
+        settings = overlay.lay_over(middleware.settings, servers, folder, ticks=False)
         log = folder / "worker.log"
         log.touch()
         if isinstance(app, str):
-            stack.enter_context(_spawned(overlay.describe(app, servers, folder), workers, log))
+            stack.enter_context(_spawned(overlay.describe(app, servers, folder, ticks=False), workers, log))
         else:
             stack.enter_context(_forked(app, middleware, settings, workers, log))
         client = stack.enter_context(closing(LiveClient(settings)))
