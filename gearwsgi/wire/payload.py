@@ -198,6 +198,8 @@ def find_awaited(payload: bytes) -> tuple[str, float] | None:
 
 
 _REPLY = fields.find_line(fields.NAMES["wants_reply"])
+TICK = f"\r\n{fields.NAMES['scheduled']}: ".encode()
+"""What is in the head of a tick's message, as we write it."""
 
 
 def can_be_handed_back(payload: bytes) -> bool:

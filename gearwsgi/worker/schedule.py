@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import log
 from ..errors import BadMessage, GearwsgiError, ServerUnavailable, UnknownTask
-from ..message.fields import NAMES
-from ..message.model import MAX_HEAD, Message
+from ..message.model import Message
 from ..settings import Settings
 from ..state.outbox import Outbox
 from ..state.records import ticks
@@ -40,8 +39,6 @@ STOP = 5.0
 """Seconds that the thread may take to end."""
 PUT_OFF = 2.0
 """Seconds until a tick is looked at again whose entry another supervisor has, and we have not."""
-_FIELD = f"\r\n{NAMES['scheduled']}: ".encode()
-"""What a tick's message has, as we write it."""
 
 
 class Mail:
@@ -84,7 +81,7 @@ class Mail:
 
 
 class Schedule:
-    """The thread that keeps ticks queued, and what the slots ask of each job that they take.
+    """The thread that keeps ticks queued, and what the slots ask of each tick that they take.
 
     Args:
         settings: the middleware's.
@@ -186,7 +183,7 @@ class Schedule:
     # -- in the loop -------------------------------------------------------------------------------------------------
 
     def take(self, held: Held, settler: Settler, give: Callable[[Held], None]) -> None:
-        """A job was grabbed: a tick that is not to run is answered here; any other job is given on."""
+        """What may be a tick was grabbed: one that is not to run is answered here; any other job is given on."""
         task = self._tick_of(held)
         if task is None or task.scheduled is None:
             give(held)
@@ -264,9 +261,7 @@ class Schedule:
         return {each.name for each in self._recorder.requests() or () if each.kind == PAUSE_ENTRY and each.holds(now)}
 
     def _tick_of(self, held: Held) -> Message | None:
-        """The task in a job, where it is a tick's."""
-        if held.job.payload.find(_FIELD, 0, MAX_HEAD) < 0:
-            return None
+        """The task in a job, where it can be read."""
         try:
             return open_payload(held.job, self._settings, held.grabbed_at)
         except BadMessage:

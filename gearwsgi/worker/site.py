@@ -154,9 +154,17 @@ class Site:
         if self.schedule is not None:
             self.schedule.use(settings, plans)
         elif plans:
-            from .schedule import Schedule
+            self._begin_schedule(settings, plans)
 
-            self.schedule = Schedule(settings, plans, self.servers, self.connector, self.recorder)
+    def get_schedule(self, settings: Settings) -> "Schedule":
+        """What looks at ticks: where we have no entry, one may come that is gone by now, or another worker's."""
+        return self.schedule or self._begin_schedule(settings, {})
+
+    def _begin_schedule(self, settings: Settings, plans: "Mapping[str, Plan]") -> "Schedule":
+        from .schedule import Schedule
+
+        self.schedule = Schedule(settings, plans, self.servers, self.connector, self.recorder)
+        return self.schedule
 
     def keep_limits(self, settings: Settings, stir: Callable[[], None]) -> None:
         """Hold keys to these limits from now on; `stir` has the slots look whether they may have a permit."""

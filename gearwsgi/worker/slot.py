@@ -30,7 +30,7 @@ from ..message.model import MAX_HEAD, MAX_OWN
 from ..policy import Outcome
 from ..settings import Settings
 from ..state.records.facts import read_facts
-from ..wire.payload import Grabbed, can_be_handed_back, open_payload, own_id
+from ..wire.payload import TICK, Grabbed, can_be_handed_back, open_payload, own_id
 from .forks import Forks, NoForkServer
 from .held import Held
 from .link import Backoff, Connector, Link, Profile, Session
@@ -73,7 +73,7 @@ class Surroundings(NamedTuple):
         settler: settles jobs.
         forks: where processes come from.
         steering: what the supervisors are asked to do.
-        schedule: looks at ticks before they run; None where there is no schedule.
+        get_schedule: answers what looks at ticks before they run, by these settings.
         make_turnstile: makes what says when a slot of these queues may ask for a job of a key; of None where there are
             no limits.
     """
@@ -87,7 +87,7 @@ class Surroundings(NamedTuple):
     settler: Settler
     forks: Forks
     steering: Steering
-    schedule: "Schedule | None" = None
+    get_schedule: "Callable[[Settings], Schedule]"
     make_turnstile: "Callable[[Sequence[str]], Turnstile | None]" = lambda queues: None
 
 
@@ -310,8 +310,9 @@ class Slot:
             self._around.settler.hand_back(held, _NOT_OURS)
         elif job.cut:
             self._around.settler.settle(held, Outcome("refused"))  # too large for a worker to see
-        elif self.state is SlotState.SERVING and self._around.schedule is not None:
-            self._around.schedule.take(held, self._around.settler, self._give_soon)
+        elif self.state is SlotState.SERVING and job.payload.find(TICK, 0, MAX_HEAD) >= 0:
+            schedule = self._around.get_schedule(self._around.settings)
+            schedule.take(held, self._around.settler, self._give_soon)
         elif self.state is SlotState.SERVING:
             self._give(held)
         elif can_be_handed_back(job.payload):

@@ -303,7 +303,7 @@ class Supervisor:
             settler=Settler(settings, self._site.recorder),
             forks=generation,
             steering=self._site.steering,
-            schedule=self._site.schedule,
+            get_schedule=self._site.get_schedule,
             make_turnstile=self._site.make_turnstile,
         )
 

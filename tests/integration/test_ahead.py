@@ -250,6 +250,7 @@ class Ahead(RuleBasedStateMachine):
         self.loop = loop.Loop()
         settings = read_settings({"state_dir": self.folder, "max_attempts": 1000, "servers": "localhost"}, {})
         connector: Any = self.server
+        no_ticks: Any = None
         around = Surroundings(
             name="x",
             settings=settings,
@@ -260,6 +261,7 @@ class Ahead(RuleBasedStateMachine):
             settler=Settler(settings, Recorder()),
             forks=self.forks,
             steering=Steering(Recorder()),
+            get_schedule=no_ticks,
         )
         self.slot = Slot(around, 1, ["job"])
         self.count = self.pid = 0

@@ -242,6 +242,7 @@ def test_what_a_job_costs_the_supervisor(tmp_path: Path, lookahead: bool, system
     settings, loop = middleware(server.address, tmp_path).settings, Loop()
     connector = Connector(loop, 5)
     options = Options("no:application", lookahead=lookahead)
+    no_ticks: Any = None
     around = Surroundings(
         "x",
         settings,
@@ -252,6 +253,7 @@ def test_what_a_job_costs_the_supervisor(tmp_path: Path, lookahead: bool, system
         Settler(settings, Recorder()),
         Forks(),
         Steering(Recorder()),
+        no_ticks,
     )
     slot = Slot(around, 1, ["job"])
     slot.start()

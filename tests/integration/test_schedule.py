@@ -306,8 +306,10 @@ def test_ticks_run_where_records_are_off_or_away(embedded_site: Bench, records: 
 
 def test_a_tick_of_an_entry_that_another_worker_has_waits_for_it(embedded_site: Bench) -> None:
     stand = Stand(embedded_site)
-    stand.write(other=SLOW)
+    stand.write()  # it has no entry at all
     old = stand.worker(1)
+    stand.put(day(2), nightly=NIGHTLY)
+    old.wait_for("the tick 2025-01-01T03:00:00+01:00 of nightly: its entry is gone, and no other worker is known to")
     stand.write(nightly=NIGHTLY)
     new = stand.worker(1, "--queues", "other")  # it has the new code; the old one takes what is queued
     told = stand.state(1) / "run" / f"{new.pid}.json"

@@ -75,7 +75,10 @@ class Rig:
         settler = Settler(settings, recorder)
         wanted = Options("no:app", **options)
         servers = JobServers()
-        around = Surroundings("x", settings, wanted, self.loop, connector, servers, settler, self, self.steering)
+        no_ticks: Any = None
+        around = Surroundings(
+            "x", settings, wanted, self.loop, connector, servers, settler, self, self.steering, no_ticks
+        )
         self.slot = Slot(around, 1, ["job"])
         self.outbox = folder / "outbox"
         self.dead = folder / "dead"
