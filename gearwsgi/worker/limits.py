@@ -20,6 +20,7 @@ from ..message.limits import Limit, change, split_queue
 from ..settings import Settings
 from .keys import GRACE, PROBE, PROBE_MAX, Keys, Line, Permit
 from .steering import Steering
+from .turns import Turns
 from .watch import Answer, Watch
 
 SETTLED = 1.0
@@ -121,7 +122,7 @@ class Gate:
         self._heard: dict[Address, float] = {}
         self._keys = Keys()
         self._lines: dict[str, Line] = {}
-        self._ready: dict[str, dict[str, Line]] = {}
+        self._turns = Turns()
         self._later: list[tuple[float, str]] = []
         self._queues: Collection[str] = ()
         self._settled_at = time.monotonic()
@@ -169,7 +170,7 @@ class Gate:
 
     def look(self) -> None:
         """Have slots look for a permit where one may be had."""
-        if any(self._ready.values()):
+        if self._turns.has_any():
             self._stir()
 
     def is_idle(self) -> bool:
@@ -182,23 +183,25 @@ class Gate:
 
     def has_place(self, queues: Iterable[str]) -> bool:
         """Whether a permit may be had by who serves these queues."""
-        return any(map(self._ready.get, queues))
+        return any(map(self._turns.has_any, queues))
 
     def claim(self, queues: Iterable[str], servers: Collection[Address]) -> Permit | None:
         """A permit for who serves these queues and may ask these job servers; each key in its turn."""
         now = time.monotonic()
         for queue in queues:
-            ready = self._ready.get(queue, {})
+            self._write_ahead(queue, servers, now)
             passed: list[Line] = []
             permit = None
-            while ready and permit is None:
-                line = ready.pop(next(iter(ready)))
+            while permit is None and (line := self._turns.take(queue)) is not None:
                 address = next((each for each in line.where if each in servers), None)
                 if address is None:
                     passed.append(line)
+                elif line.key.rate is not None and not line.booked(now):
+                    self._offer(line)
                 elif self._has_room(line, now):
                     permit = Permit(line, address, is_booked=line.key.rate is not None)
-            ready.update((line.function, line) for line in passed)
+            for line in passed:
+                self._turns.add(line, now)
             if permit is not None:
                 permit.line.change(1, now)
                 permit.line.asked += 1
@@ -206,6 +209,24 @@ class Gate:
                 self._offer(permit.line)
                 return permit
         return None
+
+    def _write_ahead(self, queue: str, servers: Collection[Address], now: float) -> None:
+        """Have it written of the next keys with a rate that tasks are about to begin, as far as they may."""
+        passed: list[Line] = []
+        while (line := self._turns.take_unwritten(queue)) is not None:
+            if not any(each in servers for each in line.where):
+                passed.append(line)
+            elif not line.is_booking and self._has_room(line, now):
+                waiting = sum(count.waiting for count in line.counted.values())
+                number = min(line.key.free(now), MOST_AHEAD, max(1, waiting))
+                if number > 0:
+                    line.is_booking = True
+                    self._turns.writing += 1
+                    self._owner.book(line, number, self._booked)
+                else:
+                    self._put_off(line, now + PROBE)  # those that may begin in another queue come first
+        for line in passed:
+            self._turns.add(line, now)
 
     def came(self, permit: Permit) -> bool:
         """Its job has come; whether it may run: the key may be another's by now."""
@@ -247,27 +268,19 @@ class Gate:
         if key.is_full() or (line.foreign and now - line.looked_at > GRACE):
             return False
         wait = key.wait(now)
-        if wait <= 0 and key.rate is not None and line.booked(now) <= 0:
-            number = min(key.free(now), MOST_AHEAD, max(1, sum(count.waiting for count in line.counted.values())))
-            if number > 0:
-                self._book(line, number)
-                return line.booked(now) > 0
-            wait = PROBE  # those that may begin in another queue come first
         if wait > 0:
-            key.later = now + wait
-            heappush(self._later, (key.later, line.function))
-            return False
-        return True
+            self._put_off(line, now + wait)
+        return wait <= 0
 
-    def _book(self, line: Line, number: int) -> None:
-        """Have it written that so many are about to begin."""
-        if not line.is_booking:
-            line.is_booking = True
-            self._owner.book(line, number, self._booked)
+    def _put_off(self, line: Line, until: float) -> None:
+        """Look at it again then, and at its key."""
+        line.key.later = until
+        heappush(self._later, (until, line.function))
 
     def _booked(self, line: Line, number: int, until: float) -> None:
         """It is written."""
         line.is_booking = False
+        self._turns.writing -= 1
         if number:
             line.may_start, line.may_start_until = number, until
             self._offer(line)
@@ -275,9 +288,9 @@ class Gate:
 
     def _offer(self, line: Line) -> None:
         """Have slots ask for it, where that may be of use."""
-        key = line.key
-        if line.where and not key.is_full() and time.monotonic() >= key.later:
-            self._ready.setdefault(line.queue, {})[line.function] = line
+        now = time.monotonic()
+        if line.where and not line.key.is_full() and now >= line.key.later:
+            self._turns.add(line, now)
 
     # -- job servers -------------------------------------------------------------------------------------------------
 
@@ -320,5 +333,5 @@ class Gate:
     def _forget(self, line: Line) -> None:
         """Nothing waits there, and nothing runs."""
         del self._lines[line.function]
-        self._ready.get(line.queue, {}).pop(line.function, None)
+        self._turns.remove(line)
         line.key.lines.remove(line)

@@ -16,7 +16,7 @@ from gearwsgi.state.records import leases
 from gearwsgi.state.records.opening import open_database
 from gearwsgi.state.records.starts import condense
 from gearwsgi.state.records.store import Store
-from gearwsgi.worker import limits
+from gearwsgi.worker import limits, turns
 from gearwsgi.worker.keys import Key, Line, Permit
 from gearwsgi.worker.owning import Leases
 from gearwsgi.worker.recorder import Recorder
@@ -66,14 +66,16 @@ def test_many_starts_are_written_as_few_none_of_them_earlier_than_it_was() -> No
 class World:
     """Supervisors that share records and one key, and a clock that the test holds; nothing happens between two calls.
 
-    A job server that always has something waiting, and hands it out when it is asked.
+    A job server that always has something waiting, and hands it out when it is asked: of one key, or of those that
+    the test puts there.
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, rate: str) -> None:
         self.now = 1000.0
         self.began: list[float] = []
+        self.waiting = {"job#mail": Count(50, 0)}
         self.settings = read_settings(
-            {"state_dir": folder, "records": "sqlite", "limits": {"mail": {"rate": rate}}, "servers": str(SERVER)}, {}
+            {"state_dir": folder, "records": "sqlite", "limits": {"mail*": {"rate": rate}}, "servers": str(SERVER)}, {}
         )
         database = open_database(self.settings)
         assert database is not None
@@ -82,7 +84,7 @@ class World:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(type(database), "now", lambda database: 1e9 + self.now)
         monkeypatch.setattr(limits, "Watch", lambda address, tell, then: SimpleNamespace(
-            tend=lambda: None, stop=lambda: None, hear=lambda: then(address, self.now, {"job#mail": Count(50, 0)})
+            tend=lambda: None, stop=lambda: None, hear=lambda: then(address, self.now, self.waiting)
         ))  # fmt: skip
 
     def start(self, name: str) -> None:
@@ -189,3 +191,60 @@ def test_no_order_of_starts_stops_kills_and_pauses_makes_a_rate_more_than_it_is(
         world.step(chance.choice((0.1, 1.0, 1.0, 1.0, 3.0)))
     assert world.most(59.99) <= 10, world.began
     assert len(world.began) > 40, "and it is not stingy"
+
+
+class Slow(Supervisor):
+    """One that has its records when it has waited for them: 10 ms for each start that it writes ahead."""
+
+    def __init__(self, name: str, world: World) -> None:
+        self.todo: list[Callable[[Store], None]] = []
+        self.written: list[int] = []
+        self.ran: set[str] = set()
+        super().__init__(name, world)
+
+    def do(self, work: Callable[[Store], None]) -> None:
+        self.todo.append(work)
+
+    def have_records(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All that was asked for by now is done."""
+        book = leases.book
+
+        def slowly(database: Any, owner: str, counts: Any) -> Any:
+            self.written.append(len(counts))
+            self.world.now += 0.01 * len(counts)
+            return book(database, owner, counts)
+
+        todo, self.todo = self.todo, []
+        with monkeypatch.context() as patch:
+            patch.setattr(leases, "book", slowly)
+            for work in todo:
+                super().do(work)
+
+    def run(self, most: int) -> None:
+        """So many tasks, at most."""
+        for _ in range(most):
+            permit = self.claim()
+            if permit is None:
+                break
+            assert self.gate.came(permit) and permit.line.function not in self.ran
+            self.ran.add(permit.line.function)
+            self.world.waiting.pop(permit.line.function, None)
+            self.gate.release(permit)
+
+
+def test_thousands_of_keys_with_a_rate_are_written_of_a_few_at_a_time_and_each_has_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.waiting = {f"job#mail{number}": Count(1, 0) for number in range(3000)}
+    worker = Slow("worker", world)
+    for _ in range(400):
+        world.now += 0.1
+        worker.gate.tick(world.now, ["job"])
+        for watch in worker.gate._watches.values():
+            watch.hear()
+        worker.have_records(monkeypatch)
+        worker.run(40)
+        if not world.waiting:
+            break
+    assert len(worker.ran) == 3000, "all ran, though to write ahead of all at once takes longer than that holds"
+    assert max(worker.written) <= turns.MOST and sum(worker.written) < 3300, "and little was written in vain"
