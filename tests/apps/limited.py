@@ -8,6 +8,7 @@ from pathlib import Path
 from gearwsgi import GearmanMiddleware
 
 LIMITS = Path(__file__).parent / "limits.json"
+GO = Path(__file__).parent / "go"
 
 
 def record(*what):
@@ -24,6 +25,8 @@ def app(environ, start_response):
         record("died", key, os.getpid(), number, f"{time.time():.3f}")
         os._exit(9)
     time.sleep(said.get("seconds", 0))
+    while said.get("waits") and not GO.exists():
+        time.sleep(0.02)
     failed = said.get("fails") and job.attempt == 1
     record("end", key, os.getpid(), number, f"{time.time():.3f}")
     start_response("500 Oops" if failed else "204 No Content", [])

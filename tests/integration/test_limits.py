@@ -98,45 +98,70 @@ def test_two_supervisors_are_never_over_a_limit_also_when_one_is_killed(site: Be
 def test_limits_are_shown_paused_and_changed_at_run_time(site: Bench) -> None:
     app = set_up(site, {"stripe:*": {"concurrency": 1}, "mail": {"rate": "100/hour"}})
     port = free_port()
-    worker(site, "--workers", "3", "--metrics", f"127.0.0.1:{port}")
-    for n in range(12):
-        app.gearman.task("/work", {"key": "stripe:42", "n": n, "seconds": 0.5}, limit="stripe:42")
+    supervisor = worker(site, "--workers", "3", "--metrics", f"127.0.0.1:{port}")
+    go = site.folder / "go"
+
+    def queue(numbers: range) -> None:
+        for n in numbers:
+            app.gearman.task("/work", {"key": "stripe:42", "n": n, "waits": True}, limit="stripe:42")
 
     def known() -> Any:
         return json.loads(site.run("status", "--json").stdout)
 
-    shown = until(lambda: next((each for each in known()["keys"] if each["running"]), None), "one runs")
-    assert shown["key"] == "stripe:42" and shown["running"] == shown["concurrency"] == 1 and shown["waiting"] > 1
-    assert [queue["queue"] for queue in known()["queues"]] == ["job"], "a key's queue is no queue of its own here"
+    queue(range(6))
+    shown = until(
+        lambda: next((each for each in known()["keys"] if each["running"] and each["waiting"] == 5), None), "one runs"
+    )
+    assert shown["key"] == "stripe:42" and shown["running"] == shown["concurrency"] == 1
+    assert [each["queue"] for each in known()["queues"]] == ["job"], "a key's queue is no queue of its own here"
     assert "stripe:42" in site.run("status").stdout
-    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
     assert 'gearwsgi_limit_running{pattern="stripe:*"} 1.0' in text
     assert 'gearwsgi_limit_waiting{pattern="mail"} 0.0' in text and "stripe:42" not in text
     dashboard = Dashboard(app, lambda environ: "ada")
     page = TestApp(dashboard).get("/limits").text
     assert "stripe:42" in page and "1 / 1" in page and "100/hour" in page
 
-    # A pause of its queue holds for a key.
+    # A pause of its queue holds for a key: what runs ends, and nothing begins.
     site.run("pause", "job")
+    supervisor.wait_for("queue job is paused")
+    go.touch()
     until(lambda: not any(each["running"] for each in known()["keys"]), "nothing runs")
-    before = len(events(site))
+    assert len(started(events(site), "stripe:42")) == 1
     site.run("resume", "job")
-    until(lambda: len(events(site)) > before, "it goes on")
+    until(lambda: len(started(events(site), "stripe:42")) == 6, "it goes on")
     assert most(events(site))["stripe:42"] == 1
+    go.unlink()
 
     assert "2 at once until it is reset" in site.run("limit", "set", "stripe:*", "--concurrency", "2").stdout
     listed = site.run("limit", "list").stdout
     assert "stripe:*" in listed and "@" in listed and "100/hour" in listed
     assert site.run("limit", "set", "other", "--rate", "1/second", ok=False).returncode
     assert "100/minute" in site.run("limit", "set", "mail", "--rate", "often", ok=False).stderr
-    for n in range(12, 24):
-        app.gearman.task("/work", {"key": "stripe:42", "n": n, "seconds": 0.3}, limit="stripe:42")
+    queue(range(6, 12))
     until(lambda: most(events(site))["stripe:42"] == 2, "two at once")
     assert "limits changed: stripe:* (2 at once, by " in site.run("status").stdout
     assert "what the setting says" in site.run("limit", "reset", "stripe:*").stdout
     until(lambda: "limits changed" not in site.run("status").stdout)
-    until(lambda: len(started(events(site), "stripe:42")) == 24 and not known()["keys"], "all have run")
+    go.touch()
+    until(lambda: len(started(events(site), "stripe:42")) == 12 and not known()["keys"], "all have run")
     assert most(events(site))["stripe:42"] == 2
+
+
+def test_a_rate_holds_over_one_reload_after_the_other(site: Bench) -> None:
+    app = set_up(site, {"rare": {"rate": "5/minute"}})
+    supervisor = worker(site, "--workers", "2")
+    for n in range(20):
+        app.gearman.task("/work", {"key": "rare", "n": n}, limit="rare")
+    until(lambda: started(events(site), "rare"), "the first has begun")
+    for number in range(5):
+        supervisor.signal(signal.SIGHUP)
+        supervisor.wait_for("worker ready", number + 2)
+        app.gearman.task("/work", {"n": number})
+    until(lambda: len(started(events(site), "-")) == 5, "those without a key have run")
+    starts = started(events(site), "rare")
+    assert all(later - sooner > 59 for sooner, later in zip(starts, starts[5:], strict=False)), starts
 
 
 def test_the_queue_of_a_key_is_dropped_from_an_embedded_job_server_and_never_with_a_job(
