@@ -24,8 +24,8 @@ BUSY = 2.0
 """Seconds to wait for another process's transaction."""
 WORDS = {"key": "TEXT", "real": "REAL", "blob": "BLOB"}
 PAGE = 16 * 1024
-"""Bytes of a page, in a file that is made here: rows that lie in the order of their random ids touch nearly all pages of
-the index, and it is the number of pages that costs."""
+"""Bytes of a page, in a file that is made here: rows in the order of their random ids touch nearly all pages of their
+index, and it is the number of pages that costs."""
 _WAL_LIMIT = 4 * 1024 * 1024
 _WAL_PAGES = 500
 _SHRINK_PAGES = 125
