@@ -19,10 +19,16 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from gearwsgi.dashboard import Dashboard  # noqa: E402
+from gearwsgi.wire import packets  # noqa: E402
+from gearwsgi.wire.connection import Connection  # noqa: E402
 from tests.browser import chromium  # noqa: E402
 from tests.dashboards import beat, fill, middleware, open_store, served  # noqa: E402
 from tests.support import JobServer  # noqa: E402
 
+LIMITS = {
+    "stripe:*": {"concurrency": 1, "rate": "100/minute"}, "report": {"concurrency": 2}, "mail:*": {"rate": "20/second"},
+}  # fmt: skip
+KEYS = {"stripe:42": 38, "report": 5, "stripe:7": 3, "mail:ada@example.org": 2}
 SIZE = {"width": 1120, "height": 700}
 LONGEST = 860
 
@@ -80,15 +86,24 @@ def main(wanted: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="gearwsgi-") as name:
         folder = Path(name)
         server = JobServer("embedded", folder).start()
-        shop = middleware(folder / "state", server.address)
+        shop = middleware(folder / "state", server.address, limits=LIMITS)
+        running = Connection(shop.settings.servers[0], 5)
         try:
             ids = fill(shop.settings, tasks=6000)
             for queue in ("job", "job", "images"):
                 shop.gearman.task("/search/index", queue=queue)
+            for key, number in KEYS.items():
+                for _ in range(number):
+                    shop.gearman.task("/pay", limit=key)
+            for key in ("stripe:42", "report", "report"):
+                function = f"job#{key}".encode()
+                running.send(packets.pack(packets.CAN_DO, function) + packets.pack(packets.GRAB_JOB), 5)
+                running.expect(packets.JOB_ASSIGN, 5)
+                running.send(packets.pack(packets.CANT_DO, function), 5)
             pages = {
                 "overview": "/", "tasks": "/tasks", "task": f"/task?id={ids['dead']}", "dead": "/dead",
                 "services": "/services", "queues": "/queues", "schedules": "/schedules",
-                "outbox": "/outbox", "ask": "/dead/ask?do=discard",
+                "limits": "/limits", "outbox": "/outbox", "ask": "/dead/ask?do=discard",
             }  # fmt: skip
             dashboard = Dashboard(shop, authorize=lambda environ: "ada")
             with served(dashboard) as url, sync_playwright() as playwright, chromium(playwright) as browser:
@@ -108,6 +123,7 @@ def main(wanted: list[str]) -> None:
                 path.write_bytes(shrink(picture))
                 print(f"{path.relative_to(HERE.parent)}: {path.stat().st_size // 1024} KB")
         finally:
+            running.close()
             shop.client.close()
             server.stop()
 

@@ -1,7 +1,8 @@
 """What a supervisor knows of the keys of limits that something waits for or runs of, or has begun of lately."""
 
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 from limits import RateLimitItem, parse
 
@@ -11,14 +12,19 @@ from .watch import Count
 
 GRACE = 5.0
 """Seconds within which the processes of a supervisor that has died are gone, at most."""
+NONE = Limit("")
+"""What holds for a key that no pattern matches any more."""
 PROBE = 0.25
 PROBE_MAX = 2.0
 """Seconds until a job is asked for again where none came, although the job server counts some: gearmand counts those
 that are delayed. Doubled from time to time, up to the second."""
 
 
+_parse = lru_cache(parse)
+
+
 class Key:
-    """A key, in whatever queues.
+    """A key, in whatever queues. There may be a million.
 
     Attributes:
         name: its own.
@@ -35,18 +41,18 @@ class Key:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.limit = Limit("")
+        self.limit = NONE
         self.rate: RateLimitItem | None = None
         self.out = 0
-        self.starts: deque[tuple[float, str]] = deque()
-        self.unsaved: set[str] = set()
+        self.starts: list[tuple[float, str]] = []
+        self.unsaved: frozenset[str] = frozenset()
         self.later = 0.0
         self.lines: list[Line] = []
 
     def use(self, limit: Limit | None) -> None:
         """Go by this limit from now on; None: no pattern matches any more, and nothing holds it back."""
-        self.limit = limit or Limit("")
-        self.rate = parse(self.limit.rate) if self.limit.rate else None
+        self.limit = limit or NONE
+        self.rate = _parse(self.limit.rate) if self.limit.rate else None
         self.later = 0.0
 
     @property
@@ -57,8 +63,8 @@ class Key:
     def learn(self, queue: str, times: Iterable[float]) -> None:
         """When those of a queue began, as the records know it: in place of what is known here."""
         known = [start for start in self.starts if start[1] != queue]
-        self.starts = deque(sorted([*known, *((at, queue) for at in times)]))
-        self.unsaved.discard(queue)
+        self.starts = sorted([*known, *((at, queue) for at in times)])
+        self.unsaved -= {queue}
 
     def wait(self, now: float) -> float:
         """Seconds until its rate lets one more start; those that are asked for may be about to.
@@ -69,8 +75,7 @@ class Key:
             self.starts.clear()
             return 0.0
         window = self.rate.get_expiry()
-        while self.starts and self.starts[0][0] <= now - window:
-            self.starts.popleft()
+        del self.starts[: bisect_right(self.starts, now - window, key=_at)]
         over = len(self.starts) + self.asked - self.rate.amount
         if over < 0:
             return 0.0
@@ -86,6 +91,10 @@ class Key:
         """Whether as many run as may."""
         most = self.limit.concurrency
         return bool(most) and self.out + sum(line.foreign for line in self.lines) >= most
+
+
+def _at(start: tuple[float, str]) -> float:
+    return start[0]
 
 
 class Line:

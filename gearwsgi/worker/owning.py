@@ -103,7 +103,7 @@ class Leases:
         self._book_again_at = time.monotonic() + ASK_AGAIN
         counts = []
         for line, number, _ in self._booking:
-            line.key.unsaved.add(line.queue)
+            line.key.unsaved |= {line.queue}
             counts.append((_count(line.key, line.queue), line.asked + number))
         self._recorder.do(partial(self._write_ahead, self._booking, counts))
 
