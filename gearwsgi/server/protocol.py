@@ -4,44 +4,15 @@ import re
 from typing import NamedTuple
 
 from ..wire import packets
-from ..wire.packets import ANSWER, HEADER, REQUEST, SMALL
+from ..wire.packets import ANSWER, HEADER, PARAMETERS, REQUEST, SMALL
 
-__all__ = ["ARGUMENTS", "BadBytes", "Line", "Packet", "Reader", "Request", "TooLarge", "answer", "error", "number"]
+__all__ = ["BadBytes", "Line", "Packet", "Reader", "Request", "TooLarge", "answer", "error", "number"]
 
 MAX_PACKET = 64 * 1024 * 1024 + 128 * 1024  # a body of 64 MB, and room for its head
 LARGE = 64 * 1024  # bytes of a body that is worth the care not to copy it twice
 LINE_LIMIT = 8192  # bytes of one text command
 INT64 = 2**63 - 1
 NUMBER = re.compile(rb"[ \t\n\v\f\r]*([+-]?[0-9]{1,4000})")  # int() takes no more digits
-
-# How many arguments a request that this server serves has; the last one may hold NULs.
-ARGUMENTS: dict[int, int] = {
-    kind: packets.PARAMETERS[kind]
-    for kind in (
-        packets.CAN_DO,
-        packets.CAN_DO_TIMEOUT,
-        packets.CANT_DO,
-        packets.RESET_ABILITIES,
-        packets.PRE_SLEEP,
-        packets.SET_CLIENT_ID,
-        packets.ECHO_REQ,
-        packets.OPTION_REQ,
-        packets.GRAB_JOB,
-        packets.GRAB_JOB_UNIQ,
-        packets.GRAB_JOB_ALL,
-        packets.GET_STATUS,
-        packets.GET_STATUS_UNIQUE,
-        packets.WORK_STATUS,
-        packets.WORK_DATA,
-        packets.WORK_WARNING,
-        packets.WORK_COMPLETE,
-        packets.WORK_FAIL,
-        packets.WORK_EXCEPTION,
-        *packets.SUBMIT_FOREGROUND.values(),
-        *packets.SUBMIT_BACKGROUND.values(),
-        packets.SUBMIT_JOB_EPOCH,
-    )
-}
 
 
 class BadBytes(Exception):
@@ -53,7 +24,7 @@ class Packet(NamedTuple):
 
     Attributes:
         type: Gearman's number of the packet, also one that nobody knows.
-        args: as many as `ARGUMENTS` says; fewer where the sender left some out; none for an unknown type.
+        args: as many as `PARAMETERS` says; fewer where the sender left some out; none for an unknown type.
         magic: whether the packet began with `\\0REQ`, as a request must (else it began with `\\0RES`).
     """
 
@@ -154,7 +125,7 @@ class Reader:
         return Packet(kind, self._arguments(kind, start, end), magic == REQUEST)
 
     def _arguments(self, kind: int, start: int, end: int) -> tuple[bytes, ...]:
-        buffer, count = self._buffer, ARGUMENTS.get(kind, 0)
+        buffer, count = self._buffer, PARAMETERS.get(kind, 0)
         if not count:
             return ()
         if end - start < LARGE:

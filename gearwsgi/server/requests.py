@@ -5,9 +5,10 @@ from math import inf
 from typing import Protocol
 
 from ..wire import packets
+from ..wire.packets import PARAMETERS
 from .connection import Connection
 from .jobs import HIGH, LOW, NORMAL, Job, Peer
-from .protocol import ARGUMENTS, Packet, answer, error, number
+from .protocol import Packet, answer, error, number
 from .queues import Queue
 from .writer import Writer
 
@@ -63,7 +64,7 @@ def serve(host: Host, connection: Connection, request: Packet, now: float) -> No
     elif (handler := HANDLERS.get(kind)) is None:
         connection.complain(f"packet {kind} is not served")
         connection.send(NOT_EXPECTED)
-    elif len(args) < REQUIRED.get(kind, ARGUMENTS[kind]):
+    elif len(args) < REQUIRED.get(kind, PARAMETERS[kind]):
         connection.send(TOO_FEW)
     else:
         handler(host, connection, kind, args, now)

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gearwsgi.server.protocol import (
-    ARGUMENTS,
     LINE_LIMIT,
     BadBytes,
     Line,
@@ -20,7 +19,7 @@ from gearwsgi.server.protocol import (
     error,
     number,
 )
-from gearwsgi.wire.packets import LARGE, SMALL
+from gearwsgi.wire.packets import LARGE, PARAMETERS, SMALL
 from tests.integration.server.wire import ECHO_REQ, HEADER, SUBMIT_JOB_BG, packet
 
 LIMIT = 1000
@@ -31,8 +30,8 @@ lines = words.map(lambda word: Line(word.replace(b"\n", b"").replace(b"\r", b"")
 
 @st.composite
 def packets(draw: st.DrawFn) -> Packet:
-    kind = draw(st.sampled_from(sorted(ARGUMENTS)))
-    count = ARGUMENTS[kind]
+    kind = draw(st.sampled_from(sorted(PARAMETERS)))
+    count = PARAMETERS[kind]
     args = [draw(words) for _ in range(count - 1)] + [draw(st.binary(max_size=60))] if count else []
     return Packet(kind, tuple(args), draw(st.booleans()))
 
@@ -132,7 +131,7 @@ def test_an_answer_is_written_as_the_protocol_says() -> None:
 
 def test_only_packets_with_data_may_be_large() -> None:
     reader = Reader(1_000_000)
-    for kind in sorted(ARGUMENTS):
+    for kind in sorted(PARAMETERS):
         reader.feed(HEADER.pack(b"\0REQ", kind, SMALL + 1))
         found = reader.next()
         if kind in LARGE:
