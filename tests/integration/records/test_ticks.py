@@ -1,28 +1,17 @@
 """Which job of a tick of the schedule has it, in both databases."""
 
 import threading
-from collections.abc import Iterator
-
-import pytest
 
 from gearwsgi.settings import Settings
 from gearwsgi.state.records import ticks
-from gearwsgi.state.records.database import Database
 from gearwsgi.state.records.opening import open_database
+from gearwsgi.state.records.store import Store
 
 TICK = 1_800_000_000.0
 
 
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    opened = open_database(settings)
-    assert opened is not None
-    yield opened
-    opened.close()
-
-
-def test_one_job_of_a_tick_has_it_however_many_come_at_once(settings: Settings, database: Database) -> None:
-    ticks.last_ticks(database)  # the tables are there
+def test_one_job_of_a_tick_has_it_however_many_come_at_once(settings: Settings, store: Store) -> None:
+    ticks.last_ticks(store.database)  # the tables are there
     start, won = threading.Barrier(8), dict[int, list[str]]()
 
     def supervisor(number: int) -> None:
@@ -41,15 +30,15 @@ def test_one_job_of_a_tick_has_it_however_many_come_at_once(settings: Settings, 
     for thread in threads:
         thread.join()
     assert len(won) == 8 and len(set(map(tuple, won.values()))) == 1, "all were told the same"
-    assert ticks.last_ticks(database)["nightly"] == ticks.LastTick(TICK + 9, "task 9")
+    assert ticks.last_ticks(store.database)["nightly"] == ticks.LastTick(TICK + 9, "task 9")
 
 
 def test_a_job_that_is_handed_out_again_has_its_tick_still_and_an_older_tick_is_not_the_last(
-    database: Database,
+    store: Store,
 ) -> None:
     for _ in range(2):
-        assert ticks.begin(database, "nightly", "job", TICK, "task", "first") == "first"
-    assert ticks.begin(database, "nightly", "job", TICK, "task", "second") == "first"
-    assert ticks.begin(database, "nightly", "other", TICK, "task", "second") == "second", "another queue's entry"
-    assert ticks.begin(database, "nightly", "job", TICK - 60, "older", "third") == "third"
-    assert ticks.last_ticks(database)["nightly"] == ticks.LastTick(TICK, "task")
+        assert ticks.begin(store.database, "nightly", "job", TICK, "task", "first") == "first"
+    assert ticks.begin(store.database, "nightly", "job", TICK, "task", "second") == "first"
+    assert ticks.begin(store.database, "nightly", "other", TICK, "task", "second") == "second", "another queue's entry"
+    assert ticks.begin(store.database, "nightly", "job", TICK - 60, "older", "third") == "third"
+    assert ticks.last_ticks(store.database)["nightly"] == ticks.LastTick(TICK, "task")
