@@ -131,6 +131,10 @@ class Gearman:
         """The core's `result()`."""
         return self._core.result(task, timeout)
 
+    def cancel(self, task: Task | str) -> Status:
+        """The core's `cancel()`."""
+        return self._core.cancel(task)
+
 
 def _waiting(options: dict[str, Any], after_commit: bool, using: str | None) -> dict[str, Any]:
     if not after_commit:
