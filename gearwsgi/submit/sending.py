@@ -83,6 +83,8 @@ class Sending:
             drop((task,), error)
             raise
         _note(task, receipt)
+        if task.on_queued is not None:
+            task.on_queued()
 
     def _submit_recorded(self, submission: Submission) -> Receipt:
         """Its record is written while the job server takes it: neither waits for the other."""
@@ -119,6 +121,9 @@ class Sending:
             recorded = [submission for _, submission, _ in queued if submission.recorded]
             if recorded:
                 self._client.record(recorded)
+            for task, _, _ in queued:
+                if task.on_queued is not None:
+                    task.on_queued()
 
     @contextmanager
     def batch(self) -> Iterator[list[Task]]:

@@ -1,5 +1,6 @@
 """What `task()` answers with, and `status()`."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ class Task:
         queue: the queue (Gearman function).
         server: the job server that has it, as `host:port`.
         span: its span until it is queued, where the application traces.
+        on_queued: called when it is queued, which may be at its batch's end; None: nobody wants to know.
     """
 
-    __slots__ = ("handle", "id", "max_attempts", "queue", "server", "service", "span", "unique")
+    __slots__ = ("handle", "id", "max_attempts", "on_queued", "queue", "server", "service", "span", "unique")
 
     def __init__(self, id: str, service: str, queue: str, unique: str, max_attempts: int) -> None:
         self.id = id
@@ -29,6 +31,7 @@ class Task:
         self.handle = ""
         self.server = ""
         self.span: Sent | None = None
+        self.on_queued: Callable[[], object] | None = None
 
     def __str__(self) -> str:
         return self.handle

@@ -6,6 +6,7 @@ TASKS = {"default": {"BACKEND": "gearwsgi.contrib.django.tasks.GearmanBackend"}}
 `wsgi.py` is as `gearwsgi.contrib.django` has it, and `gearwsgi worker mysite.wsgi:application` runs the tasks.
 """
 
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -111,14 +112,12 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
             errors=[], worker_ids=[],
         )  # fmt: skip
 
-        def submit() -> None:
-            submits[0]()
-            signals.task_enqueued.send(type(self), task_result=result)
-
+        # In a batch that is at its end, and never where its block raises.
+        queued.on_queued = functools.partial(signals.task_enqueued.send, type(self), task_result=result)
         if self.enqueue_on_commit and transaction.get_connection().in_atomic_block:
-            transaction.on_commit(submit)
+            transaction.on_commit(submits[0])
         else:
-            submit()
+            submits[0]()
         return result
 
     def _limits(self) -> dict[str, Any]:

@@ -162,8 +162,11 @@ def test_a_transaction_that_comes_to_nothing_queues_nothing(site: Site) -> None:
     assert finished(site, once)["value"] == "at once"
     assert finished(site, done)["value"] >= before + 1
     assert all(finished(site, each)["status"] == "SUCCESSFUL" for each in batch) and len(batch) == 3
-    assert site.web.get(f"/result?id={never}").status == 404
-    assert not [note for note in notes(site) if note.get("id") == never]
+    failed = ask(site, "/order", how="failed batch")
+    assert len(failed) == 3
+    for each in (never, *failed):
+        assert site.web.get(f"/result?id={each}").status == 404
+        assert not notes(site, id=each)
 
 
 def test_the_tasks_address_is_no_page_for_the_public(site: Site) -> None:

@@ -51,7 +51,7 @@ def result(request):
 
 @transaction.non_atomic_requests
 def order(request):
-    """Queue in a transaction of its own, which may come to nothing; many at once, with how=batch."""
+    """Queue in a transaction of its own, which may come to nothing; many at once, with how=batch, which may fail."""
     how = request.GET["how"]
     ids = []
     try:
@@ -59,9 +59,13 @@ def order(request):
             with connection.cursor() as cursor:
                 cursor.execute("INSERT INTO shop VALUES (1)")
             with gearman().batch():
-                for _ in range(3 if how == "batch" else 1):
-                    ids.append((jobs.at_once if how == "at once" else jobs.surroundings).enqueue().id)
+                for _ in range(3 if "batch" in how else 1):
+                    ids.append(
+                        (jobs.surroundings if how in ("rollback", "commit", "batch") else jobs.at_once).enqueue().id
+                    )
                 note(kind="in transaction", ids=ids)
+                if how == "failed batch":
+                    raise LookupError
             if how in ("rollback", "at once"):
                 raise LookupError
     except LookupError:
