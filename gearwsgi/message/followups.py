@@ -5,7 +5,7 @@ What is read here may come from anybody, and is checked as strictly as a message
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -73,6 +73,14 @@ def _values(item: FollowUp) -> dict[str, Any]:
         if value != field.default:
             values[field.name] = _values(value) if isinstance(value, FollowUp) else value
     return values
+
+
+def queues_of(*follow_ups: FollowUp | None) -> Iterator[str]:
+    """The queues that these go to, and those that follow them."""
+    for each in follow_ups:
+        if each is not None:
+            yield each.queue
+            yield from queues_of(each.then, each.on_dead)
 
 
 def read_follow_up(text: str) -> FollowUp:

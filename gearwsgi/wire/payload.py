@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..errors import BadMessage, BadSignature
 from ..message import fields, model, plain, reading, signature
+from ..message.followups import queues_of
 from ..message.limits import split_queue
 from ..settings import Settings
 
@@ -77,6 +78,11 @@ def _open(job: Grabbed, settings: Settings, now: float, trusted: bool) -> model.
     found = reading.read(job.payload, max_body=settings.max_body)
     if found.identity and not (is_signed or (not settings.secret_keys and settings.keeps_identities)):
         raise BadSignature("no signature: what is to run as a user runs only signed")
+    if settings.secret_keys and not is_signed:
+        # The supervisor signs what follows: nobody gets into another queue by that.
+        for queue in queues_of(found.then, found.on_dead):
+            if not settings.may_be_unsigned(queue):
+                raise BadSignature(f"no signature: what follows it goes to the queue {queue}, where all is signed")
     return found if found.id else replace(found, id=own_id(job))
 
 

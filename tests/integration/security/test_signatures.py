@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from gearwsgi.message.followups import FollowUp
 from gearwsgi.message.signature import sign
 from tests.integration.security.conftest import FOREIGN, KEY, OLDER, Attacker, a_message
 from tests.support import Bench, until
@@ -88,6 +90,20 @@ def test_unsigned_messages_and_plain_calls_run_in_the_queue_that_accepts_them(gu
 def test_a_wrong_signature_is_refused_also_where_none_is_needed(guarded: Attacker, attack: str) -> None:
     letter = guarded.letter_of(guarded.push(ATTACKS[attack](), "legacy"))
     assert "signature" in letter.reason
+
+
+def test_an_unsigned_message_is_followed_only_in_queues_that_accept_such(guarded: Attacker) -> None:
+    before = guarded.ran()
+    inside = FollowUp("good", "POST", "/good", "legacy", 1)
+    outside = FollowUp("good", "POST", "/good", "admin", 1)
+    for name in ("then", "on_dead"):
+        for bad in (outside, replace(inside, then=outside), replace(inside, on_dead=outside)):
+            letter = guarded.letter_of(guarded.push(a_message(**{name: bad}), "legacy"))
+            assert "no signature: what follows it goes to the queue admin" in letter.reason
+    guarded.pid()
+    assert guarded.ran() == before
+    guarded.push(a_message(id="followed", then=inside), "legacy")
+    until(lambda: len(guarded.ran()) == len(before) + 2, "it, and what follows it")
 
 
 def test_retries_and_delays_are_signed_anew(guarded: Attacker) -> None:
