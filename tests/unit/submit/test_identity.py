@@ -48,7 +48,7 @@ class Site:
 
         @app.post("/order")
         def order() -> str:
-            options = {key: value for key, value in request.args.items() if key == "identity"}
+            options = {key: value for key, value in request.args.items() if key in ("identity", "then")}
             return str(request.environ["gearman"].task("/work", {}, **options).id)
 
         @app.post("/work")
@@ -96,6 +96,18 @@ def test_a_task_runs_as_the_user_who_asked_for_it_and_no_cookie_travels(make: Ca
         assert b"Cookie" not in tasks[0].payload and b"X-Gearman-Identity: flask-login:ada" in tasks[0].payload
         tasks.run()
     assert site.seen == ["ada", None, None]
+
+
+def test_what_follows_a_users_task_runs_as_nobody_and_with_what_is_inherited(make: Callable[..., Site]) -> None:
+    site = make(inherit=["x-tenant"])
+    with capture(site.app) as tasks:
+        site.client("ada").post("/order?identity=user&then=/report", headers={"X-Tenant": "acme"})
+        tasks.run()
+        (report,) = tasks.of("/report")
+        assert report.identity is None and report.headers["X-Tenant"] == "acme"
+        with pytest.raises(InvalidTask, match="identity"):
+            tasks.middleware.gearman.task("/work", then={"service": "/report", "identity": "user"})
+    assert site.seen == ["ada", None]
 
 
 def test_with_the_setting_every_task_does_unless_it_says_otherwise() -> None:
