@@ -97,6 +97,25 @@ def _at(start: tuple[float, str]) -> float:
     return start[0]
 
 
+class Before:
+    """What may run yet of those who owned a key's queue before this supervisor.
+
+    Attributes:
+        since: since when it is this supervisor's, of `time.monotonic`.
+        running: how many run of which it knows nothing.
+        until: until when those count, although the job servers say nothing of them any more.
+        looked_at: when that was last compared.
+    """
+
+    __slots__ = ("looked_at", "running", "since", "until")
+
+    def __init__(self, since: float, running: int, now: float) -> None:
+        self.since = since
+        self.running = running
+        self.until = now + GRACE
+        self.looked_at = now
+
+
 class Line:
     """A key's tasks in one queue.
 
@@ -114,29 +133,25 @@ class Line:
         changed_at: when `out` changed, of `time.monotonic`, as are all times here.
         again: when to ask again, where none came.
         pause: how long that was put off.
-        since: since when it is ours, as it was when `foreign` was counted.
-        foreign: how many run of which this supervisor knows nothing: those of who owned the key before.
-        foreign_until: until when those count, although the job servers say nothing of them any more.
-        looked_at: when that was last compared.
+        before: what ran of it when it became ours; None: that is not known yet.
     """
 
     __slots__ = (
-        "again", "asked", "changed_at", "counted", "foreign", "foreign_until", "function", "is_booking", "key",
-        "looked_at", "may_start", "may_start_until", "out", "pause", "queue", "since", "where",
+        "again", "asked", "before", "changed_at", "counted", "function", "is_booking", "key", "may_start",
+        "may_start_until", "out", "pause", "queue", "where",
     )  # fmt: skip
 
     def __init__(self, function: str, key: Key) -> None:
         self.function = function
         self.queue = split_queue(function)[0]
         self.key = key
-        self.where: dict[Address, None] = {}
+        self.where: tuple[Address, ...] = ()
         self.counted: dict[Address, Count] = {}
-        self.out = self.asked = self.foreign = self.may_start = 0
+        self.out = self.asked = self.may_start = 0
         self.may_start_until = 0.0
         self.is_booking = False
         self.changed_at = self.again = self.pause = 0.0
-        self.since: float | None = None
-        self.foreign_until = self.looked_at = 0.0
+        self.before: Before | None = None
         key.lines.append(self)
 
     def booked(self, now: float) -> int:
@@ -151,14 +166,37 @@ class Line:
         self.key.out += number
         self.changed_at = now
 
+    @property
+    def foreign(self) -> int:
+        """How many run that who owned it before had begun."""
+        return self.before.running if self.before is not None else 0
+
+    def take(self, since: float, now: float) -> Before:
+        """It is ours since then, and all job servers have said since what runs."""
+        self.before = Before(since, self._unknown(), now)
+        return self.before
+
     def count_foreign(self, now: float) -> None:
         """The job servers have said what runs since a change of ours reached them: what is not ours, of the old."""
-        seen = max(0, sum(count.running for count in self.counted.values()) - self.out)
-        self.looked_at = now
-        if seen >= self.foreign:
-            self.foreign_until = now + GRACE
-        elif now > self.foreign_until:
-            self.foreign = seen
+        before, seen = self.before, self._unknown()
+        assert before is not None
+        before.looked_at = now
+        if seen >= before.running:
+            before.until = now + GRACE
+        elif now > before.until:
+            before.running = seen
+
+    def _unknown(self) -> int:
+        return max(0, sum(count.running for count in self.counted.values()) - self.out)
+
+    def may_ask(self, address: Address) -> None:
+        """This job server may have one of it."""
+        if address not in self.where:
+            self.where = (*self.where, address)
+
+    def forget(self, address: Address) -> None:
+        """This one has none, as far as we know."""
+        self.where = tuple(each for each in self.where if each != address)
 
 
 class Permit:

@@ -247,7 +247,7 @@ class Gate:
         if not permit.has_job:
             line.asked -= 1
             line.may_start += permit.is_booked
-            line.where.pop(permit.address, None)
+            line.forget(permit.address)
             line.pause = min(PROBE_MAX, 2 * line.pause or PROBE)
             line.again = now + line.pause
         for each in line.key.lines:
@@ -260,12 +260,12 @@ class Gate:
         paused = self._steering.paused
         if since is None or line.queue.encode() in paused or line.function.encode() in paused:
             return False
-        if line.since != since:
+        before = line.before
+        if before is None or before.since != since:
             if not all(heard > since for heard in self._heard.values()) or len(self._heard) < len(self._watches):
                 return False
-            line.since, line.looked_at, line.foreign_until = since, now, now + GRACE
-            line.foreign = max(0, sum(count.running for count in line.counted.values()) - line.out)
-        if key.is_full() or (line.foreign and now - line.looked_at > GRACE):
+            before = line.take(since, now)
+        if key.is_full() or (before.running and now - before.looked_at > GRACE):
             return False
         wait = key.wait(now)
         if wait > 0:
@@ -307,13 +307,13 @@ class Gate:
                 before = line.counted.get(address)
                 line.counted[address] = count
                 if count.waiting and (now >= line.again or before is None or count.waiting > before.waiting):
-                    line.where[address] = None
+                    line.may_ask(address)
                     self._offer(line)
         settled = min(self._heard.values()) - SETTLED
         for function, line in list(self._lines.items()):
             if function not in said:
                 line.counted.pop(address, None)
-                line.where.pop(address, None)
+                line.forget(address)
             if line.changed_at < settled:
                 if line.foreign:
                     line.count_foreign(now)
