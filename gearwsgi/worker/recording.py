@@ -17,6 +17,7 @@ from ..policy import Outcome
 from ..settings import Settings
 from ..state.records import model
 from ..state.records.facts import Facts, read_about, read_facts, read_usual
+from ..state.records.pending import Change, Finished
 from ..state.records.rows import (
     ENDED,
     MAX_PATH,
@@ -31,7 +32,7 @@ from ..state.records.rows import (
 )
 from ..state.records.steering import Request
 from ..state.records.store import Store
-from ..state.records.writer import Change, Finished, Writer
+from ..state.records.writer import Writer
 from ..wire.payload import Grabbed, own_id
 from .held import Held, Notes
 from .recorder import FIRST_LOOK, Recorder
@@ -104,7 +105,7 @@ class Recording(Recorder):
         """A job has gone well."""
         self._counts["done"] += 1
         if held.notes is None and len(held.job.payload) <= SMALL:
-            self.writer.put_small(held)
+            self.writer.happened.put_small(held)
         else:
             self._put(held, partial(self._row, state=model.DONE))
 
@@ -174,7 +175,7 @@ class Recording(Recorder):
         size = len(held.job.payload) + (len(notes.response) if notes is not None else 0) + 500
         job, grabbed_at, pid = held.job, held.grabbed_at, held.pid
         started, at = held.started, held.ended or time.monotonic()
-        self.writer.put(lambda: make(job, grabbed_at, *self._when(started, at), pid, notes), size)
+        self.writer.happened.put(lambda: make(job, grabbed_at, *self._when(started, at), pid, notes), size)
 
     def _when(self, started: float, at: float) -> tuple[float | None, float]:
         """When an attempt began, and when this happened, in Unix time."""

@@ -24,7 +24,8 @@ import pytest
 
 from gearwsgi import GearmanMiddleware, log
 from gearwsgi.message.model import Message
-from gearwsgi.state.records.writer import Pending, Writer
+from gearwsgi.state.records.pending import Pending
+from gearwsgi.state.records.writer import Writer
 from gearwsgi.telemetry import tracing
 from gearwsgi.telemetry.collector import State
 from gearwsgi.wire.payload import Grabbed
@@ -311,7 +312,7 @@ def test_what_a_record_costs_a_job_that_went_well(tmp_path: Path, monkeypatch: p
     assert counts.total() == 0 and counts.python <= 3 * N, said
     pending = Pending()
     with counted() as counts:
-        recording.writer.gather(pending)
+        recording.writer.happened.gather(pending)
     said = show("a record, in the writer's thread, but for the database", counts)
     print(said)
     assert len(pending) == 1

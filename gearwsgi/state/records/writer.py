@@ -9,16 +9,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...errors import GearwsgiError, RecordsUnavailable
 from ...settings import Settings
 from .database import Refused
 from .letters import Letters
 from .opening import open_database
+from .pending import Found, Happened, Pending
 from .remembered import recall, remember
 from .retention import Retention
-from .rows import Row, finished_row, merge
 from .steering import Request
 from .store import Store
 
@@ -26,8 +26,6 @@ _log = logging.getLogger("gearwsgi")
 
 INTERVAL = 0.25
 """Seconds between two transactions."""
-SOON = 500
-"""Events from which on they are read without waiting: a row takes half of an event's memory."""
 MANY = 1500
 """Rows from which on the next transaction does not wait."""
 AGAIN = 1.0
@@ -41,30 +39,6 @@ ROUND = 25.0
 BITE = 0.1
 """Seconds of retention between two transactions of rows."""
 MAX_WORKS = 1000
-MAX_EVENTS = 10_000
-MAX_ROWS = 10_000
-MAX_BYTES = 16 * 1024 * 1024
-"""What is held at most while the database is away."""
-
-
-class Change(NamedTuple):
-    """What is to be written of a task.
-
-    Attributes:
-        row: its row.
-        result: seconds that a response is kept, and the response as a message.
-        letter: its dead letter's name in the spool.
-    """
-
-    row: Row
-    result: tuple[float, bytes] | None = None
-    letter: str = ""
-
-
-Finished = tuple[Any, ...]
-"""A task that was done at its first attempt: its values of `rows.FINISHED`."""
-Found = Change | Finished | None
-"""What becomes of an event; None: there is nothing to be written."""
 
 
 class Writer:
@@ -73,21 +47,19 @@ class Writer:
     Args:
         settings: the middleware's; records are on.
         name: this supervisor's, among all that share the records.
-        read: makes of what `put_small` was given what is to be written; called in the thread.
+        read: as `Happened` has it.
     """
 
     def __init__(self, settings: Settings, name: str, read: Callable[[Any], Found] = lambda event: None) -> None:
         self._settings = settings
         self._name = name
-        self._read = read
-        self._events: deque[Any] = deque()
-        self._bytes_in = self._bytes_out = 0
-        self._refused = self._lost = 0
         self._about: dict[str, Any] | None = None
         self._withdrawn: list[Request] = []
         self._works: deque[Callable[[Store], None]] = deque(maxlen=MAX_WORKS)
         self._is_stopping = False
         self._wake = threading.Event()
+        self.happened = Happened(read, self._wake)
+        """What is told to it."""
         self._thread: threading.Thread | None = None
         self._has_no_thread = False
         self.is_away = False
@@ -102,7 +74,7 @@ class Writer:
     @property
     def dropped(self) -> int:
         """Records that were not written and never will be."""
-        return self._refused + self._lost
+        return self.happened.dropped
 
     def start(self) -> None:
         """Begin to write, and look at once what is asked for.
@@ -119,29 +91,6 @@ class Writer:
             self._has_no_thread = True
         else:
             self._thread = thread
-
-    def put(self, change: Callable[[], Found], size: int) -> None:
-        """Something has happened: `change` is called in the thread and says what is to be written.
-
-        Args:
-            change: answers it.
-            size: about how many bytes it holds on to.
-        """
-        if self._bytes_in - self._bytes_out + size > MAX_BYTES:
-            self._refused += 1
-            return
-        self._bytes_in += size
-        self.put_small((size, change))
-
-    def put_small(self, event: Any) -> None:
-        """Something has happened that holds on to a kilobyte or so: `read` says what is to be written."""
-        waiting = len(self._events)
-        if waiting >= MAX_EVENTS:
-            self._refused += 1
-            return
-        self._events.append(event)
-        if waiting == SOON:
-            self._wake.set()
 
     def beat(self, about: dict[str, Any]) -> None:
         """What the supervisor says of itself from now on."""
@@ -182,7 +131,7 @@ class Writer:
             self._wake.wait(AGAIN if self.is_away else INTERVAL)
             self._wake.clear()
             stopping = self._is_stopping
-            self._lost += self.gather(work.pending)
+            self.happened.gather(work.pending)
             if self.dropped and not said:
                 _log.warning("records: more wait than can be held: from now on the oldest are dropped")
             said = self.dropped
@@ -200,26 +149,6 @@ class Writer:
         if work.pending:
             _log.warning("records: %d could not be written", len(work.pending))
 
-    def gather(self, pending: "Pending") -> int:
-        """From events to rows, one a task; how many were too much, and dropped."""
-        lost = 0
-        for _ in range(len(self._events)):
-            event = self._events.popleft()
-            try:
-                if type(event) is tuple:
-                    self._bytes_out += event[0]
-                    found = event[1]()
-                else:
-                    found = self._read(event)
-            except Exception as error:
-                # None is known. Should one be found, it costs that record, and not all that come after it.
-                _log.error("records: one can't be made: %s: %s", type(error).__name__, error)
-                lost += 1
-                continue
-            if found is not None:
-                pending.add(found)
-        return lost + pending.shrink()
-
     def _turn(self, work: "_Work", stopping: bool) -> None:
         while self._works:
             self._works[0](work.store)
@@ -228,7 +157,7 @@ class Writer:
         try:
             requests = work.write(withdrawn, self._about, stopping)
         finally:
-            self._lost += work.take_refused()
+            self.happened.drop(work.take_refused())
         del self._withdrawn[: len(withdrawn)]
         if requests is not None:
             if requests != list(self.requests) or not self.has_looked.is_set():
@@ -238,67 +167,6 @@ class Writer:
             self._withdrawn += work.forget(requests)
         if not stopping:
             work.tidy()
-
-
-class Pending:
-    """What waits to be written: a row a task, the oldest first.
-
-    Attributes:
-        finished: tasks that were done at their first attempt, and of which nothing else waits.
-        rows: all others.
-    """
-
-    def __init__(self) -> None:
-        self.finished: dict[str, Finished] = {}
-        self.rows: dict[str, Row] = {}
-        self.results: dict[str, tuple[float, bytes]] = {}
-        self.letters: dict[str, list[str]] = {}
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self.rows) + len(self.finished)
-
-    def add(self, found: Change | Finished) -> None:
-        """Add what has happened to what waits."""
-        if isinstance(found, Change):
-            self._add(found)
-            return
-        key = found[0]
-        if key in self.rows:
-            self._add(Change(finished_row(found)))
-        else:
-            self.finished[key] = found
-
-    def _add(self, change: Change) -> None:
-        key = change.row.id
-        finished = self.finished.pop(key, None)
-        if finished is not None:
-            self._add(Change(finished_row(finished)))
-        old = self.rows.get(key)
-        if old is not None:
-            self._bytes -= old.size()
-        row = self.rows[key] = merge(old, change.row)
-        self._bytes += row.size()
-        if change.result is not None:
-            self._bytes += len(change.result[1]) - len(self.results.get(key, (0.0, b""))[1])
-            self.results[key] = change.result
-        if change.letter:
-            self.letters.setdefault(key, []).append(change.letter)
-
-    def remove(self, key: str) -> None:
-        """It is written, or given up."""
-        if self.finished.pop(key, None) is not None:
-            return
-        self._bytes -= self.rows.pop(key).size() + len(self.results.pop(key, (0.0, b""))[1])
-        self.letters.pop(key, None)
-
-    def shrink(self) -> int:
-        """Give up the oldest, those that went well first, until it is no more than may be held; how many."""
-        dropped = 0
-        while len(self) > MAX_ROWS or (self._bytes > MAX_BYTES and self.rows):
-            self.remove(next(iter(self.finished or self.rows)))
-            dropped += 1
-        return dropped
 
 
 class _Work:

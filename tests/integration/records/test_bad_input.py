@@ -16,8 +16,9 @@ from gearwsgi.errors import RecordsUnavailable
 from gearwsgi.settings import Settings, read_settings
 from gearwsgi.state.records import writer as writing
 from gearwsgi.state.records.opening import open_database
+from gearwsgi.state.records.pending import Change
 from gearwsgi.state.records.store import Store
-from gearwsgi.state.records.writer import Change, Writer
+from gearwsgi.state.records.writer import Writer
 from tests.support import until
 
 from .conftest import Answer
@@ -98,11 +99,11 @@ def test_on_a_full_disk_records_wait_and_are_written_when_there_is_room(
         settings = read_settings({"state_dir": tmp_path / "state"}, {})
         writer = Writer(settings, "s")
         writer.start()
-        writer.put(lambda: Change(make_row("before")), 100)
+        writer.happened.put(lambda: Change(make_row("before")), 100)
         until(lambda: "before" in states(settings))
         filler = fill(settings.state_dir)
         for number in range(300):
-            writer.put(lambda number=number: Change(make_row(f"t{number}", reason="r" * 200)), 100)  # type: ignore[misc]
+            writer.happened.put(lambda number=number: Change(make_row(f"t{number}", reason="r" * 200)), 100)  # type: ignore[misc]
         until(lambda: "full" in caplog.text, "the disk is full")
         filler.unlink()
         until(lambda: len(states(settings)) == 301, "all are written")
@@ -146,7 +147,7 @@ def test_commits_that_take_a_second_each_are_waited_for_and_nothing_is_lost(
     writer = Writer(settings, "s")
     writer.start()
     for number in range(4):
-        writer.put(lambda number=number: Change(make_row(f"t{number}")), 100)  # type: ignore[misc]
+        writer.happened.put(lambda number=number: Change(make_row(f"t{number}")), 100)  # type: ignore[misc]
     until(lambda: len(store.tasks()) == 4)
     writer.stop(30)
     assert writer.dropped == 0 and not caplog.text

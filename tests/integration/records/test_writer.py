@@ -15,10 +15,12 @@ import pytest
 
 from gearwsgi.errors import RecordsUnavailable
 from gearwsgi.settings import Settings, read_settings
+from gearwsgi.state.records import pending as pending_rows
 from gearwsgi.state.records import postgres
 from gearwsgi.state.records import writer as writing
+from gearwsgi.state.records.pending import Change
 from gearwsgi.state.records.store import Store
-from gearwsgi.state.records.writer import Change, Writer
+from gearwsgi.state.records.writer import Writer
 from tests.postgres import PostgresServer
 from tests.support import until
 
@@ -45,7 +47,7 @@ def writer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writ
 
 
 def put(writer: Writer, task_id: str, **changes: Any) -> None:
-    writer.put(lambda: Change(make_row(task_id, **changes)), 100)
+    writer.happened.put(lambda: Change(make_row(task_id, **changes)), 100)
 
 
 def state_of(store: Store, task_id: str) -> str:
@@ -86,13 +88,13 @@ def test_events_of_one_task_become_one_row(store: Store, writer: Writer) -> None
 
 
 def test_a_response_and_a_dead_letter_are_written_with_their_record(store: Store, writer: Writer) -> None:
-    writer.put(lambda: Change(make_row("a"), result=(1000.0, b"response")), 100)
+    writer.happened.put(lambda: Change(make_row("a"), result=(1000.0, b"response")), 100)
     writer.start()
     until(lambda: store.result("a") == b"response")
 
 
 def test_a_record_that_cant_be_made_costs_itself_alone(store: Store, writer: Writer, lines: Lines) -> None:
-    writer.put(lambda: Change(1 / 0), 1)  # type: ignore[arg-type]
+    writer.happened.put(lambda: Change(1 / 0), 1)  # type: ignore[arg-type]
     put(writer, "refused", attempts=1 << 70)
     put(writer, "good")
     writer.start()
@@ -104,7 +106,7 @@ def test_a_record_that_cant_be_made_costs_itself_alone(store: Store, writer: Wri
 def test_what_the_buffer_cant_hold_is_dropped_counted_and_said_once(
     store: Store, writer: Writer, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "MAX_ROWS", 10)
+    monkeypatch.setattr(pending_rows, "MAX_ROWS", 10)
     for number in range(50):
         put(writer, f"t{number}")
     writer.start()
@@ -120,7 +122,7 @@ def test_what_the_buffer_cant_hold_is_dropped_counted_and_said_once(
 def test_events_that_a_stuck_database_leaves_unread_are_bounded_too(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "MAX_EVENTS", 10)
+    monkeypatch.setattr(pending_rows, "MAX_EVENTS", 10)
     for number in range(50):
         put(writer, f"t{number}")
     assert writer.dropped == 40
