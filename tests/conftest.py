@@ -1,6 +1,7 @@
 """Fixtures for all: a bench (job server, folder, workers) with each kind of job server."""
 
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,10 @@ from hypothesis import HealthCheck, settings
 from tests.support import GEARMAND, Bench, bench
 
 KINDS = ("gearmand", "embedded")
+
+# Hundreds of processes are started, and each would compile the whole package where none may keep the bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A busy machine is no failure: nothing is asserted on time.
 settings.register_profile("gearwsgi", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -137,18 +138,19 @@ class Tree:
         return wait_until(lambda: not self.processes(), f"the end of {self.processes()}", 20)
 
 
-@pytest.fixture
-def make_tree(tmp_path: Path) -> Iterator[Callable[..., Tree]]:
+@contextmanager
+def trees_in(parent: Path) -> Iterator[Callable[..., Tree]]:
+    """Makes trees in a folder, and ends what was started from them."""
     if not Path("/proc/self/environ").exists():
         pytest.skip("finds the processes of a tree by /proc")
     trees: list[Tree] = []
 
     def make(name: str = "my demo (copy) [1]", servers: str | None = "") -> Tree:
-        folder = tmp_path / name
+        folder = parent / name
         folder.mkdir()
         for part in PARTS + FILES_OF_THE_BUILD:
             if (ROOT / part).is_dir():
-                shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(ROOT / part, folder / part)  # with its bytecode: compiling it takes longest of all
             else:
                 shutil.copy(ROOT / part, folder)
         # A port of its own, so that several tests can run at a time; None leaves the setting to its default.
@@ -164,6 +166,12 @@ def make_tree(tmp_path: Path) -> Iterator[Callable[..., Tree]]:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+
+@pytest.fixture
+def make_tree(tmp_path: Path) -> Iterator[Callable[..., Tree]]:
+    with trees_in(tmp_path) as make:
+        yield make
 
 
 @pytest.fixture
