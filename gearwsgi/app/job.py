@@ -14,6 +14,44 @@ from ..message.model import Message, encode_json
 from ..policy import MAX_DELAY, Outcome
 
 
+class Course:
+    """What is noticed while an attempt runs, in whatever way a framework answers: the replay judges the attempt by it.
+
+    Attributes:
+        retry: what the handler has made to be tried again.
+        goes_on: what it has made to go on later.
+        refused: why it may not run.
+        error: what the framework has made a response of.
+        finishers: told of the response's end; None before and after the application's call.
+        accepts: asked whether the work is done where the status is none from 200 to 299.
+    """
+
+    # Of the class, until one is set: nearly every attempt sets two of them at most.
+    retry: "Retry | None" = None
+    goes_on: "Continue | None" = None
+    refused = ""
+    error: BaseException | None = None
+    finishers: list[Callable[[bool, int], None]] | None = None
+    accepts: Callable[[Message, int, str], bool] | None = None
+
+    def watch(self, finish: Callable[[bool, int], None], accepts: Callable[[Message, int, str], bool]) -> bool:
+        """For the middleware that the replay goes through.
+
+        Args:
+            finish: called at the response's end: was it sent and closed, and with which status?
+            accepts: asked whether the work is done where the status (the second argument) is none from 200 to 299;
+                the third is the response's Location.
+
+        Returns:
+            False where the replay is over, so that neither is called.
+        """
+        if self.finishers is None:
+            return False
+        self.finishers.append(finish)
+        self.accepts = accepts
+        return True
+
+
 @dataclass(slots=True)
 class Job:
     """What a handler may know of the job that it runs in: `environ["gearwsgi.job"]`.
@@ -27,6 +65,7 @@ class Job:
         max_attempts: how often it is tried.
         identity: the key of the user that it runs as; None: as nobody.
         data: what the caller gave, decoded whatever its encoding was.
+        course: of the replay and the middleware; handlers have no use for it.
     """
 
     id: str
@@ -39,12 +78,7 @@ class Job:
     _message: Message = field(repr=False)
     _report: Callable[[int, int], None] = field(repr=False)
     _stops: Callable[[], bool] = field(repr=False)
-    _retry: "Retry | None" = field(repr=False, default=None)
-    _continue: "Continue | None" = field(repr=False, default=None)
-    _refused: str = field(repr=False, default="")
-    _error: BaseException | None = field(repr=False, default=None)
-    _finishers: list[Callable[[bool, int], None]] | None = field(repr=False, default=None)
-    _accepts: Callable[[Message, int, str], bool] | None = field(repr=False, default=None)
+    course: Course = field(repr=False, default_factory=Course)
 
     @classmethod
     def of(
@@ -87,7 +121,7 @@ class Job:
 
     def refuse(self, reason: str) -> None:
         """It may not run: whatever the response, the task is a dead letter for this reason."""
-        self._refused = reason
+        self.course.refused = reason
 
     @property
     def verified(self) -> bool:
@@ -111,29 +145,13 @@ class Job:
         """The tick of the schedule that this task is for, with the offset of its entry's zone; None: it is for none."""
         return self._message.scheduled
 
-    def watch(self, finish: Callable[[bool, int], None], accepts: Callable[[Message, int, str], bool]) -> bool:
-        """For the middleware that the replay goes through; handlers have no use for it.
-
-        Args:
-            finish: called at the response's end: was it sent and closed, and with which status?
-            accepts: asked whether the work is done where the status (the second argument) is none from 200 to 299;
-                the third is the response's Location.
-
-        Returns:
-            False where the replay is over, so that neither is called.
-        """
-        if self._finishers is None:
-            return False
-        self._finishers.append(finish)
-        self._accepts = accepts
-        return True
-
     def progress(self, done: int, total: int) -> None:
         """Tell the job server that `done` of `total` are done; `status()` shows it."""
         self._report(int(done), int(total))
 
 
-running: contextvars.ContextVar[Job] = contextvars.ContextVar("gearwsgi.running")
+running: contextvars.ContextVar[Course] = contextvars.ContextVar("gearwsgi.running")
+"""That of the attempt that runs here."""
 
 
 class Retry(Exception):
@@ -150,9 +168,9 @@ class Retry(Exception):
     def __init__(self, delay: float | None = None, reason: str = "") -> None:
         super().__init__(reason or "the handler asked for another attempt")
         self.delay = None if delay is None else max(0.0, float(delay))
-        job = running.get(None)
-        if job is not None:
-            job._retry = self
+        course = running.get(None)
+        if course is not None:
+            course.retry = self
 
 
 class Continue(Exception):
@@ -185,9 +203,9 @@ class Continue(Exception):
         if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= MAX_DELAY:
             raise InvalidTask(f"delay is {delay!r}: give seconds, from 0 to ten years")
         self.delay = float(delay)
-        job = running.get(None)
-        if job is not None:
-            job._continue = self
+        course = running.get(None)
+        if course is not None:
+            course.goes_on = self
 
     def catch(self, job: Job | None) -> bool:
         """For a framework's own handling of exceptions: whether `job` goes on, so that any response will do."""

@@ -21,7 +21,7 @@ from ..message.model import MAX_HEAD, Message, one_line, path_info
 from ..message.response import write_response
 from ..policy import Outcome, succeeded
 from ..submit.frameworks import host_trouble
-from .job import Continue, Job, Retry, running
+from .job import Continue, Course, Job, Retry, running
 
 KEPT_BODY = 1 << 20
 """Bytes of a response's body that are kept; a longer body is read to its end and dropped."""
@@ -227,21 +227,22 @@ def run(
     """
     began = time.perf_counter()
     response = _Response(keep_all=task.wants_reply)
+    course = job.course
     error: BaseException | None = None
     try:
         own = contextvars.Context() if context is None else context.copy()
-        own.run(_run, app, make_environ(task, job, errors), response, job)
+        own.run(_run, app, make_environ(task, job, errors), response, course)
     except JobTimeout:
         raise
     except BaseException as caught:  # SystemExit too: whatever the application does is this attempt's outcome
         error = caught
         if task.wants_reply or not isinstance(caught, Continue):
             _show_traceback(errors, caught)
-    outcome, data = _judge(app, task, job, response, error)
+    outcome, data = _judge(app, task, course, response, error)
     if outcome.kind == "continued":
         return Result(outcome, data, time.perf_counter() - began)
-    if error is None and job._error is not None and (task.wants_reply or not succeeded(outcome)):
-        error = job._error
+    if error is None and course.error is not None and (task.wants_reply or not succeeded(outcome)):
+        error = course.error
     if error is not None:
         outcome.traceback = format_traceback(error)
         outcome.raised = f"{type(error).__module__}.{type(error).__qualname__}"
@@ -249,10 +250,10 @@ def run(
     return Result(outcome, data, time.perf_counter() - began, error, kept)
 
 
-def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job: Job) -> None:
-    running.set(job)
+def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, course: Course) -> None:
+    running.set(course)
     finishers: list[Callable[[bool, int], None]] = []
-    job._finishers = finishers
+    course.finishers = finishers
     sent = False
     try:
         body = app(environ, response.start)
@@ -269,20 +270,20 @@ def _run(app: WSGIApplication, environ: dict[str, Any], response: _Response, job
                 close()
         sent = True
     finally:
-        job._finishers = None
+        course.finishers = None
         for finish in finishers:
             finish(sent, response.code)
 
 
 def _judge(
-    app: WSGIApplication, task: Message, job: Job, response: _Response, error: BaseException | None
+    app: WSGIApplication, task: Message, course: Course, response: _Response, error: BaseException | None
 ) -> tuple[Outcome, bytes]:
     if task.wants_reply:
         return _reply(response, error)
-    if job._refused:
-        return Outcome("refused", job._refused), b""
-    retry = job._retry
-    goes_on = _goes_on(job, response.code, error)
+    if course.refused:
+        return Outcome("refused", course.refused), b""
+    retry = course.retry
+    goes_on = _goes_on(course, response.code, error)
     if goes_on is not None:
         return goes_on.outcome(), b""
     if error is not None:
@@ -297,10 +298,10 @@ def _judge(
             "exception", f"Retry: {retry}", status=status, retry_in=retry.delay, response=response.beginning()
         ), b""
     location = response.header("location") if 300 <= status < 400 else ""
-    if job._accepts is not None and job._accepts(task, status, location):
+    if course.accepts is not None and course.accepts(task, status, location):
         outcome.accepted = True
         return outcome, response.body
-    caught = job._error if status >= 500 else None
+    caught = course.error if status >= 500 else None
     why = host_trouble(task.host, app) if status == 400 else _in_words(caught) if caught is not None else ""
     return Outcome(
         "response",
@@ -314,14 +315,14 @@ def _judge(
     ), b""
 
 
-def _goes_on(job: Job, status: int, error: BaseException | None) -> Continue | None:
+def _goes_on(course: Course, status: int, error: BaseException | None) -> Continue | None:
     """What the handler raised to go on later, where that is what the response, or the exception, comes from."""
     if isinstance(error, Continue):
         return error
-    asked = job._continue
+    asked = course.goes_on
     if asked is None or error is not None:
         return None
-    is_why = asked.is_caught or (status >= 500 and job._error in (None, asked))
+    is_why = asked.is_caught or (status >= 500 and course.error in (None, asked))
     return asked if is_why else None
 
 
@@ -347,9 +348,9 @@ def notice_exceptions() -> None:
 
 
 def _notice(*arguments: Any, **keywords: Any) -> None:
-    job = running.get(None)
-    if job is not None:
-        job._error = sys.exc_info()[1]
+    course = running.get(None)
+    if course is not None:
+        course.error = sys.exc_info()[1]
 
 
 def _reply(response: _Response, error: BaseException | None) -> tuple[Outcome, bytes]:

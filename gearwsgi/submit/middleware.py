@@ -139,8 +139,8 @@ class GearmanMiddleware:
         if self.settings.short_key:
             environ[SHORT_KEY] = gearman
         if job is not None:
-            watch = getattr(job, "watch", None)
-            if watch is not None and watch(gearman.finish, self.accepts):
+            course = getattr(job, "course", None)
+            if course is not None and course.watch(gearman.finish, self.accepts):
                 if self._asks or job.identity is not None:
                     reason = self._why_not(environ, job)
                     if reason:

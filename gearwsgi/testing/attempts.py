@@ -55,6 +55,9 @@ class QueuedTask:
         cursor: how far its handler is, as it said in `Continue`; None: it begins.
         limit: its key of `limits`; None: it has none.
         payload: the message's bytes.
+        function: the Gearman function: the queue, and the key where it has one.
+        skew: seconds that the queue's clock was ahead of the caller's when it was queued.
+        number: of all that were queued, from 1.
     """
 
     id: str
@@ -76,10 +79,10 @@ class QueuedTask:
     cursor: Any
     limit: str | None
     payload: bytes
-    _function: str
+    function: str
+    skew: float
+    number: int
     _headers: Sequence[tuple[str, str]]
-    _skew: float
-    _sequence: int
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -108,6 +111,7 @@ class Run:
         retry_in: seconds until the next attempt, or until it goes on; None where neither comes.
         error: what the handler raised.
         output: what was written to `wsgi.errors`.
+        at: when it ended, in the clock's time.
     """
 
     task: QueuedTask
@@ -119,7 +123,7 @@ class Run:
     retry_in: float | None = None
     error: BaseException | None = None
     output: str = field(default="", repr=False)
-    _at: float = field(default=0.0, repr=False)
+    at: float = field(default=0.0, repr=False)
 
     @property
     def json(self) -> Any:
@@ -133,4 +137,4 @@ class Run:
         trace = "".join(traceback.format_exception(self.error)) if self.error is not None else None
         raised = f"{type(self.error).__module__}.{type(self.error).__qualname__}" if self.error is not None else None
         reason = self.reason or None
-        return Attempt(self.task.attempt, moment(self._at), 0.0, host, pid, outcome, status, reason, trace, raised)
+        return Attempt(self.task.attempt, moment(self.at), 0.0, host, pid, outcome, status, reason, trace, raised)

@@ -138,11 +138,11 @@ class Memory(Client):
 
     def _attempt(self, queued: QueuedTask) -> Run:
         handle = queued.handle.encode()
-        job = Grabbed(handle, queued._function.encode(), queued.unique.encode(), queued.payload)
+        job = Grabbed(handle, queued.function.encode(), queued.unique.encode(), queued.payload)
         try:
-            task = open_payload(job, self.settings, self.clock.now() - queued._skew)
+            task = open_payload(job, self.settings, self.clock.now() - queued.skew)
         except BadMessage as error:
-            return Run(queued, "dead", reason=str(error), _at=self.clock.now())
+            return Run(queued, "dead", reason=str(error), at=self.clock.now())
         limits = self.settings.retry_limits(task)
 
         progress = task.progress
@@ -188,7 +188,7 @@ class Memory(Client):
         limits = self.settings.retry_limits(task)
         # The jitter's ceiling: a test's retries come when they come at the latest, and always then.
         fate = decide(outcome, task.attempt, limits, now, target=task.target, random=lambda: 1.0)
-        run = Run(queued, "done", status, result.data, outcome.response, error=result.error, output=output, _at=now)
+        run = Run(queued, "done", status, result.data, outcome.response, error=result.error, output=output, at=now)
         if task.wants_reply:
             return run
         if isinstance(fate, Done):
@@ -198,7 +198,7 @@ class Memory(Client):
             self._follow(follow(task, self.settings, now, status=outcome.status, reason=fate.reason))
             return replace(run, fate="dead", reason=fate.reason)
         if isinstance(fate, GoOnAt):
-            rest = next_piece(task, queued._function, self.settings, outcome.cursor, None, fate.at, now)
+            rest = next_piece(task, queued.function, self.settings, outcome.cursor, None, fate.at, now)
             self.queue.add(rest, fate.at - now)
             return replace(run, fate="continue", retry_in=fate.at - now)
         self._retry(queued, task, fate.at, fate.reason, limits.max_attempts)
@@ -211,9 +211,9 @@ class Memory(Client):
 
     def _retry(self, queued: QueuedTask, task: Message, at: float, reason: str, max_attempts: int) -> None:
         now = self.clock.now()
-        following, payload = next_attempt(task, queued._function, self.settings, max_attempts, reason, at, now)
+        following, payload = next_attempt(task, queued.function, self.settings, max_attempts, reason, at, now)
         unique = make_unique(task.id, following.attempt)
-        self.queue.add(Submission(queued._function, unique, payload, task.priority, at, task.id), at - now)
+        self.queue.add(Submission(queued.function, unique, payload, task.priority, at, task.id), at - now)
 
 
 def seal_given(payload: bytes, queue: str, settings: Settings) -> bytes:

@@ -79,7 +79,7 @@ class Queue(Servers):
 
     def count_waiting(self, queue: str) -> int:
         with self.lock:
-            return sum(task._function == queue for task in self.waiting)
+            return sum(task.function == queue for task in self.waiting)
 
     def submit(self, batch: Sequence[Submission], meanwhile: Callable[[], None] | None = None) -> list[Answer]:
         now = time.time()
@@ -99,7 +99,7 @@ class Queue(Servers):
         """
         with self.lock:
             for task in self._all_there():
-                if (task._function, task.unique) == (submission.queue, submission.unique):
+                if (task.function, task.unique) == (submission.queue, submission.unique):
                     return task, False  # coalesced: the first one's handle, and the second one's data is dropped
             task = self._read(submission, now)
             self.queued.append(task)
@@ -151,10 +151,10 @@ class Queue(Servers):
             cursor=json.loads(task.cursor) if task.cursor else None,
             limit=key or None,
             payload=submission.payload,
-            _function=submission.queue,
+            function=submission.queue,
+            skew=skew,
+            number=number,
             _headers=tuple(task.headers),
-            _skew=skew,
-            _sequence=number,
         )
 
     def _all_there(self) -> list[QueuedTask]:
@@ -166,7 +166,7 @@ class Queue(Servers):
             due = [task for task in self._of(queue) if task.due <= self.clock.now()]
             # gearmand has no delayed jobs with a priority: they come as normal ones.
             order = {task.handle: PRIORITIES.index("normal" if task.delay else task.priority) for task in due}
-            due.sort(key=lambda task: (order[task.handle], task.due if task.delay else 0.0, task._sequence))
+            due.sort(key=lambda task: (order[task.handle], task.due if task.delay else 0.0, task.number))
             return due[0] if due and self.take_this(due[0]) else None
 
     def _of(self, queue: str | None) -> list[QueuedTask]:

@@ -100,3 +100,41 @@ def test_no_module_imports_the_private_names_of_another(path: Path) -> None:
         if alias.name.startswith("_") and not alias.name.startswith("__") and alias.name != "_version"
     ]
     assert not found
+
+
+OF_TUPLES = {"_replace", "_asdict", "_fields", "_make"}  # public, whatever their names look like
+OF_OTHERS = {"request._stream", "processes._children"}  # Django's, and multiprocessing's
+
+
+@functools.cache
+def private_names(path: Path) -> frozenset[str]:
+    """The private attributes that a file's classes have: methods, annotations, slots, and what `self` is given."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef):
+            found |= {each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+            found |= {
+                name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+            }
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_own(node):
+            found.add(node.attr)
+    return frozenset(name for name in found if name.startswith("_") and not name.startswith("__")) - OF_TUPLES
+
+
+def is_own(attribute: ast.Attribute) -> bool:
+    return isinstance(attribute.value, ast.Name) and attribute.value.id in ("self", "cls")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_module_touches_the_private_attributes_of_anothers_objects(path: Path) -> None:
+    # A name that only others' classes have is theirs; what no class of the package has is a framework's or Python's.
+    theirs = frozenset().union(*(private_names(other) for other in FILES if other != path)) - private_names(path)
+    found = [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in theirs
+        and not is_own(node)
+        and ast.unparse(node) not in OF_OTHERS
+    ]
+    assert not found
