@@ -126,6 +126,9 @@
   for (const name of ["did", "done", "failed", "left"]) here.searchParams.delete(name);
   history.replaceState(null, "", here);
 
+  // On a narrow screen the links are in one line that scrolls.
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
   showTimes(document);
   setInterval(() => document.hidden || showTimes(document), 1000);
   plan();

@@ -120,11 +120,15 @@ def test_dark_follows_the_system(place: Place, open_page: Callable[..., Any]) ->
         assert (red < 60) == is_dark
 
 
-def test_nothing_is_wider_than_a_phone(place: Place, open_page: Callable[..., Any]) -> None:
+def test_nothing_is_wider_than_a_phone_and_the_link_of_this_page_is_in_sight(
+    place: Place, open_page: Callable[..., Any]
+) -> None:
     page = open_page(**PHONE)
     for name, path in pages(place.ids).items():
         page.goto(place.url + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        right = "document.querySelector('nav [aria-current]')?.getBoundingClientRect().right ?? 0"
+        assert int(page.evaluate(right)) <= 390, name  # a browser scrolls by whole pixels
 
 
 def test_all_of_it_is_reached_by_keyboard_with_a_focus_that_is_seen(
