@@ -25,11 +25,11 @@ from django.utils.module_loading import import_string
 from ...app.job import Continue
 from ...environ import JOB_KEY
 from ...errors import InvalidTask
-from ...submit import tasks
 from ...submit.client import Client
 from ...submit.identity import django_key
 from ...submit.middleware import KEY, SHORT_KEY, GearmanMiddleware, find_middleware
 from ...submit.task import Status, Task
+from ...submit.tasks import Gearman as Core  # `tasks` in this package is the backend's module
 from . import users
 from .deferral import deferred, find_body, keep_body, to_django
 
@@ -55,7 +55,7 @@ class Gearman:
 
     __slots__ = ("_core", "_request")
 
-    def __init__(self, core: tasks.Gearman, request: Any = None) -> None:
+    def __init__(self, core: Core, request: Any = None) -> None:
         self._core = core
         self._request = request
 
@@ -165,7 +165,7 @@ class JobMiddleware:
             if job.identity is not None and not users.become(request, job):
                 return HttpResponseForbidden()
         if KEY not in environ:  # Django's test client goes around WSGI middleware
-            environ[KEY] = environ[SHORT_KEY] = tasks.Gearman(_middleware().client, environ)
+            environ[KEY] = environ[SHORT_KEY] = Core(_middleware().client, environ)
         gearman = environ[KEY] = request.gearwsgi = Gearman(environ[KEY], request)
         if SHORT_KEY in environ:
             environ[SHORT_KEY] = gearman

@@ -35,6 +35,7 @@ def _module(name: str) -> Any:
 tasks: Any = _module("")
 base: Any = _module("base")
 signals: Any = _module("signals")
+DEFAULT_QUEUE: str = tasks.DEFAULT_TASK_QUEUE_NAME
 BaseTaskBackend: Any = _module("backends.base").BaseTaskBackend
 _errors: Any = _module("exceptions")
 InvalidTask: Any = getattr(_errors, "InvalidTask", None) or _errors.InvalidTaskError

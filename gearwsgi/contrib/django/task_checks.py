@@ -65,7 +65,8 @@ def _check_application(backend: Any, application: Any, middleware: GearmanMiddle
         )  # fmt: skip
     elif not backend.queues:
         yield Warning(
-            "QUEUES is empty, so any queue may be named: a worker serves only those that `--queues` names",
+            f"QUEUES is empty, so any queue may be named: a worker serves {', '.join(served)} where `--queues` does not "
+            "say, and no others",
             hint="Name the queues in QUEUES.", id="gearwsgi.W005",
         )  # fmt: skip
     plain = [queue for queue in backend.served() if queue in known.plain_queues]

@@ -69,8 +69,9 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
         return float(_client().settings.records_max_age if kept is None else kept)
 
     def served(self) -> list[str]:
-        """The Gearman queues that a worker serves for this backend; empty: any may be one."""
-        return sorted({self.gearman_queues.get(name, name) for name in self.queues})
+        """The Gearman queues that a worker serves for this backend, where it is not told others."""
+        named = self.queues or {task_api.DEFAULT_QUEUE, *(self.options.get("queues") or ())}
+        return sorted({self.gearman_queues.get(name, name) for name in named})
 
     def enqueue(self, task: Any, args: Iterable[Any], kwargs: Mapping[str, Any]) -> Any:
         """Queue a task, and write its record: its result is known at once.

@@ -132,6 +132,40 @@ def test_a_return_value_that_cannot_be_kept_is_final(site: Site) -> None:
     assert (found["status"], found["attempts"]) == ("FAILED", 1) and "more than" in found["errors"][0][2]
 
 
+TEST_CLIENT = """
+import django
+django.setup()
+from django.test import Client
+from gearwsgi.testing import capture
+from tasksite.wsgi import application
+
+with capture(application) as tasks:
+    queued = Client().get("/enqueue", {"task": "add", "args": "[1, 2]"}).json()
+    assert [task.id for task in tasks] == [queued["id"]], tasks
+    tasks.run()
+    seen = Client().get("/result", {"id": queued["id"]}).json()
+    assert (seen["status"], seen["value"]) == ("SUCCESSFUL", 3), seen
+"""
+
+
+def test_a_view_that_queues_is_tested_by_djangos_client(site: Site) -> None:
+    command = [sys.executable, "-c", TEST_CLIENT]
+    done = subprocess.run(command, cwd=site.bench.folder, env={**site.env, "PATH": ""}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_where_any_queue_may_be_named_a_worker_serves_the_usual_one(site: Site) -> None:
+    code = (
+        "import django; django.setup()\n"
+        "from gearwsgi.contrib.django.tasks import GearmanBackend\n"
+        "for options in {}, {'queues': ['b']}, {'queues': {'b': 'c'}}:\n"
+        "    print(*GearmanBackend('default', {'QUEUES': [], 'OPTIONS': options}).served())"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=site.bench.folder, env={**site.env, "PATH": ""}, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["default", "b default", "c default"], done.stderr
+
+
 def test_a_task_is_known_before_any_worker_has_seen_it(site: Site) -> None:
     unserved = enqueue(site, "add", 1, using={"queue_name": "unserved", "priority": -7})
     assert site.bench.server.queued("unserved") >= 1
