@@ -165,14 +165,17 @@ class Worker:
         app: `module:name`.
         arguments: further ones.
         env: added to the environment.
+        python: which Python runs it.
     """
 
-    def __init__(self, folder: Path, app: str, *arguments: str, env: Mapping[str, str] = {}) -> None:
+    def __init__(
+        self, folder: Path, app: str, *arguments: str, env: Mapping[str, str] = {}, python: str = sys.executable
+    ) -> None:
         self.folder = folder
         self.log_path = folder / f"worker-{len(list(folder.glob('worker-*.log')))}.log"
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gearwsgi", "worker", app, *arguments],
+                [python, "-m", "gearwsgi", "worker", app, *arguments],
                 cwd=folder,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **env},
                 stdout=log,

@@ -65,8 +65,8 @@ def _check_application(backend: Any, application: Any, middleware: GearmanMiddle
         )  # fmt: skip
     elif not backend.queues:
         yield Warning(
-            f"QUEUES is empty, so any queue may be named: a worker serves {', '.join(served)} where `--queues` does not "
-            "say, and no others",
+            "QUEUES is empty, so any queue may be named: where `--queues` does not say, a worker serves "
+            f"{', '.join(served)}, and no others",
             hint="Name the queues in QUEUES.", id="gearwsgi.W005",
         )  # fmt: skip
     plain = [queue for queue in backend.served() if queue in known.plain_queues]
