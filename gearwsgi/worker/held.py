@@ -9,7 +9,7 @@ from ..errors import BadMessage
 from ..state.records.facts import log_fields, read_facts
 from ..wire import packets
 from ..wire.payload import Grabbed, own_id
-from .link import Session
+from .session import Session
 
 
 @dataclass(slots=True)

@@ -1,6 +1,4 @@
-"""A worker's link to one job server, in the supervisor's loop: kept up, asleep or grabbing, and watched.
-
-It says what happens to its owner and decides nothing about jobs.
+"""A worker's link to one job server, in the supervisor's loop: kept up, and told of to its owner.
 
 The states of a `Link`, and what leads from one to the next:
 
@@ -8,55 +6,34 @@ The states of a `Link`, and what leads from one to the next:
     CONNECTING -- refused --> WAITING
     any        -- close() --> CLOSED
 
-While it is UP it has a `Session`: one connection, made anew each time. A session is open until it is lost or closed,
-and then never again. It may be asleep (PRE_SLEEP is sent, NOOP wakes it) or wait for the answers to its grabs.
-
-Only the session that grabbed a job may answer for it. What a lost session held is in the job server's queue again;
-what may be lost with it are answers on their way (those jobs run again), and the news whether a submit was queued.
+While it is UP it has a `Session`: one connection, made anew each time.
 """
 
 import contextlib
-import math
 import queue
 import random
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
 from ..address import Address
-from ..errors import ProtocolError, ServerError, ServerUnavailable
-from ..wire import connection, packets
-from ..wire.payload import Grabbed
-from .loop import Loop, Stream
+from ..errors import ServerUnavailable
+from ..wire import connection
+from . import session
+from .loop import Loop
+from .session import Profile, Session
 
-SLEEP_AGAIN = 1.0
-"""Seconds after which an idle worker sends PRE_SLEEP again: gearmand 1.1.20 wakes nobody for a job that is due."""
-ECHO_AFTER = 10.0
-"""Seconds of silence after which ECHO_REQ asks whether the job server lives."""
-DEAD_AFTER = 25.0
-"""Seconds of silence after which it does not: those after the question, that is, for none is judged unasked."""
 RECONNECT_MAX = 2.0
 """Seconds between two tries to connect, at most; a connection that stood for longer is no failure."""
 
-_GRAB = packets.pack(packets.GRAB_JOB_UNIQ)
-_GRAB_ANSWERS = (packets.JOB_ASSIGN_UNIQ, packets.JOB_TOO_LARGE, packets.NO_JOB)
-_OF_NO_INTEREST = (packets.ECHO_RES, packets.WORK_COMPLETE, packets.WORK_FAIL)
-"""That it lives; and that who waits for a response has got what was submitted for them."""
-_SLEEP = packets.pack(packets.PRE_SLEEP)
-_ECHO = packets.pack(packets.ECHO_REQ, b"gearwsgi")
 
-
-class Owner(Protocol):
-    """What a link tells its slot."""
+class Owner(session.Owner, Protocol):
+    """What a link and its session tell their slot."""
 
     def on_connected(self, link: "Link") -> None: ...
-    def on_job(self, session: "Session", job: Grabbed) -> None: ...
-    def on_no_job(self) -> None: ...
-    def pump(self) -> None: ...
     def on_refused(self, link: "Link", reason: str) -> None: ...
     def on_lost(self, link: "Link", reason: str) -> None: ...
 
@@ -139,50 +116,6 @@ class Connector:
         self._write.close()
 
 
-class Profile:
-    """What a worker tells each job server of itself.
-
-    Args:
-        name: what the job server's `workers` shows.
-        queues: the functions it serves; the first is drained first.
-        max_job: bytes that a job may have.
-
-    Attributes:
-        functions: those of `queues`.
-        served: those of which jobs are taken just now; replaced as a whole.
-    """
-
-    def __init__(self, name: str, queues: Sequence[str], max_job: int) -> None:
-        self.max_job = max_job
-        self._name = name
-        self._order = [queue.encode() for queue in queues]
-        self.functions = self.served = frozenset(self._order)
-
-    def leave_out(self, paused: frozenset[bytes]) -> None:
-        """Take no jobs of these."""
-        served = self.functions - paused
-        if served != self.served:
-            self.served = served
-
-    def introduce(self) -> bytes:
-        """What a job server is told first."""
-        return packets.pack(packets.SET_CLIENT_ID, self._name.encode()) + self._abilities()
-
-    def change(self, before: frozenset[bytes]) -> bytes:
-        """What a job server is told that was told `before`."""
-        return b"".join([packets.pack(packets.CANT_DO, each) for each in sorted(before)]) + self._abilities()
-
-    @staticmethod
-    def change_to(function: bytes, before: frozenset[bytes]) -> bytes:
-        """What a job server is told, that was told `before`, where jobs of this function alone are taken."""
-        left = [packets.pack(packets.CANT_DO, each) for each in sorted(before - {function})]
-        return b"".join(left) + (b"" if function in before else packets.pack(packets.CAN_DO, function))
-
-    def _abilities(self) -> bytes:
-        # gearmand drains the function that was added last first.
-        return b"".join([packets.pack(packets.CAN_DO, each) for each in reversed(self._order) if each in self.served])
-
-
 class LinkState(Enum):
     """See the module."""
 
@@ -206,7 +139,7 @@ class Link:
     def __init__(self, address: Address, profile: Profile, loop: Loop, connector: Connector, owner: Owner) -> None:
         self.address = address
         self.session: Session | None = None
-        self.owner = owner
+        self._owner = owner
         self.backoff = Backoff(0.05, RECONNECT_MAX)
         self._profile = profile
         self._loop = loop
@@ -242,14 +175,18 @@ class Link:
             self._wait(reason)
         else:
             try:
-                self.session = Session(sock, self, self._profile, self._loop)
+                self.session = Session(sock, self, self._owner, self._profile, self._loop)
             except OSError as error:
                 sock.close()
                 self._wait(f"the connection can't be watched: {error}")
                 return
             self._state = LinkState.UP
             self._up_since = time.monotonic()
-            self.owner.on_connected(self)
+            self._owner.on_connected(self)
+
+    def refused(self, reason: str) -> None:
+        """The job server does not know what it was asked."""
+        self._owner.on_refused(self, reason)
 
     def lost(self, reason: str) -> None:
         """The session is gone. One that did not last is a failure, as a connection that was refused."""
@@ -263,183 +200,4 @@ class Link:
             return
         self._state = LinkState.WAITING
         self.backoff.fail()
-        self.owner.on_lost(self, reason)
-
-
-class Session:
-    """One connection of a link, from its connect to its loss.
-
-    Args:
-        sock: connected.
-        link: whose it is.
-        profile: what the job server is told.
-        loop: the supervisor's.
-
-    Attributes:
-        is_open: whether it still stands, and may answer for the jobs that it grabbed.
-        is_asleep: whether the job server was asked to wake us.
-        has_work: whether a grab may find a job.
-        grabs: how many are not answered.
-        unanswered: how many jobs it has grabbed that are not answered.
-        served: the functions that the job server was told.
-    """
-
-    def __init__(self, sock: socket.socket, link: Link, profile: Profile, loop: Loop) -> None:
-        self._link = link
-        self._owner = link.owner
-        self._profile = profile
-        self._packets = packets.PacketReader(profile.max_job)
-        self._created: deque[Callable[[str, ServerError | None], None]] = deque()
-        self._slept_at = 0.0
-        self._heard_at = time.monotonic()
-        self._asked_at = 0.0
-        self.is_open = True
-        self.is_asleep = False
-        self.has_work = True
-        self.grabs = 0
-        self.unanswered = 0
-        self.served = profile.served
-        self._stream = Stream(sock, loop, self._on_data, self._lost)
-        self._stream.send(profile.introduce())
-
-    @property
-    def server(self) -> str:
-        """The job server's name."""
-        return str(self._link.address)
-
-    @property
-    def awaits(self) -> int:
-        """Submits that the job server has not answered yet."""
-        return len(self._created)
-
-    def adapt(self) -> bool:
-        """Have the job server know of which queues jobs are taken now; whether it does, and may be asked for any.
-
-        It is told when nothing is held: gearmand queues what a worker holds again when that can't do it any more.
-        """
-        profile = self._profile
-        if self.served is not profile.served:
-            if self.grabs or self.unanswered or not self.is_open:
-                return False
-            self._stream.send(profile.change(self.served))
-            self.served = profile.served
-            self.is_asleep, self.has_work = False, True
-        return True
-
-    def grab_of(self, function: bytes) -> None:
-        """Ask for one job of this function, where nothing is held nor asked for; `adapt` is the way back."""
-        self.send(self._profile.change_to(function, self.served))
-        self.served = frozenset((function,))
-        self.grab(1)
-
-    def grab(self, count: int) -> None:
-        """Ask for so many jobs."""
-        self.grabs += count
-        self.is_asleep = False
-        self._stream.send(_GRAB * count)
-
-    def sleep(self, now: float) -> None:
-        """Ask to be woken when there is a job."""
-        self.is_asleep = True
-        self._slept_at = now
-        self._stream.send(_SLEEP)
-
-    def send(self, data: bytes) -> None:
-        """Send packets."""
-        self._stream.send(data)
-
-    def submit(self, packet: bytes, then: Callable[[str, ServerError | None], None]) -> None:
-        """Submit a job; `then` gets its handle, or the error that the job server answered.
-
-        Where the connection is lost before the answer, the error is CONNECTION_LOST: whether it was queued is not
-        known.
-        """
-        self._created.append(then)
-        self._stream.send(packet)
-
-    def close(self) -> None:
-        """Send what is written, and close it."""
-        self._stream.flush()
-        self._end()
-
-    def tick(self, now: float) -> None:
-        """What time brings: PRE_SLEEP again, a look whether the job server lives."""
-        silent = now - self._heard_at
-        if self._asked_at:
-            if now - self._asked_at > DEAD_AFTER - ECHO_AFTER:
-                self._lost(f"no answer for {silent:.0f} s")
-                return
-        elif silent > ECHO_AFTER:
-            self._ask(now)
-        if self.served is not self._profile.served and self.adapt():
-            self._owner.pump()
-        if self.is_asleep and now - self._slept_at >= SLEEP_AGAIN:
-            self.sleep(now)
-
-    def on_pause(self) -> None:
-        """Nobody listened for a while: ask anew, and wait for that answer."""
-        if self._asked_at:
-            self._ask(time.monotonic())
-
-    def _ask(self, now: float) -> None:
-        self._asked_at = now
-        self._stream.send(_ECHO)
-
-    def _on_data(self, data: bytes) -> None:
-        self._heard_at = time.monotonic()
-        self._asked_at = 0.0
-        for kind, parameters in self._packets.feed(data):
-            self._on_packet(kind, parameters)
-            if not self.is_open:
-                return
-        self._owner.pump()
-
-    def _on_packet(self, kind: int, parameters: list[bytes]) -> None:
-        if kind in _GRAB_ANSWERS:
-            if not self.grabs:
-                # Nobody says how many jobs of such a server would have to be held.
-                raise ProtocolError(f"packet {kind} that answers no grab")
-            self.grabs -= 1
-            self.has_work = kind != packets.NO_JOB
-            if not self.has_work:
-                self._owner.on_no_job()
-                return
-            handle, function, unique, payload, *size = parameters
-            if function not in self._profile.functions and function not in self.served:
-                raise ProtocolError(f"a job of queue {function!r}, which nobody asked for")
-            self.unanswered += 1
-            self._owner.on_job(self, Grabbed(handle, function, unique, payload, int(size[0]) if size else 0))
-        elif kind == packets.NOOP:
-            self.is_asleep = False
-            self.has_work = True
-        elif kind == packets.JOB_CREATED:
-            if not self._created:
-                raise ProtocolError("a JOB_CREATED that answers nothing")
-            self._created.popleft()(parameters[0].decode("utf-8", "replace"), None)
-        elif kind == packets.ERROR:
-            error = packets.parse_error(parameters, str(self._link.address))
-            # JOB_NOT_FOUND answers what we said of a job; anything else, a submit, or a grab that it does not know.
-            if error.code != "JOB_NOT_FOUND" and self._created:
-                self._created.popleft()("", error)
-            elif error.code != "JOB_NOT_FOUND" and self.grabs:
-                self.grabs -= 1
-                # It is asked for nothing more, nor to wake us: that would go on without end.
-                self.has_work, self.is_asleep, self._slept_at = False, True, math.inf
-                self._owner.on_refused(self._link, str(error))
-        elif kind not in _OF_NO_INTEREST:
-            raise ProtocolError(f"packet {kind} has no place here")
-
-    def _lost(self, reason: str) -> None:
-        if not self.is_open:
-            return
-        unanswered = list(self._created)
-        self._end()
-        for then in unanswered:
-            then("", ServerError("CONNECTION_LOST", reason, str(self._link.address)))
-        self._link.lost(reason)
-
-    def _end(self) -> None:
-        self.is_open = self.is_asleep = self.has_work = False
-        self.grabs = 0
-        self._created.clear()
-        self._stream.close()
+        self._owner.on_lost(self, reason)

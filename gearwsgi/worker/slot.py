@@ -33,13 +33,14 @@ from ..state.records.facts import read_facts
 from ..wire.payload import TICK, Grabbed, can_be_handed_back, open_payload, own_id
 from .forks import Forks, NoForkServer
 from .held import Held
-from .link import Backoff, Connector, Link, Profile, Session
+from .link import Backoff, Connector, Link
 from .loop import Loop
 from .options import Options
 from .pace import Pace
 from .posix import resident
 from .process import Process, State
 from .servers import JobServers
+from .session import Profile, Session
 from .settle import Settler
 from .steering import Steering
 

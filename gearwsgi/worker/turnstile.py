@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from ..address import Address
 from .keys import Permit
 from .limits import Gate
-from .link import Session
+from .session import Session
 
 
 class Turnstile:

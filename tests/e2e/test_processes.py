@@ -366,7 +366,8 @@ def test_a_server_that_falls_silent_is_noticed(embedded_site: Bench, monkeypatch
     site = embedded_site
     proxy = _Proxy(site.server.port)
     code = (
-        "import gearwsgi.worker.link as l; l.ECHO_AFTER, l.DEAD_AFTER = 1.0, 2.5; from gearwsgi.cli import main; main()"
+        "from gearwsgi.worker import session; session.ECHO_AFTER, session.DEAD_AFTER = 1.0, 2.5\n"
+        "from gearwsgi.cli import main; main()"
     )
     (site.folder / "quick.py").write_text(code)
     import subprocess
