@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import GEARMAND, Bench, bench
+from tests.support import GEARMAND, Bench, Spares
 
 KINDS = ("gearmand", "embedded")
 
@@ -31,13 +31,17 @@ def kinds(group: str) -> list[Any]:
     return [pytest.param(kind, marks=pytest.mark.xdist_group(f"{group}-{kind}")) for kind in KINDS]
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """See to it that what is one group runs in one process.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    """See to it that what is one group runs in one process, and what shares a bench is one.
 
     pytest-xdist 3.8 writes the group into `_nodeid`, which pytest 9.2 does not read any more (its issue 1386): groups
     were left out without a word, and what they share was made in each process.
     """
+    for item in items:
+        if isinstance(item, pytest.Function) and "_kept" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{item.callspec.params['_kept']}"))
+    yield
     if not getattr(config.option, "loadgroup", False):
         return  # no process of `--dist loadgroup`
     for item in items:
@@ -56,16 +60,38 @@ def require(kind: str) -> None:
         pytest.skip("gearmand is not installed: tested with the embedded job server alone")
 
 
+@pytest.fixture(scope="session")
+def spares() -> Iterator[Spares]:
+    made = Spares()
+    yield made
+    made.close()
+
+
 @pytest.fixture(params=KINDS)
-def site(request: pytest.FixtureRequest) -> Iterator[Bench]:
+def site(request: pytest.FixtureRequest, spares: Spares) -> Iterator[Bench]:
     """A bench, once with gearmand and once with the embedded job server."""
     require(request.param)
-    with bench(request.param) as made:
+    with spares.bench(request.param) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def _kept(request: pytest.FixtureRequest, spares: Spares) -> Iterator[Bench]:
+    require(request.param)
+    with spares.bench(request.param) as made:
+        made.worker("--workers", "1")
         yield made
 
 
 @pytest.fixture
-def embedded_site() -> Iterator[Bench]:
+def busy(_kept: Bench) -> Bench:
+    """A bench that the tests of a module share, with a worker; it shows nothing of the tests before."""
+    _kept.forget()
+    return _kept
+
+
+@pytest.fixture
+def embedded_site(spares: Spares) -> Iterator[Bench]:
     """A bench with the embedded job server, for what does not depend on the kind."""
-    with bench("embedded") as made:
+    with spares.bench("embedded") as made:
         yield made

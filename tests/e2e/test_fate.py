@@ -22,29 +22,24 @@ from gearwsgi.wire.connection import Connection
 from tests.support import Bench, JobServer, until
 
 
-def _dead(site: Bench) -> list[dict[str, Any]]:
-    return json.loads(site.run("dead", "list", "--json").stdout)
-
-
-def test_a_failed_attempt_is_tried_again_until_it_succeeds_under_one_id(site: Bench) -> None:
-    worker = site.worker("--workers", "1")
-    task = site.app().gearman.task("/flaky", {"good": 3})
+def test_a_failed_attempt_is_tried_again_until_it_succeeds_under_one_id(busy: Bench) -> None:
+    [worker] = busy.workers
+    task = busy.app().gearman.task("/flaky", {"good": 3})
     worker.wait_for("result 200 OK")
-    until(lambda: site.server.queued() == 0)
-    assert site.lines() == [f"flaky {task.id} {attempt}" for attempt in (1, 2, 3)]
-    assert not _dead(site)
+    until(lambda: busy.server.queued() == 0)
+    assert busy.lines() == [f"flaky {task.id} {attempt}" for attempt in (1, 2, 3)]
+    assert not busy.dead()
     story = [line.split(" ", 4)[4] for line in worker.log.splitlines() if task.id in line]
     kinds = [line.split(" ")[0] for line in story]
     assert kinds == ["received", "failed", "received", "failed", "received", "result"], worker.log
 
 
-def test_attempts_used_up_end_as_a_dead_letter_that_tells_each_reason(site: Bench) -> None:
-    site.worker("--workers", "1")
-    task = site.app().gearman.task("/status", {"status": "503 Down"}, max_attempts=3)
-    [letter] = until(lambda: _dead(site))
+def test_attempts_used_up_end_as_a_dead_letter_that_tells_each_reason(busy: Bench) -> None:
+    task = busy.app().gearman.task("/status", {"status": "503 Down"}, max_attempts=3)
+    [letter] = busy.dead(1)
     assert (letter["id"], letter["service"], letter["attempts"]) == (task.id, "/status", 3)
     assert letter["reason"] == "503 Down from POST /status; all 3 attempts used"
-    shown = site.run("dead", "show", task.id).stdout
+    shown = busy.run("dead", "show", task.id).stdout
     assert "attempt 1 at " in shown and "attempt 2 at " in shown
     assert "503 Down" in shown and "the body of 503 Down" in shown and '{"status":"503 Down"}' in shown
 
@@ -52,22 +47,21 @@ def test_attempts_used_up_end_as_a_dead_letter_that_tells_each_reason(site: Benc
 @pytest.mark.parametrize(
     ("status", "says"), [("302 Found", "302 Found"), ("404 Not Found", "404"), ("501 Not Implemented", "501")]
 )
-def test_what_will_not_change_is_a_dead_letter_at_once(site: Bench, status: str, says: str) -> None:
-    site.worker("--workers", "1")
-    site.app().gearman.task("/status", {"status": status, "headers": [["Location", "/login"]], "n": "once"})
-    [letter] = until(lambda: _dead(site))
+def test_what_will_not_change_is_a_dead_letter_at_once(busy: Bench, status: str, says: str) -> None:
+    busy.app().gearman.task("/status", {"status": status, "headers": [["Location", "/login"]], "n": "once"})
+    [letter] = busy.dead(1)
     assert says in letter["reason"] and "POST /status" in letter["reason"]
     assert ("/login" in letter["reason"]) == (status == "302 Found")
-    assert site.lines() == ["status once 1"]
+    assert busy.lines() == ["status once 1"]
 
 
-def test_a_handler_may_ask_for_another_attempt_or_for_none(site: Bench) -> None:
-    worker = site.worker("--workers", "1")
-    site.app().gearman.task("/retry", {"n": "r"})
+def test_a_handler_may_ask_for_another_attempt_or_for_none(busy: Bench) -> None:
+    [worker] = busy.workers
+    busy.app().gearman.task("/retry", {"n": "r"})
     worker.wait_for("result 200 OK")
     assert "Retry: asked for" in worker.log
-    site.app().gearman.task("/status", {"status": "503 No", "headers": [["X-Gearman-Retry", "never"]]})
-    [letter] = until(lambda: _dead(site))
+    busy.app().gearman.task("/status", {"status": "503 No", "headers": [["X-Gearman-Retry", "never"]]})
+    [letter] = busy.dead(1)
     assert "X-Gearman-Retry: never" in letter["reason"] and letter["attempts"] == 1
 
 
@@ -84,19 +78,18 @@ def test_a_service_has_attempts_of_its_own_and_a_task_has_the_last_word(site: Be
     app = site.app(tasks=tasks)
     app.gearman.task("mail")
     app.gearman.task("mail", max_attempts=1)
-    letters = until(lambda: len(_dead(site)) == 2 and _dead(site))
+    letters = site.dead(2)
     assert sorted(letter["attempts"] for letter in letters) == [1, 2]
 
 
-def test_a_plain_call_is_retried_as_any_other(site: Bench) -> None:
-    site.worker("--workers", "1")
-    connection = Connection(parse_address(site.server.address), 5)
+def test_a_plain_call_is_retried_as_any_other(busy: Bench) -> None:
+    connection = Connection(parse_address(busy.server.address), 5)
     payload = b'{"service":"/flaky","good":3,"n":"plain"}'
     connection.send(packets.pack_submit("job", "u-1", payload), 5)
     connection.expect(packets.JOB_CREATED, 10)
     connection.close()
-    until(lambda: site.lines() == [f"flaky plain {attempt}" for attempt in (1, 2, 3)])
-    until(lambda: site.server.queued() == 0)
+    until(lambda: busy.lines() == [f"flaky plain {attempt}" for attempt in (1, 2, 3)])
+    until(lambda: busy.server.queued() == 0)
 
 
 def test_the_retry_is_queued_before_the_job_is_answered(embedded_site: Bench) -> None:
@@ -236,28 +229,27 @@ def test_after_response_works_in_a_body_that_is_made_while_it_is_sent(embedded_s
     assert embedded_site.server.queued() == 1
 
 
-def test_dead_letters_are_retried_discarded_and_shown_as_curl(site: Bench) -> None:
-    app = site.app()
-    site.worker("--workers", "1")
+def test_dead_letters_are_retried_discarded_and_shown_as_curl(busy: Bench) -> None:
+    app = busy.app()
     one = app.gearman.task("/status", {"status": "400 Bad", "n": "a"}, headers={"Cookie": "very=secret"})
     two = app.gearman.task("/status", {"status": "400 Bad", "n": "b"})
-    until(lambda: len(_dead(site)) == 2)
-    shown = site.run("dead", "show", one.id).stdout
-    assert "very=secret" not in shown and "very=secret" in site.run("dead", "show", one.id, "--secrets").stdout
-    assert "very=secret" not in site.run("dead", "curl", one.id).stdout
-    table = site.run("dead", "list").stdout
+    assert len(busy.dead(2)) == 2
+    shown = busy.run("dead", "show", one.id).stdout
+    assert "very=secret" not in shown and "very=secret" in busy.run("dead", "show", one.id, "--secrets").stdout
+    assert "very=secret" not in busy.run("dead", "curl", one.id).stdout
+    table = busy.run("dead", "list").stdout
     assert one.id in table and two.id in table
-    retried = site.run("dead", "retry", one.id).stdout
+    retried = busy.run("dead", "retry", one.id).stdout
     assert one.id in retried and "H:" in retried
-    until(lambda: site.runs()["status a 1"] == 2)
-    until(lambda: {letter["id"] for letter in _dead(site)} == {one.id, two.id})
-    assert site.run("dead", "discard", two.id).stdout.strip() == f"{two.id} discarded"
-    assert [letter["id"] for letter in _dead(site)] == [one.id]
-    site.run("dead", "retry", "--all", "--service", "/other", "--yes")
-    assert len(_dead(site)) == 1
-    site.run("dead", "discard", "--all", "--yes")
-    assert _dead(site) == []
-    missing = site.run("dead", "show", one.id, ok=False)
+    until(lambda: busy.runs()["status a 1"] == 2)
+    assert {letter["id"] for letter in busy.dead(2)} == {one.id, two.id}
+    assert busy.run("dead", "discard", two.id).stdout.strip() == f"{two.id} discarded"
+    assert [letter["id"] for letter in busy.dead()] == [one.id]
+    busy.run("dead", "retry", "--all", "--service", "/other", "--yes")
+    assert len(busy.dead()) == 1
+    busy.run("dead", "discard", "--all", "--yes")
+    assert busy.dead() == []
+    missing = busy.run("dead", "show", one.id, ok=False)
     assert missing.returncode == 3 and "no dead letter" in missing.stderr
 
 
@@ -272,7 +264,7 @@ def test_a_dead_letters_curl_command_reaches_the_application(embedded_site: Benc
     port = free_port()
     app = site.app()
     task = app.gearman.task("/status", {"status": "400 Bad"}, headers={"Host": f"127.0.0.1:{port}"})
-    until(lambda: _dead(site))
+    assert site.dead(1)
     command = shlex.split(site.run("dead", "curl", task.id).stdout)
     assert command[0] == "curl"
     code = (
@@ -293,7 +285,7 @@ def test_dead_letters_that_are_too_many_are_removed_and_the_log_says_so(embedded
     for _ in range(4):
         site.app().gearman.task("/status", {"status": "400 Bad"})
     worker.wait_for("removed", 2)
-    assert len(_dead(site)) == 2
+    assert len(site.dead()) == 2
 
 
 def test_the_outbox_is_relayed_in_order_when_a_server_is_back(site: Bench) -> None:

@@ -10,82 +10,88 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import Bench, JobServer, free_port, until
+from tests.conftest import kinds, require
+from tests.support import Bench, JobServer, Spares, free_port, until
 
 POISONS = ["exit", "kill", "segfault", "sysexit", "corrupt", "scribble", "closefds", "boom"]
 
 
-def _dead(site: Bench) -> list[dict]:
-    return json.loads(site.run("dead", "list", "--json").stdout)
+@pytest.fixture(scope="module", params=kinds("poison"))
+def poisoned(request: pytest.FixtureRequest, spares: Spares) -> Iterator[Bench]:
+    """A bench with a worker of two processes, which each poison has to leave as it was."""
+    require(request.param)
+    with spares.bench(request.param) as made:
+        made.worker("--workers", "2", "--log-level", "warning")
+        yield made
 
 
 @pytest.mark.parametrize("poison", POISONS)
-def test_a_poison_job_runs_max_attempts_times_and_good_jobs_beside_it_once(site: Bench, poison: str) -> None:
-    site.worker("--workers", "2", "--log-level", "warning")
+def test_a_poison_job_runs_max_attempts_times_and_good_jobs_beside_it_once(poisoned: Bench, poison: str) -> None:
+    site = poisoned
     gearman = site.app().gearman
     for n in range(100):
-        gearman.task("/good", {"n": n})
+        gearman.task("/good", {"n": f"{poison}{n}"})
         if n % 20 == 0:
             gearman.task(f"/{poison}", {"n": f"p{n}"}, max_attempts=3)
-    until(lambda: len(_dead(site)) == 5)
+    until(lambda: [letter["service"] for letter in site.dead()].count(f"/{poison}") == 5)
     until(lambda: site.server.queued() == 0)
     runs = site.runs()
-    assert {line: times for line, times in runs.items() if line.startswith("good")} == {
-        f"good {n} 1": 1 for n in range(100)
+    assert {line: times for line, times in runs.items() if line.startswith(f"good {poison}")} == {
+        f"good {poison}{n} 1": 1 for n in range(100)
     }
     poisons = {line: times for line, times in runs.items() if line.startswith(poison)}
     assert poisons == {f"{poison} p{n} {attempt}": 1 for n in range(0, 100, 20) for attempt in (1, 2, 3)}
 
 
-def test_a_death_is_told_in_words(site: Bench) -> None:
-    site.worker("--workers", "1")
+def test_a_death_is_told_in_words(busy: Bench) -> None:
     for service in ("/exit", "/kill", "/segfault", "/sysexit"):
-        site.app().gearman.task(service, max_attempts=1)
-    until(lambda: len(_dead(site)) == 4)
-    reasons = {letter["service"]: letter["reason"] for letter in _dead(site)}
+        busy.app().gearman.task(service, max_attempts=1)
+    letters = busy.dead(4)
+    assert len(letters) == 4
+    reasons = {letter["service"]: letter["reason"] for letter in letters}
     assert reasons["/exit"].startswith("exited with code 3 after")
     assert reasons["/kill"].startswith("killed by SIGKILL (out of memory?) after")
     assert reasons["/segfault"].startswith("killed by SIGSEGV after")
     assert reasons["/sysexit"].startswith("SystemExit: 3 from POST /sysexit")
 
 
-def test_the_copy_of_a_handler_that_forks_answers_nothing(site: Bench) -> None:
-    worker = site.worker("--workers", "1")
+def test_the_copy_of_a_handler_that_forks_answers_nothing(busy: Bench) -> None:
+    [worker] = busy.workers
     for n in range(20):
-        site.app().gearman.task("/fork", {"n": n})
+        busy.app().gearman.task("/fork", {"n": n})
     worker.wait_for("result 200 OK", 20)
-    until(lambda: site.server.queued() == 0)
-    assert site.runs() == {f"fork {n} 1": 1 for n in range(20)}
+    until(lambda: busy.server.queued() == 0)
+    assert busy.runs() == {f"fork {n} 1": 1 for n in range(20)}
 
 
 def test_a_time_limit_lets_finally_run_and_counts_as_a_failed_attempt(site: Bench) -> None:
     site.worker("--workers", "1", "--timeout", "0.3")
     site.app().gearman.task("/finally", {"n": "f"}, max_attempts=2)
-    until(lambda: len(_dead(site)) == 1)
+    [letter] = site.dead(1)
     assert site.lines() == ["finally f 1", "finally f", "finally f 2", "finally f"]
-    assert "timed out after 0.3 s" in _dead(site)[0]["reason"]
+    assert "timed out after 0.3 s" in letter["reason"]
 
 
 def test_a_handler_that_uses_the_alarm_itself_has_its_time_limit_all_the_same(site: Bench) -> None:
     site.worker("--workers", "1", "--timeout", "0.3")
     site.app().gearman.task("/alarm", {"n": "a"}, max_attempts=1)
-    until(lambda: len(_dead(site)) == 1)
+    [letter] = site.dead(1)
     assert site.lines() == ["alarm a 1", "finally a"]
-    assert _dead(site)[0]["reason"].startswith("timed out after 0.3 s")
+    assert letter["reason"].startswith("timed out after 0.3 s")
 
 
 @pytest.mark.parametrize("service", ["/deaf", "/ccode"])
-def test_what_does_not_end_at_its_time_limit_is_killed(site: Bench, service: str) -> None:
-    site.worker("--workers", "1")
-    site.app().gearman.task(service, {"n": "d"}, max_attempts=1, timeout=0.2)
-    site.app().gearman.task("/good", {"n": "after"})
-    until(lambda: len(_dead(site)) == 1)
-    until(lambda: "good after 1" in site.lines())
-    assert "killed by SIGKILL: it did not end at its time limit" in _dead(site)[0]["reason"]
+def test_what_does_not_end_at_its_time_limit_is_killed(busy: Bench, service: str) -> None:
+    busy.app().gearman.task(service, {"n": "d"}, max_attempts=1, timeout=0.2)
+    busy.app().gearman.task("/good", {"n": "after"})
+    [letter] = busy.dead(1)
+    until(lambda: "good after 1" in busy.lines())
+    assert "killed by SIGKILL: it did not end at its time limit" in letter["reason"]
 
 
 def test_a_call_that_runs_over_its_time_gets_504(site: Bench) -> None:
@@ -117,7 +123,7 @@ def test_term_finishes_what_runs_and_leaves_the_rest_in_the_queue(site: Bench) -
     assert worker.process.wait(60) == 0
     assert site.lines() == ["until running 1", "until-done running"]
     assert site.server.queued() == 20
-    assert not _dead(site)
+    assert not site.dead()
 
 
 def test_term_amid_short_jobs_runs_each_once_all_told(site: Bench) -> None:
@@ -144,7 +150,7 @@ def test_a_stop_by_force_leaves_its_job_in_the_queue_and_makes_no_dead_letter(si
         worker.signal(signal.SIGTERM)
     assert worker.process.wait(60) == 5
     until(lambda: site.server.queued() == 1)
-    assert not _dead(site) and not list(site.state_dir.glob("outbox/*.http"))
+    assert not site.dead() and not list(site.state_dir.glob("outbox/*.http"))
 
 
 def test_hup_brings_new_code_to_all_slots_and_loses_and_doubles_nothing(site: Bench) -> None:
@@ -472,9 +478,9 @@ def test_without_lookahead_nothing_is_held_ahead(site: Bench) -> None:
     worker.wait_for("result 200 OK", 32)
 
 
-def test_what_the_application_prints_is_in_the_log_with_the_handle(site: Bench) -> None:
-    worker = site.worker("--workers", "1")
-    task = site.app().gearman.task("/print")
+def test_what_the_application_prints_is_in_the_log_with_the_handle(busy: Bench) -> None:
+    [worker] = busy.workers
+    task = busy.app().gearman.task("/print")
     worker.wait_for("result 200 OK")
     assert f"{task.handle} id {task.id} | printed by the handler\n" in worker.log
 
@@ -640,7 +646,7 @@ def test_a_handler_that_floods_its_pipe_starves_nobody(embedded_site: Bench, fra
         assert peak < 150_000, "kilobytes"
     (site.folder / "enough").touch()
     if frames == "announced":
-        until(lambda: len(_dead(site)) == 1)
+        assert len(site.dead(1)) == 1
     else:
         worker.wait_for("result 200 OK from /flood")
     assert worker.stop() == 0
@@ -699,4 +705,4 @@ def test_random_signals_amid_a_thousand_jobs_lose_none(site: Bench) -> None:
             running.append(site.worker("--workers", "2", "--log-level", "warning"))
     until(lambda: site.server.queued() == 0)
     assert {line.split()[1] for line in site.lines() if line.startswith("slow-done")} == {str(n) for n in range(1000)}
-    assert not _dead(site)
+    assert not site.dead()

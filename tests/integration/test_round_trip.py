@@ -20,19 +20,18 @@ from tests.support import Bench, free_port, until
 PHP_PAYLOAD = b'{"a":1,"name":"\\u4e2d\\u6587","nested":{"x":[1,2]},"service":"good"}'
 
 
-def test_a_task_runs_once_and_its_handle_is_the_job_servers(site: Bench) -> None:
-    worker = site.worker("--workers", "1")
-    task = site.app().gearman.task("/good", {"n": "one"})
+def test_a_task_runs_once_and_its_handle_is_the_job_servers(busy: Bench) -> None:
+    [worker] = busy.workers
+    task = busy.app().gearman.task("/good", {"n": "one"})
     worker.wait_for("result 200 OK")
     assert str(task) == task.handle and task.handle in worker.log
-    assert site.lines() == ["good one 1"]
-    until(lambda: site.server.queued() == 0)
+    assert busy.lines() == ["good one 1"]
+    until(lambda: busy.server.queued() == 0)
 
 
-def test_a_handler_queues_in_a_replay_as_it_does_outside(site: Bench) -> None:
-    site.worker("--workers", "1")
-    site.app().gearman.task("/chain", {"n": "first"})
-    until(lambda: "good chained 1" in site.lines())
+def test_a_handler_queues_in_a_replay_as_it_does_outside(busy: Bench) -> None:
+    busy.app().gearman.task("/chain", {"n": "first"})
+    until(lambda: "good chained 1" in busy.lines())
 
 
 def test_the_bytes_that_php_sends_run_the_service(site: Bench) -> None:
@@ -48,27 +47,26 @@ def test_the_bytes_that_php_sends_run_the_service(site: Bench) -> None:
     assert '{"name": "x"}' in worker.log
 
 
-def test_an_unreadable_payload_runs_nothing_is_kept_and_the_worker_goes_on(site: Bench) -> None:
+def test_an_unreadable_payload_runs_nothing_is_kept_and_the_worker_goes_on(busy: Bench) -> None:
     from gearwsgi.address import parse_address
     from gearwsgi.wire import connection
 
-    worker = site.worker("--workers", "1")
-    connection = connection.Connection(parse_address(site.server.address), 5)
+    [worker] = busy.workers
+    connection = connection.Connection(parse_address(busy.server.address), 5)
     for payload in (b"rubbish", b"\x00\x01", b'{"service":', b'{"no":"service"}', b"GET / HTTP/9.9\r\n\r\n", b"\n"):
         connection.send(packets.pack_submit("job", "", payload), 5)
         connection.expect(packets.JOB_CREATED, 10)
     connection.close()
-    site.app().gearman.task("/good", {"n": "after"})
-    until(lambda: "good after 1" in site.lines())
+    busy.app().gearman.task("/good", {"n": "after"})
+    until(lambda: "good after 1" in busy.lines())
     worker.wait_for(" dead ", 6)
-    letters = json.loads(site.run("dead", "list", "--json").stdout)
+    letters = busy.dead()
     assert len(letters) == 6 and all(letter["reason"] for letter in letters)
-    assert site.lines() == ["good after 1"]
+    assert busy.lines() == ["good after 1"]
 
 
-def test_call_answers_the_whole_response(site: Bench) -> None:
-    site.worker("--workers", "1")
-    gearman = site.app().gearman
+def test_call_answers_the_whole_response(busy: Bench) -> None:
+    gearman = busy.app().gearman
     headers = [["Set-Cookie", "a=1"], ["Set-Cookie", "b=2"], ["Location", "/relative"]]
     response = gearman.call("/status", {"status": "307 Odd Reason", "headers": headers}, timeout=60)
     assert response.status == "307 Odd Reason"
@@ -78,7 +76,7 @@ def test_call_answers_the_whole_response(site: Bench) -> None:
     assert gearman.call("/boom", timeout=60).status_int == 500
     assert gearman.call("/exit", timeout=60).status_int == 502
     assert gearman.call("/good", {"n": 1}, timeout=60).json == {"n": 1}
-    assert not list(site.state_dir.glob("dead/*.http"))
+    assert not list(busy.state_dir.glob("dead/*.http"))
 
 
 def test_call_ends_with_its_timeout_where_nobody_works(site: Bench) -> None:
@@ -279,7 +277,8 @@ def _port_answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.parametrize("web", ["waitress", "gunicorn"])
+# Each job server, and each server of the web: neither knows of the other.
+@pytest.mark.parametrize(("site", "web"), [("embedded", "waitress"), ("gearmand", "gunicorn")], indirect=["site"])
 def test_thousands_of_tasks_from_threads_and_forks_run_exactly_once(site: Bench, web: str) -> None:
     count = 2500
     port = free_port()

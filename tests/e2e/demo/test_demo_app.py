@@ -7,10 +7,13 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.demo.conftest import Tree, free_port, wait_until
+from tests.e2e.demo.conftest import Tree, free_port, trees_in, wait_until
+
+pytestmark = pytest.mark.xdist_group("demo app")
 
 
 class Web:
@@ -37,8 +40,9 @@ class Web:
         return answer
 
 
-@pytest.fixture
-def web(tree: Tree) -> Iterator[Web]:
+@contextmanager
+def served(tree: Tree) -> Iterator[Web]:
+    """The web application of a tree."""
     tree.environ["PORT"] = str(free_port())
     with tree.popen("python3", "-m", "demo_app") as process:
         try:
@@ -50,43 +54,53 @@ def web(tree: Tree) -> Iterator[Web]:
             process.terminate()
 
 
-def test_every_link_of_the_front_page_queues_a_task_that_runs(tree: Tree, web: Web) -> None:
-    tree.start(2)
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    """A tree with two workers, for most tests."""
+    with trees_in(tmp_path_factory.mktemp("demo")) as make:
+        tree = make()
+        tree.start(2)
+        yield tree
+
+
+@pytest.fixture(scope="module")
+def web(worked: Tree) -> Iterator[Web]:
+    with served(worked) as made:
+        yield made
+
+
+def test_every_link_of_the_front_page_queues_a_task_that_runs(worked: Tree, web: Web) -> None:
     status, page = web.get("")
     assert status == 200
     links = re.findall(r'<li><a href="([^"]+)"', page)
     assert len(links) == 4
     for link in links:
-        tree.has_line(web.queue(link)["task"])
+        worked.has_line(web.queue(link)["task"])
 
 
-def test_the_webhook_that_the_front_page_shows_is_taken_as_it_stands_there(tree: Tree, web: Web) -> None:
+def test_the_webhook_that_the_front_page_shows_is_taken_as_it_stands_there(worked: Tree, web: Web) -> None:
     if not (shutil.which("curl") and shutil.which("openssl")):
         pytest.skip("curl or openssl is not installed")
-    tree.start()
     _, page = web.get("")
     command = re.findall(r'<pre id="hook"><code>(.*?)</code>', page, re.DOTALL)[0]
     command = command.replace("http://127.0.0.1:8080/", web.url)
-    assert [json.loads(tree.run("sh", "-c", command).stdout)["status"] for _ in range(2)] == ["accepted", "duplicate"]
-    tree.has_line('"name": "Ada", "verified": true')
+    assert [json.loads(worked.run("sh", "-c", command).stdout)["status"] for _ in range(2)] == ["accepted", "duplicate"]
+    worked.has_line('"name": "Ada", "verified": true')
 
 
-def test_index_queues_its_parameters_for_the_service_and_answers_with_the_tasks_id(tree: Tree, web: Web) -> None:
-    tree.start()
+def test_index_queues_its_parameters_for_the_service_and_answers_with_the_tasks_id(worked: Tree, web: Web) -> None:
     answer = web.queue("index/index?name=%E4%B8%AD%E6%96%87&city=Ulm")
-    line = tree.has_line(answer["task"], "中文", "Ulm", '"hello": "world"')
+    line = worked.has_line(answer["task"], "中文", "Ulm", '"hello": "world"')
     assert "default/index" in line or "default.index" in line
 
 
-def test_the_alias_of_the_configuration_leads_to_its_service(tree: Tree, web: Web) -> None:
-    tree.start()
+def test_the_alias_of_the_configuration_leads_to_its_service(worked: Tree, web: Web) -> None:
     answer = web.queue("index/test?name=Ada")
-    tree.has_line(answer["task"], "Ada", '"test": "done"')
-    tree.has_line(answer["task"], "/Test/task")
+    worked.has_line(answer["task"], "Ada", '"test": "done"')
+    worked.has_line(answer["task"], "/Test/task")
 
 
-def test_the_status_page_shows_how_far_a_task_is(tree: Tree, web: Web) -> None:
-    tree.start()
+def test_the_status_page_shows_how_far_a_task_is(worked: Tree, web: Web) -> None:
     answer = web.queue("index/slow?seconds=6")
 
     def status() -> str:
@@ -96,13 +110,12 @@ def test_the_status_page_shows_how_far_a_task_is(tree: Tree, web: Web) -> None:
         return str(json.loads(text)["status"])
 
     wait_until(lambda: re.search("running.*[1-5].*6", status()), "a running task with its progress")
-    tree.has_line(answer["task"], '"counted": 6')
+    worked.has_line(answer["task"], '"counted": 6')
 
 
-def test_the_flaky_service_succeeds_at_its_third_attempt(tree: Tree, web: Web) -> None:
-    tree.start()
-    web.queue("index/flaky?name=Ada")
-    tree.has_line("Ada", '"attempt": 3')
+def test_the_flaky_service_succeeds_at_its_third_attempt(worked: Tree, web: Web) -> None:
+    answer = web.queue("index/flaky?name=Ada")
+    worked.has_line(answer["task"], "Ada", '"attempt": 3')
 
 
 def test_the_service_answers_with_what_it_was_given(web: Web) -> None:
@@ -133,11 +146,12 @@ def test_a_request_that_makes_no_sense_is_the_callers_mistake(
     assert got == status, text
 
 
-def test_what_is_queued_before_the_worker_starts_is_kept(tree: Tree, web: Web) -> None:
-    status, text = web.get("index/index?name=early")
-    assert status == 200, text
-    tree.start()
-    tree.has_line("early", '"hello": "world"')
+def test_what_is_queued_before_the_worker_starts_is_kept(tree: Tree) -> None:
+    with served(tree) as web:
+        status, text = web.get("index/index?name=early")
+        assert status == 200, text
+        tree.start()
+        tree.has_line("early", '"hello": "world"')
 
 
 @pytest.mark.parametrize("port", ["no number", "99999", None])
