@@ -11,7 +11,7 @@ from ..settings import Settings
 from ..telemetry.collector import Snapshot, State
 from ..telemetry.endpoint import Endpoint
 from .counting import Counting
-from .process import EXITS
+from .exits import EXITS
 from .recorder import Recorder
 from .slot import Slot
 

@@ -2,7 +2,10 @@
 
 import json
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the fork server is started before they are imported
+    from ..settings import Settings
 
 
 def _option(default: Any, help: str, **more: Any) -> Any:
@@ -74,6 +77,21 @@ class Options:
     def to_json(self) -> str:
         """For the fork server's command line."""
         return json.dumps(asdict(self))
+
+    def reservations(self, settings: "Settings", wanted: int) -> list[tuple[str, ...]]:
+        """The queues of each slot: reserved ones first, then all for each slot that is left.
+
+        Args:
+            settings: the middleware's.
+            wanted: how many slots there are to be; with reserved queues, more where these need them.
+        """
+        queues = self.queues or tuple((name, 0) for name in settings.queues or (settings.queue,))
+        reserved = [(name,) for name, count in queues for _ in range(count)]
+        shared = tuple(name for name, count in queues if not count) or tuple(name for name, _ in queues)
+        free = max(0, wanted - len(reserved))
+        if any(not count for _, count in queues):
+            free = max(1, free)
+        return [*reserved, *[shared] * free]
 
     @property
     def verbose(self) -> bool:

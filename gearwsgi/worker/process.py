@@ -30,6 +30,7 @@ from ..wire import packets
 from ..wire.payload import can_be_handed_back
 from . import channel
 from .backlog import Backlog
+from .exits import Exit
 from .forks import Forks
 from .held import Held
 from .loop import Loop, Stream
@@ -49,10 +50,6 @@ EXIT_REPORT = 7.0
 
 TOLD_AFTER = 1.0
 """Seconds that a job runs before the records are told of it: a shorter one is told when it has ended."""
-
-EXITS = ("recycled", "stopped", "timeout", "killed", "exited", "failed")
-"""Why a process ended, in one word: --max-jobs or --max-rss; a reload or a stop; killed after a job's time limit; a
-signal; by itself; before it was ready."""
 
 _ANSWERS = (channel.DONE, channel.FAILED, channel.SKIPPED)
 
@@ -133,7 +130,7 @@ class Process:
         pid: its process id; 0 while it is not known.
         state: see the module.
         came_up: whether it has said that it is ready.
-        ended: why it ended: one of `EXITS`.
+        exit: why it ended.
         backlog: what it was given.
     """
 
@@ -158,10 +155,8 @@ class Process:
         self._progress = Progress()
         self._jobs_left = None if max_jobs is None else max(1, max_jobs - random.randint(0, max_jobs // 10))
         self._ending_since = 0.0
-        self._trouble = ""
         self._spoiler: Held | None = None
-        self._timed_out = False
-        self.ended = "stopped"
+        self.exit = Exit()
         self.backlog = Backlog(claim)
 
     @property
@@ -265,7 +260,7 @@ class Process:
 
     def on_refused(self, reason: str) -> None:
         """It could not be started."""
-        self._trouble = reason
+        self.exit.trouble = reason
         self.on_exit(None)
 
     def on_exit(self, status: int | None) -> None:
@@ -277,9 +272,9 @@ class Process:
         if self.is_over:
             return  # with that, the slot's work was done
         self._stream.close()
-        self.ended = self._judge(status)
+        self.exit.judge(status, came_up=self.came_up)
         self.state = State.ENDED
-        reason = self._why(status, self.running)
+        reason = self.exit.describe(status, self.running)
         stack = self.backlog.read_stack() if status is not None and status < 0 else ""
         outcome = None
         lost = self.backlog.close()
@@ -288,33 +283,8 @@ class Process:
         elif lost is not None:
             lost.ended = time.monotonic()
             lost.say(f"worker process {pid} {reason}", level="error", pid=pid)
-            outcome = Outcome("timeout" if self._timed_out else "lost", reason, traceback=stack)
+            outcome = Outcome("timeout" if self.exit.timed_out else "lost", reason, traceback=stack)
         self._owner.on_end(self, reason, lost, outcome)
-
-    def _judge(self, status: int | None) -> str:
-        if self._timed_out:
-            return "timeout"
-        if not self.came_up:
-            return "failed"
-        if status == 0 and not self._trouble:
-            return "recycled"
-        return "killed" if status is not None and status < 0 else "exited"
-
-    def _why(self, status: int | None, running: Held | None) -> str:
-        took = f" after {time.monotonic() - running.started:.1f} s" if running is not None and running.started else ""
-        if self._timed_out and running is not None and running.cancelled is not None:
-            return f"was killed by SIGKILL{took}: it did not end when its task was cancelled"
-        if self._timed_out and running is not None:
-            return f"timed out{took} and was killed by SIGKILL: it did not end at its time limit"
-        if self._trouble:
-            return f"{self._trouble}{took}"
-        if status is None:
-            return f"ended{took}, nobody knows how"
-        if status < 0:
-            name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-            guess = " (out of memory?)" if name == "SIGKILL" else ""
-            return f"killed by {name}{guess}{took}"
-        return f"exited with code {status}{took}"
 
     # -- what it says itself -----------------------------------------------------------------------------------------
 
@@ -353,7 +323,7 @@ class Process:
         if held.cancelled is not None:
             self.backlog.cancel(None)
         if held is self._spoiler:
-            outcome = Outcome("lost", self._why(None, held))
+            outcome = Outcome("lost", self.exit.describe(None, held))
         if kind == channel.SKIPPED:
             self.backlog.skipped.append(held)
         else:
@@ -397,7 +367,7 @@ class Process:
 
     def _on_foreign(self, error: ProtocolError) -> None:
         """The application wrote to the pipe: what runs is lost, and its process ends. What that did since counts."""
-        self._trouble = f"ended: the application has written to file descriptors that are not its own ({error})"
+        self.exit.trouble = f"ended: the application has written to file descriptors that are not its own ({error})"
         self._spoiler = self.running
         if self.state is State.STARTING or self.backlog.is_damaged():
             self.kill()
@@ -423,7 +393,7 @@ class Process:
 
     def _watch_running(self, held: Held, now: float) -> None:
         """The time limit of what runs: SIGALRM, which the process turns into an exception; then SIGKILL."""
-        if self._timed_out or not held.started:
+        if self.exit.timed_out or not held.started:
             return
         if now - held.started > TOLD_AFTER:
             notes = held.note()
@@ -434,7 +404,7 @@ class Process:
             held.limit = self._owner.time_limit(held)
             held.alarm_at = held.started + held.limit + LATER
         if held.told_at and now > held.told_at + GRACE:
-            self._timed_out = True
+            self.exit.timed_out = True
             self.kill()
         elif now > held.alarm_at and self.pid:
             # Once more after a while: by its own clock, which began when it did, it may have had time left.

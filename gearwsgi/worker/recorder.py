@@ -69,7 +69,7 @@ class Recorder:
         self._counts["dead"] += 1
 
     def exited(self, reason: str) -> None:
-        """A worker process has ended: see `EXITS` in `process`."""
+        """A worker process has ended: see `EXITS` in `exits`."""
 
     def cancelled(self, held: Held, reason: str) -> None:
         """A job was ended, or not even started, because its task is cancelled."""

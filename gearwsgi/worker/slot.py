@@ -21,16 +21,14 @@ With its connection a job goes back into the job server's queue: one that runs w
 import time
 from collections.abc import Callable, Collection, Sequence
 from enum import Enum
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import log
 from ..errors import BadMessage
 from ..message.model import MAX_HEAD, MAX_OWN
 from ..policy import Outcome
 from ..settings import Settings
-from ..state.records.facts import read_facts
-from ..wire.payload import TICK, Grabbed, can_be_handed_back, open_payload, own_id
+from ..wire.payload import TICK, Grabbed, can_be_handed_back, open_payload
 from .forks import Forks, NoForkServer
 from .held import Held
 from .link import Backoff, Connector, Link
@@ -207,7 +205,7 @@ class Slot:
     def on_end(self, process: Process, reason: str, lost: Held | None, outcome: Outcome | None) -> None:
         """The process is gone, and with it at most one job: a failed attempt with this outcome."""
         self.process = None
-        self._around.settler.recorder.exited(process.ended)
+        self._around.settler.recorder.exited(process.exit.kind)
         self._waiting = [*process.backlog.jobs, *process.backlog.skipped, *self._waiting]
         if lost is not None and outcome is not None:
             self._around.settler.settle(lost, outcome)
@@ -410,23 +408,6 @@ class Slot:
             return "starting"
         return "busy" if self.process.running is not None else "idle" if self._sessions() else "disconnected"
 
-    def describe(self, now: float) -> dict[str, Any]:
-        """What `gearwsgi status` shows of it."""
-        process = self.process
-        held = process.running if process is not None else None
-        pid = process.pid if process is not None else 0
-        return {
-            "slot": self.number,
-            "pid": pid,
-            "queues": list(self.queues),
-            "state": self.condition,
-            "job": held.handle if held is not None else "",
-            **(_about(held) if held is not None else {}),
-            "age": round(now - held.started, 1) if held is not None and held.started else 0.0,
-            "done": self.jobs_done,
-            "memory": resident(pid),
-        }
-
     def drain(self) -> None:
         """Grab no more, finish what runs, hand back what waits, then end."""
         if self.state is SlotState.SERVING:
@@ -460,7 +441,7 @@ class Slot:
             link.close()
         if self.process is not None:
             self.process.abandon()
-            self._around.settler.recorder.exited(self.process.ended)
+            self._around.settler.recorder.exited(self.process.exit.kind)
             self.process = None
 
     def kill(self) -> None:
@@ -489,12 +470,3 @@ class Slot:
             self._start_process()
         if self.state is SlotState.DRAINING:
             self._end_if_done()
-
-
-def _about(held: Held) -> dict[str, Any]:
-    """What `gearwsgi status` shows of a job that runs."""
-    try:
-        facts = read_facts(held.job.payload, partial(own_id, held.job))
-    except BadMessage:
-        return {}  # its process says so in a moment
-    return {"id": facts.id, "service": facts.service, "queue": held.job.base_queue, "attempt": facts.attempt}

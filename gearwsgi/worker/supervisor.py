@@ -24,6 +24,7 @@ from ..address import parse_listen
 from ..errors import EXIT_APP, EXIT_FORCED, StartError
 from ..settings import Settings, from_json
 from . import generation as generations
+from .describing import describe
 from .generation import ForkServerProcess, Generation
 from .loop import Loop
 from .options import Options
@@ -163,7 +164,8 @@ class Supervisor:
             log.note(f"graceful time-out of {self._options.graceful_timeout:g} s is over")
             self._force()
         if site.is_due(now):
-            site.write(self._describe(now))
+            stopping = self._phase in _STOPPING
+            site.write(describe(self._options.app, self._generations, now, is_stopping=stopping))
 
     def _is_over(self) -> bool:
         return self._phase not in (Phase.LOADING, Phase.SERVING) and not (self._generations or self._leaving)
@@ -268,7 +270,7 @@ class Supervisor:
         generation.around = around
         generation.state = generations.State.SERVING
         self._phase = Phase.SERVING
-        for queues in self._reservations(around.settings):
+        for queues in self._options.reservations(around.settings, self._wanted):
             self._add_slot(generation, around, queues)
         if previous is not None:
             self._retire(previous)
@@ -354,23 +356,13 @@ class Supervisor:
 
     # -- slots -------------------------------------------------------------------------------------------------------
 
-    def _reservations(self, settings: Settings) -> list[tuple[str, ...]]:
-        """The queues of each slot: reserved ones first, then all for each slot that is left."""
-        queues = self._options.queues or tuple((name, 0) for name in settings.queues or (settings.queue,))
-        reserved = [(name,) for name, count in queues for _ in range(count)]
-        shared = tuple(name for name, count in queues if not count) or tuple(name for name, _ in queues)
-        free = max(0, self._wanted - len(reserved))
-        if any(not count for _, count in queues):
-            free = max(1, free)
-        return [*reserved, *[shared] * free]
-
     def _adjust(self) -> None:
         """Have as many slots as are wanted."""
         generation = self._current
         if generation is None or generation.around is None:
             return
         active = [slot for slot in generation.slots if slot.state is SlotState.SERVING]
-        reservations = self._reservations(generation.around.settings)
+        reservations = self._options.reservations(generation.around.settings, self._wanted)
         for queues in reservations[len(active) :]:
             self._add_slot(generation, generation.around, queues)
         for slot in active[len(reservations) :]:
@@ -382,19 +374,6 @@ class Supervisor:
         slot = Slot(around, self._last_number, queues)
         generation.slots.append(slot)
         slot.start()
-
-    def _describe(self, now: float) -> dict[str, Any]:
-        """What others may know."""
-        around = next((each.around for each in reversed(self._generations) if each.around is not None), None)
-        slots = [slot for generation in self._generations for slot in generation.open_slots()]
-        return {
-            "pid": os.getpid(),
-            "app": self._options.app,
-            "servers": [str(address) for address in around.settings.servers] if around is not None else [],
-            "stopping": self._phase in _STOPPING,
-            "limits": list(around.settings.limits) if around is not None else [],
-            "workers": [slot.describe(now) for slot in slots],
-        }
 
 
 def _metering(text: str) -> "Metering":
