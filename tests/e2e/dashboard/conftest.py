@@ -93,6 +93,7 @@ def pages(ids: dict[str, str]) -> dict[str, str]:
     return {**found, **{f"task {name}": f"/task?id={task_id}" for name, task_id in ids.items()}}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have the tests of a module run in one process, which starts their browser and their dashboard once."""
     for item in items:

@@ -69,6 +69,7 @@ def busy(pair: tuple[str, str], request: pytest.FixtureRequest) -> Iterator[Stan
         yield made
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares a stand runs in one process."""
     for item in items:

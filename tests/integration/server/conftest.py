@@ -157,6 +157,7 @@ def embedded(tmp_path: Path) -> Iterator[Callable[..., Embedded]]:
         one.close()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares an embedded server runs in one process."""
     for item in items:
