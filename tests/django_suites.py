@@ -170,7 +170,13 @@ def _outcomes(suite: Suite, kind: str, python: Path, folder: Path) -> dict[str, 
         worker = Worker(folder, "suites.wsgi:application", "--queues", "finished", env=env, python=str(python))
         try:
             worker.ready()
-            subprocess.run([python, "-m", "suites.run", outcomes, suite.label], check=True, cwd=folder, env=env)
+            output = HOME / f"{suite.label}-{suite.python}.log"
+            with output.open("wb") as file:
+                command = [python, "-m", "suites.run", outcomes, suite.label]
+                done = subprocess.run(command, cwd=folder, env=env, stdout=file, stderr=file)
+            print(f"\n{suite.name}: the output is in {output.relative_to(ROOT)}", flush=True)
+            if done.returncode:
+                raise click.ClickException(output.read_text(errors="replace")[-5000:])
         finally:
             worker.kill()
     finally:
@@ -187,7 +193,7 @@ def report(suite: Suite, versions: str, outcomes: Mapping[str, str | None]) -> R
     bad = [name for name in failed if name not in reasons]
     stale = [name for name in reasons if name not in failed]
     left_out = sorted(reasons.keys() & failed.keys())
-    print(f"\n{suite.name}: {versions}, Python {suite.python}")
+    print(f"{versions}, Python {suite.python}")
     for name in left_out:
         print(f"  left out  {name}: {reasons[name]}")
     for name in bad:
@@ -205,7 +211,7 @@ def report(suite: Suite, versions: str, outcomes: Mapping[str, str | None]) -> R
 def main(server: str, checkout: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="gearwsgi-suites-") as folder:
         rows = [run(suite, server) for suite in suites(Path(folder), checkout)]
-    table = Table(*Row._fields[:-1], "failed")
+    table = Table("suite", "versions", "Python", "ran", "passed", "left out", "failed")
     for row in rows:
         table.add_row(*map(str, row))
     Console(width=120).print(table)

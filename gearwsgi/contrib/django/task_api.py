@@ -46,7 +46,7 @@ normalize_json: Any = (
 
 
 class AttemptFailed(GearwsgiError):
-    """An attempt of a task that has failed without an exception of its own: its process died, say."""
+    """A task, or an attempt of it, that has failed without an exception of its own: its process died, say."""
 
 
 class NoTask(GearwsgiError, LookupError):

@@ -32,6 +32,7 @@ from .task_api import (
     signals,
 )
 
+_FAILED = f"{AttemptFailed.__module__}.{AttemptFailed.__qualname__}"
 _STATUSES = {
     model.RUNNING: "RUNNING", model.DONE: "SUCCESSFUL", model.DEAD: "FAILED", model.CANCELLED: "FAILED",
     model.DISCARDED: "FAILED",
@@ -165,13 +166,16 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
             workers.append(f"{record.host or 'unknown'}:{record.pid or 0}")
         last = history[-1].started if history else record.started
         has_ended = record.state in model.ENDED
+        status = _STATUSES.get(record.state, "READY")
+        errors = [_error(attempt) for attempt in history if attempt.outcome in ("retried", "dead", "cancelled")]
+        if status == "FAILED" and not errors:  # cancelled, or refused, before its first attempt
+            errors.append(base.TaskError(exception_class_path=_FAILED, traceback=record.reason or record.state))
         result = base.TaskResult(
-            task=task, id=record.id, status=base.TaskResultStatus[_STATUSES.get(record.state, "READY")],
+            task=task, id=record.id, status=base.TaskResultStatus[status],
             enqueued_at=moment(call["enqueued_at"]), started_at=moment(record.started),
             last_attempted_at=moment(last), finished_at=moment(record.ended) if has_ended else None, args=call["args"],
             kwargs=call["kwargs"], backend=call["backend"],
-            errors=[_error(attempt) for attempt in history if attempt.outcome in ("retried", "dead")],
-            worker_ids=workers,
+            errors=errors, worker_ids=workers,
         )  # fmt: skip
         if answer is not None:
             object.__setattr__(result, "_return_value", answer["return_value"])
@@ -203,5 +207,6 @@ def _call_of(payload: bytes | None) -> dict[str, Any] | None:
 
 def _error(attempt: model.Attempt) -> Any:
     """A failed attempt as Django has it."""
-    kind = attempt.raised or f"{AttemptFailed.__module__}.{AttemptFailed.__qualname__}"
-    return base.TaskError(exception_class_path=kind, traceback=attempt.traceback or attempt.reason or "")
+    return base.TaskError(
+        exception_class_path=attempt.raised or _FAILED, traceback=attempt.traceback or attempt.reason or ""
+    )

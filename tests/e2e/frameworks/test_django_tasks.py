@@ -179,6 +179,20 @@ def test_a_task_is_known_before_any_worker_has_seen_it(site: Site) -> None:
         assert site.web.get(f"/result?{urlencode({'id': unknown})}").status == 404
 
 
+def test_a_cancelled_task_has_failed_and_its_error_says_why(site: Site) -> None:
+    site.forget()
+    waiting = enqueue(site, "add", 1, using={"queue_name": "unserved"})["id"]
+    running = enqueue(site, "wait", str(site.bench.folder / "never"))["id"]
+    until(lambda: notes(site, kind="wait"), "the task to run")
+    until(lambda: result(site, running)["status"] == "RUNNING", "its record")
+    site.bench.run("cancel", waiting, running, "--app", APP, env=site.env)
+    until(lambda: finished(site, running)["attempts"] == 1, "the end of the one that runs")
+    for each in (waiting, running):
+        found = finished(site, each)
+        ((_, kind, why),) = found["errors"]
+        assert (found["status"], kind) == ("FAILED", "AttemptFailed") and "cancelled" in why
+
+
 def test_a_task_runs_in_the_sites_request_life_cycle(site: Site) -> None:
     site.forget()
     finished(site, enqueue(site, "surroundings")["id"])
