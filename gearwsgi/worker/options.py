@@ -2,10 +2,9 @@
 
 import json
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:  # the fork server is started before they are imported
-    from ..settings import Settings
+from ..settings import Settings
 
 
 def _option(default: Any, help: str, **more: Any) -> Any:
@@ -78,7 +77,7 @@ class Options:
         """For the fork server's command line."""
         return json.dumps(asdict(self))
 
-    def reservations(self, settings: "Settings", wanted: int) -> list[tuple[str, ...]]:
+    def reservations(self, settings: Settings, wanted: int) -> list[tuple[str, ...]]:
         """The queues of each slot: reserved ones first, then all for each slot that is left.
 
         Args:
