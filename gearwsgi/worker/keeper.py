@@ -26,7 +26,7 @@ of it and keeps nothing. A second job of one can be queued only where more comes
 - Of several job servers one dies so shortly before `MARGIN` that some supervisors still move the tick and others don't
   any more, or all supervisors that have moved one are gone; and then it comes back with what it had.
 
-Where there are records, `claims` sees to it that even then only one of the two jobs runs; without them, where the same
+Where there are records, `rivals` sees to it that even then only one of the two jobs runs; without them, where the same
 supervisor takes both.
 """
 

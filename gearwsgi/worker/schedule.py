@@ -20,11 +20,11 @@ from ..state.records.steering import PAUSE_ENTRY
 from ..submit.client import Client
 from ..submit.ticks import Plan
 from ..wire.payload import Submission, make_unique, open_payload
-from .claims import Claims, is_kept_elsewhere, name_job
 from .held import Held
 from .keeper import Keeper, Missed
 from .link import Connector
 from .recorder import Recorder
+from .rivals import Rivals, is_kept_elsewhere, name_job
 from .servers import JobServers
 from .settle import Settler
 
@@ -106,7 +106,7 @@ class Schedule:
         self._recorder = recorder
         self._settings, self._plans = settings, plans
         self._keeper = Keeper(settings, plans, self._mail, time.time, self._look_back)
-        self._claims = Claims(recorder, bool(settings.records))
+        self._rivals = Rivals(recorder, bool(settings.records))
         recorder.do(self._recall)
         self._stopping = False
         self._wake = threading.Event()
@@ -210,21 +210,21 @@ class Schedule:
             return
         self._wake.set()  # the next one is queued before this one has been done, as far as that goes
         if is_tick:
-            one = self._claims.came(plan, at, visit.job)
+            one = self._rivals.came(plan, at, visit.job)
             if one != visit.job:
                 visit.skip_second(one)
                 return
         else:
             self._recorder.do(lambda store: ticks.came(store.database, plan.name, at, task.id))
-        if plan.overlap and not (is_tick and self._claims.has_records):
+        if plan.overlap and not (is_tick and self._rivals.has_records):
             give(held)
         else:
             self._apart(visit, partial(self._may_run, visit, plan, is_tick), partial(give, held))
 
     def _may_run(self, visit: "_Visit", plan: Plan, is_tick: bool) -> Callable[[], None]:
         """What is to be done with a tick's job: in a thread."""
-        if is_tick and self._claims.has_records:
-            one = self._claims.begin(plan, visit.tick.timestamp(), visit.task.id, visit.job)
+        if is_tick and self._rivals.has_records:
+            one = self._rivals.begin(plan, visit.tick.timestamp(), visit.task.id, visit.job)
             if one != visit.job:
                 return partial(visit.skip_second, one)
         if not plan.overlap:

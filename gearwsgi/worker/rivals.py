@@ -27,7 +27,7 @@ _REMEMBERED = 10_000
 """Ticks that have come here, of which it is remembered which job was theirs."""
 
 
-class Claims:
+class Rivals:
     """See the module.
 
     Args:
