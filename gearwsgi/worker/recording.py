@@ -7,8 +7,7 @@ import queue
 import socket
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from sys import intern
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from ..errors import BadMessage
@@ -43,6 +42,10 @@ SMALL = 2000
 """Bytes of a message that is small."""
 PATIENCE = 3.0
 """Seconds that who asks the records waits for an answer."""
+
+_one_of = lru_cache(maxsize=1000)(str)
+"""The text that was there before, where it is equal. `sys.intern` keeps what it is given for ever in Python 3.12.0 to
+3.12.6, and each path may be another one."""
 
 
 class Clock:
@@ -194,7 +197,7 @@ class Recording(Recorder):
         began, ended = held.started + offset, held.ended + offset
         # Thousands of them wait, and nearly all have these texts in common.
         return (
-            task_id, intern(service), intern(method), intern(path), intern(job.base_queue), float(queued), began,
+            task_id, _one_of(service), _one_of(method), _one_of(path), _one_of(job.base_queue), float(queued), began,
             began, ended, ended, int(max_attempts), self._host, held.pid, *read_about(headers),
         )  # fmt: skip
 
