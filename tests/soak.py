@@ -22,6 +22,8 @@ from pathlib import Path
 import click
 import psycopg
 
+from gearwsgi.state.records.opening import open_database
+from gearwsgi.state.records.store import Store
 from tests.postgres import PostgresServer
 from tests.support import Bench, Worker, bench, until
 
@@ -98,11 +100,14 @@ class Records:
 
     def report(self, site: Bench, submitted: dict[str, str]) -> None:
         """How many records there are, and what was said of the others."""
-        app = site.app(records=self.url)
-        states = Counter(str(app.gearman.status(task_id)) for task_id in submitted.values())
+        database = open_database(site.app(records=self.url).settings)
+        assert database is not None
+        found = Store(database).find_many(list(submitted.values()))
+        database.close()
+        states = Counter(found[each].state if each in found else "no record" for each in submitted.values())
         log = "".join(path.read_text(errors="replace") for path in site.folder.glob("worker-*.log"))
         said = Counter(re.sub(r"[0-9]+|/[^ ]+", "…", line) for line in re.findall(r"records: [^\n]{0,70}", log))
-        click.echo(f"states by the records (unknown: there is none): {dict(states)}")
+        click.echo(f"states by the records: {dict(states)}")
         click.echo(f"dropped, as the log says: {sum(map(int, re.findall(r'again, ([0-9]+) were dropped', log)))}")
         for line, times in said.most_common():
             click.echo(f"{times:5} {line}")
