@@ -73,7 +73,7 @@ def busy(pair: tuple[str, str], request: pytest.FixtureRequest) -> Iterator[Stan
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares a stand runs in one process."""
     for item in items:
-        if isinstance(item, pytest.Function) and "busy" in item.fixturenames:
+        if isinstance(item, pytest.Function) and {"busy", "pair"} <= set(item.fixturenames):
             item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{item.callspec.params['pair']}"))
 
 
