@@ -26,13 +26,15 @@ class Course:
         accepts: asked whether the work is done where the status is none from 200 to 299.
     """
 
-    # Of the class, until one is set: nearly every attempt sets two of them at most.
-    retry: "Retry | None" = None
-    goes_on: "Continue | None" = None
-    refused = ""
-    error: BaseException | None = None
-    finishers: list[Callable[[bool, int], None]] | None = None
-    accepts: Callable[[Message, int, str], bool] | None = None
+    __slots__ = ("accepts", "error", "finishers", "goes_on", "refused", "retry")
+
+    def __init__(self) -> None:
+        self.retry: Retry | None = None
+        self.goes_on: Continue | None = None
+        self.refused = ""
+        self.error: BaseException | None = None
+        self.finishers: list[Callable[[bool, int], None]] | None = None
+        self.accepts: Callable[[Message, int, str], bool] | None = None
 
     def watch(self, finish: Callable[[bool, int], None], accepts: Callable[[Message, int, str], bool]) -> bool:
         """For the middleware that the replay goes through.

@@ -283,9 +283,10 @@ def _judge(
     if course.refused:
         return Outcome("refused", course.refused), b""
     retry = course.retry
-    goes_on = _goes_on(course, response.code, error)
-    if goes_on is not None:
-        return goes_on.outcome(), b""
+    if error is not None or course.goes_on is not None:
+        goes_on = _goes_on(course, response.code, error)
+        if goes_on is not None:
+            return goes_on.outcome(), b""
     if error is not None:
         delay = error.delay if isinstance(error, Retry) else retry.delay if retry else None
         return Outcome("exception", _in_words(error), retry_in=delay), b""
