@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium")
 _FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
+    "--disable-background-networking", "--disable-component-update", "--renderer-process-limit=1",
 ]  # fmt: skip
 
 

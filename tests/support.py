@@ -329,6 +329,10 @@ class Bench:
         found: list[dict[str, Any]] = json.loads(done.stdout)
         return found
 
+    def told(self) -> str:
+        """What supervisors say of themselves, which `gearwsgi status` shows."""
+        return "".join(path.read_text() for path in self.state_dir.glob("run/*.json"))
+
     def lines(self) -> list[str]:
         """What handlers have recorded, a line a run."""
         return self.record.read_text().splitlines()

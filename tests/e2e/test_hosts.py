@@ -43,7 +43,9 @@ class Site:
         found: dict[str, Any] = json.loads(self.run("task", task.id, "--json"))
         return found
 
-    def until(self, task: Task, state: str) -> dict[str, Any]:
+    def until(self, task: Task, state: str) -> None:
+        """Wait until a task is in this state."""
+
         def is_so() -> bool:
             try:
                 return self.app.gearman.record(task).state == state
@@ -51,7 +53,6 @@ class Site:
                 return False  # its supervisor could not write that yet
 
         until(is_so, f"{task!r} is {state}")
-        return self.record(task)
 
     def lines(self) -> list[str]:
         return (self.folder / "record.txt").read_text().splitlines()
@@ -134,7 +135,8 @@ def test_the_fleet_is_seen_steered_and_asked_from_any_host(site: Site) -> None:
 
 def test_a_letter_is_retried_from_another_host_than_where_its_task_died(site: Site) -> None:
     task = site.app.gearman.task("/boom", max_attempts=1)
-    died = site.until(task, "dead")
+    site.until(task, "dead")
+    died = site.record(task)
     file = site.folder / died["host"] / "dead" / f"{task.id}.http"
     assert file.exists() and task.id in until(lambda: site.run("dead", "list"))
     site.run("dead", "discard", task.id[:10])
@@ -173,7 +175,8 @@ def test_a_link_that_is_cut_for_a_moment_costs_no_job_its_run(site: Site) -> Non
         site.until(tasks["two"], "done")
     finally:
         one.mend()
-    assert site.until(tasks["one"], "done")["attempts"] == 1
+    site.until(tasks["one"], "done")
+    assert site.record(tasks["one"])["attempts"] == 1
 
 
 def test_a_cancel_that_a_host_could_not_hear_of_is_obeyed_when_it_can(site: Site) -> None:
@@ -186,6 +189,7 @@ def test_a_cancel_that_a_host_could_not_hear_of_is_obeyed_when_it_can(site: Site
         assert site.record(tasks["one"])["state"] == "running"
     finally:
         one.mend()
-    assert site.until(tasks["one"], "cancelled")["history"][0]["outcome"] == "cancelled"
+    site.until(tasks["one"], "cancelled")
+    assert site.record(tasks["one"])["history"][0]["outcome"] == "cancelled"
     with pytest.raises(GearwsgiError, match="is cancelled"):
         site.app.gearman.result(tasks["one"])

@@ -516,7 +516,8 @@ def test_progress_that_is_reported_after_the_job_harms_nobody(site: Bench) -> No
 def test_status_shows_this_machines_workers(site: Bench) -> None:
     worker = site.worker("--workers", "1")
     task = site.app().gearman.task("/until", {"file": str(site.folder / "go-on")})
-    until(lambda: task.id[:12] in site.run("status").stdout)
+    until(lambda: task.id in site.told())
+    assert task.id[:12] in site.run("status").stdout
     shown = json.loads(site.run("status", "--json").stdout)["supervisors"][0]
     assert shown["pid"] == worker.pid
     [slot] = shown["workers"]

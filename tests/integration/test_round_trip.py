@@ -345,7 +345,8 @@ def test_send_and_status_work_from_a_shell(site: Bench) -> None:
     assert "job" in shown and "mail" in shown and site.server.address in shown
     site.worker("--workers", "1", "--queues", "mail")
     until(lambda: "good stdin 1" in site.lines())
-    until(lambda: "idle" in site.run("status").stdout)
+    until(lambda: "idle" in site.told())
+    assert "idle" in site.run("status").stdout
     failed = site.run("send", "nowhere", ok=False)
     assert failed.returncode == 3 and "unknown service" in failed.stderr and "Traceback" not in failed.stderr
 

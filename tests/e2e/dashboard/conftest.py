@@ -1,4 +1,4 @@
-"""One chromium and one dashboard for each module of tests."""
+"""One chromium for all, and one dashboard for each module of tests."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,7 +31,7 @@ class Place(NamedTuple):
     server: JobServer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     chromium.require()
     from playwright.sync_api import sync_playwright
@@ -67,14 +67,23 @@ def place(make_place: Callable[..., Place]) -> Place:
     return make_place()
 
 
+@pytest.fixture(scope="package")
+def usual(browser: Any) -> Any:
+    """The context of all pages that want none of their own: a new one is a new process of the browser's."""
+    context = browser.new_context()
+    context.new_page()  # keeps that process
+    return context
+
+
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+def open_page(browser: Any, usual: Any) -> Iterator[Callable[..., Any]]:
     """A new page of the browser, whose `problems` are what its console and its script complained of."""
-    contexts = []
+    opened = []
 
     def make(**options: Any) -> Any:
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
+        context = browser.new_context(**options) if options else usual
+        page = context.new_page()
+        opened.append(context if options else page)
         page.set_default_timeout(30_000)
         page.problems = []
         page.on("console", lambda said: page.problems.append(said.text) if said.type in ("error", "warning") else None)
@@ -82,8 +91,9 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         return page
 
     yield make
-    for context in contexts:
-        context.close()
+    for each in opened:
+        each.close()
+    usual.clear_cookies()
 
 
 def pages(ids: dict[str, str]) -> dict[str, str]:
@@ -95,7 +105,7 @@ def pages(ids: dict[str, str]) -> dict[str, str]:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have the tests of a module run in one process, which starts their browser and their dashboard once."""
+    """Have the tests in a browser run in one process, which starts that and each module's dashboard once."""
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if isinstance(item, pytest.Function) and "browser" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("browser"))

@@ -11,6 +11,8 @@ from tests.dashboards import beat, open_store
 from tests.e2e.dashboard.conftest import Place, pages
 
 TITLES = [page.title for page in PAGES if page.title]
+ADDRESSES = """found => found.map(each =>
+    each.getAttribute("href") || each.getAttribute("action") || each.getAttribute("src") || "#")"""
 PHONE = {"viewport": {"width": 390, "height": 844}}
 
 
@@ -47,7 +49,7 @@ def test_tasks_are_found_by_each_filter_and_page_by_page(place: Place, open_page
     first = page.locator("tbody tr").first.get_attribute("data-key")
     page.get_by_role("link", name="Older").click()
     page.wait_for_url("**after=**")
-    assert first not in [row.get_attribute("data-key") for row in page.locator("tbody tr").all()]
+    assert first not in page.eval_on_selector_all("tbody tr", "rows => rows.map(row => row.dataset.key)")
     page.get_by_role("link", name="Newest").click()
     page.get_by_label("State").select_option("retrying")
     page.get_by_label("Service").fill("webhook.deliver")
@@ -174,8 +176,7 @@ def test_below_a_prefix_every_address_leads_there(
     for name, path in pages(place.ids).items():
         answer = page.goto(place.url + path)
         assert answer.status == 200, name
-        for link in page.locator("a, form, link, script").all():
-            where = link.get_attribute("href") or link.get_attribute("action") or link.get_attribute("src") or "#"
+        for where in page.eval_on_selector_all("a, form, link, script", ADDRESSES):
             assert where.startswith(("#", "/admin/t%C3%A4sks/")), where
     assert not page.problems
     page.goto(place.url)
