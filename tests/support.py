@@ -36,8 +36,8 @@ PATIENCE = 60.0
 """Seconds until a condition that does not come is a failure; nothing is asserted on time."""
 
 
-def until(condition: Callable[[], T], what: str = "", patience: float = PATIENCE) -> T:
-    """Poll until `condition` answers something true, and answer that."""
+def until(condition: Callable[[], T], what: str = "", patience: float = PATIENCE, pause: float = 0.02) -> T:
+    """Poll until `condition` answers something true, and answer that; a longer `pause` for what is costly to ask."""
     deadline = time.monotonic() + patience
     while True:
         found = condition()
@@ -45,7 +45,7 @@ def until(condition: Callable[[], T], what: str = "", patience: float = PATIENCE
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"{what or condition} did not come within {patience:g} s")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 _taken: list[IO[str]] = []

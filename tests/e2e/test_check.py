@@ -223,7 +223,8 @@ def test_live_is_true_while_a_supervisor_turns_and_needs_no_application() -> Non
     with bench("embedded") as site:
         assert site.run("check", "--live", ok=False).returncode == 1
         worker = site.worker("--workers", "1")
-        until(lambda: site.run("check", "--live", ok=False).returncode == 0, "a sign of life")
+        until(site.told, "a sign of life")
+        assert site.run("check", "--live").returncode == 0
         found = json.loads(site.run("check", "kitchen:application", "--live", "--json").stdout)
         assert [each["part"] for each in found] == ["supervisor"] and str(worker.pid) in found[0]["text"]
         worker.kill()

@@ -18,7 +18,8 @@ def test_what_became_of_a_task_is_listed_shown_and_given(site: Bench) -> None:
     app = site.app()
     good = app.gearman.task("/good", {"n": 7}, keep_result=60)
     bad = app.gearman.task("/boom", max_attempts=1)
-    until(lambda: {"done", "dead"} == {each["state"] for each in json.loads(site.run("tasks", "--json").stdout)})
+    until(lambda: (app.gearman.record(good).state, app.gearman.record(bad).state) == ("done", "dead"))
+    assert {each["state"] for each in json.loads(site.run("tasks", "--json").stdout)} == {"done", "dead"}
     shown = json.loads(site.run("task", bad.id[:12], "--json").stdout)
     assert shown["id"] == bad.id and shown["reason"] and len(shown["history"]) == 1
     assert shown["history"][0]["outcome"] == "dead" and "boom on purpose" in shown["history"][0]["traceback"]

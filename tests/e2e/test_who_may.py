@@ -67,7 +67,7 @@ def test_a_task_runs_as_who_asked_while_that_user_may_and_a_retried_letter_is_as
         (site.folder / "users.json").write_text(json.dumps({"ada": role}))
 
     def dead() -> list[str]:
-        return [letter["reason"] for letter in json.loads(site.run("dead", "list", "--json").stdout)]
+        return [letter["reason"] for letter in site.dead()]
 
     now("editor")
     web = WebServer(site.folder, "members:application", site.env).ready()

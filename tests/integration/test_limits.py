@@ -143,7 +143,7 @@ def test_limits_are_shown_paused_and_changed_at_run_time(site: Bench) -> None:
     until(lambda: most(events(site))["stripe:42"] == 2, "two at once")
     assert "limits changed: stripe:* (2 at once, by " in site.run("status").stdout
     assert "what the setting says" in site.run("limit", "reset", "stripe:*").stdout
-    until(lambda: "limits changed" not in site.run("status").stdout)
+    until(lambda: "limits changed" not in site.run("status").stdout, pause=0.2)
     go.touch()
     until(lambda: len(started(events(site), "stripe:42")) == 12 and not known()["keys"], "all have run")
     assert most(events(site))["stripe:42"] == 2

@@ -53,6 +53,6 @@ class Scraper:
             return last == [number]
 
         try:
-            until(reached)
+            until(reached, pause=0.1)
         except AssertionError:
             raise AssertionError(f"{wanted}{labels} is {last[0]}, not {number}\n{self.worker.log[-3000:]}") from None

@@ -76,8 +76,8 @@ def test_queues_are_told_as_the_job_server_has_them(site: Bench) -> None:
     own = site.server.kind == "embedded"
     scraper.until(1 if own else 2, "gearwsgi_queue_jobs", queue="job", state="waiting")
     assert scraper.sum("gearwsgi_queue_jobs", queue="job", state="delayed") == (1 if own else 0)
-    until(lambda: scraper.sum("gearwsgi_queue_oldest_seconds", queue="job") > 1)
-    until(lambda: scraper.sum("gearwsgi_queue_oldest_seconds", queue="nobody") > 1)
+    until(lambda: scraper.sum("gearwsgi_queue_oldest_seconds", queue="job") > 1, pause=0.1)
+    until(lambda: scraper.sum("gearwsgi_queue_oldest_seconds", queue="nobody") > 1, pause=0.1)
     assert scraper.sum("gearwsgi_workers", state="busy") == 1
     assert scraper.sum("gearwsgi_queue_paused", queue="job") == 0
     gate.touch()
@@ -88,7 +88,7 @@ def test_queues_are_told_as_the_job_server_has_them(site: Bench) -> None:
     scraper.until(1, "gearwsgi_queue_paused", queue="job")
     app.gearman.task("/good")
     scraper.until(2, "gearwsgi_queue_jobs", queue="job")
-    until(lambda: scraper.sum("gearwsgi_queue_oldest_seconds", queue="job") > 1)
+    until(lambda: scraper.sum("gearwsgi_queue_oldest_seconds", queue="job") > 1, pause=0.1)
     site.run("resume", "job")
     scraper.until(0, "gearwsgi_queue_paused", queue="job")
     scraper.until(3, "gearwsgi_jobs_total", outcome="done")
