@@ -4,6 +4,7 @@ Imported only where it is asked. Each question has a connection to the records o
 what is left open are no matter.
 """
 
+import math
 import re
 import time
 from dataclasses import replace
@@ -18,6 +19,9 @@ from .task import Status, Task
 
 POLL, POLL_MAX = 0.05, 0.5
 """Seconds between two looks."""
+_SETTLED = 10.0
+"""Seconds after which a message that was sent is on its job server, or in the outbox."""
+_WAITING = (model.QUEUED, model.SCHEDULED, model.RETRYING)
 _BEGINNING = 1.0
 """Seconds in which a supervisor makes the records, once it has something to write."""
 _MAX_ASKED = 20
@@ -95,6 +99,32 @@ class Lookup:
         with self._client.open_records() as records:
             return self.found(records)
 
+    def is_lost(self, record: Record) -> bool:
+        """Whether this record of a task that waits will never change: nobody has the task any more.
+
+        So it is after a supervisor that was killed between the end of a task and its writing that down, and after a
+        job server that has lost its queue. True only where it is certain: the outbox here is the only one.
+
+        Args:
+            record: the task's, as `record()` has it.
+        """
+        known = [each.timestamp() for each in (record.queued, record.due) if each is not None]
+        since = max(known, default=math.inf)  # none: only a job server knows it
+        if record.state not in _WAITING or self._client.settings.records != "sqlite" or time.time() - since < _SETTLED:
+            return False
+        try:
+            if self._elsewhere(record, quick=False, whole=True).state != model.UNKNOWN:
+                return False
+        except ServerUnavailable:
+            return False
+        with self._client.open_records() as records:
+            end = time.monotonic() + (records.lag if records is not None else 0.0)
+            while (found := self._find(records)) is not None and found.state == record.state:
+                if time.monotonic() >= end:
+                    return True
+                time.sleep(POLL)
+        return False
+
     def result(self, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
         """Status, headers and body of its response, as `Gearman.result` has it."""
         deadline = time.monotonic() + timeout
@@ -166,8 +196,14 @@ class Lookup:
                 return record
         return None
 
-    def _elsewhere(self, record: Record | None, *, quick: bool) -> Status:
-        """What outbox and job servers know of its attempts that have not ended."""
+    def _elsewhere(self, record: Record | None, *, quick: bool, whole: bool = False) -> Status:
+        """What outbox and job servers know of its attempts that have not ended.
+
+        Args:
+            record: what the records know.
+            quick: as `known()` has it.
+            whole: ask for a list of all that job servers have, also where there is a record.
+        """
         if self._waits or self._client.outbox.holds(self._id):
             return Status(model.QUEUED)
         task, settings, servers = self._task, self._client.settings, self._client.servers
@@ -181,7 +217,7 @@ class Lookup:
         handle, server = (task.handle, task.server) if task is not None else ("", "")
         uniques = [task.unique if task is not None else make_unique(self._id, 1)] if first == 1 and not handle else []
         found = servers.status(handle, server, uniques, retries=retries)
-        if found.state == model.UNKNOWN and record is None and not quick:
+        if found.state == model.UNKNOWN and (record is None or whole) and not quick:
             # Handed back, or retried from a dead letter: its unique has something random at its end.
             again = servers.find_uniques(f"{self._id}:")
             firsts = [unique for unique in again if _FIRST.match(unique, len(self._id))]

@@ -18,6 +18,7 @@ from ...errors import UnknownTask
 from ...message import reading
 from ...message.response import read_response
 from ...state.records import model
+from ...submit.lookup import Lookup
 from ...wire.payload import is_task_id
 from . import gearman, task_api
 from .task_api import (
@@ -135,7 +136,8 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
         """The result of a task, as records and job servers know it.
 
         Raises:
-            TaskResultDoesNotExist: Django's, where nobody knows the task, or its return value is no longer kept.
+            TaskResultDoesNotExist: Django's, where nobody knows the task or what became of it, or its return value is
+                no longer kept.
             RecordsUnavailable: the records are off, or can't be asked.
             ServerUnavailable: the records don't know it, and no job server answers.
         """
@@ -145,7 +147,10 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
             record = gearman().record(result_id)
         except UnknownTask as error:
             raise TaskResultDoesNotExist(result_id) from error
-        with _client().open_records() as records:
+        client = _client()
+        if Lookup(client, result_id).is_lost(record):
+            raise TaskResultDoesNotExist(result_id)
+        with client.open_records() as records:
             payload = records.message(result_id) if records is not None else None
             kept = records.result(result_id) if records is not None and record.state == model.DONE else None
         answer = json.loads(read_response(kept)[2]) if kept is not None else None

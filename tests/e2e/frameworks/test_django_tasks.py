@@ -193,6 +193,23 @@ def test_a_cancelled_task_has_failed_and_its_error_says_why(site: Site) -> None:
         assert (found["status"], kind) == ("FAILED", "AttemptFailed") and "cancelled" in why
 
 
+def test_nobody_waits_for_a_task_whose_end_was_never_written_down(site: Site) -> None:
+    lost = enqueue(site, "add", 1, using={"queue_name": "unserved"})["id"]
+    # Another site's worker takes it: to us that is as a supervisor that was killed before it wrote what it had done.
+    state = {"GEARWSGI_STATE_DIR": str(site.bench.folder / "another state")}
+    worker = site.bench.worker("--queues", "unserved", env=state)
+    until(lambda: not site.bench.server.queued("unserved"), "the end of all in the queue")
+    worker.stop()
+    kept = enqueue(site, "add", 1, using={"queue_name": "unserved"})["id"]
+    until(lambda: site.web.get(f"/result?id={lost}").status == 404, "its record to be out of date")
+    until(lambda: datetime.now(UTC).timestamp() - enqueued(site, kept) > 11, "the other's record to be as old")
+    assert result(site, kept)["status"] == "READY"
+
+
+def enqueued(site: Site, task_id: str) -> float:
+    return float(datetime.fromisoformat(result(site, task_id)["enqueued_at"]).timestamp())
+
+
 def test_a_task_runs_in_the_sites_request_life_cycle(site: Site) -> None:
     site.forget()
     finished(site, enqueue(site, "surroundings")["id"])

@@ -30,6 +30,7 @@ def shown(result):
             bool(each) for each in (result.enqueued_at, result.started_at, result.last_attempted_at, result.finished_at)
         ],
         "value": result._return_value,
+        "enqueued_at": result.enqueued_at.isoformat(),
     }
 
 
