@@ -23,15 +23,15 @@ APPLICATION_ID = 0x67777263
 BUSY = 2.0
 """Seconds to wait for another process's transaction."""
 WORDS = {"key": "TEXT", "real": "REAL", "blob": "BLOB"}
-PAGE = 16 * 1024
+PAGE = 8 * 1024
 """Bytes of a page, in a file that is made here: rows in the order of their random ids touch nearly all pages of their
-index, and it is the number of pages that costs."""
+index, and it is the number of pages that costs. Larger ones cost memory: SQLite begins with twenty."""
 _WAL_LIMIT = 4 * 1024 * 1024
 _WAL_PAGES = 500
-_SHRINK_PAGES = 125
+_SHRINK_PAGES = 250
 CHUNK = 50
 """Rows of one statement."""
-_SPARE_PAGES = 64
+_SPARE_PAGES = 128
 _SIDES = ("-wal", "-shm", "-journal")
 _BROKEN = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 

@@ -263,7 +263,9 @@ class _Work:
         pending, rows, finished = self.pending, self.pending.rows, self.pending.finished
         with self.store.database.transaction(write=True) as transaction:
             # In the order of their ids, as the index has them: what is written of it are whole pages.
-            self.store.put_finished(transaction, [finished[key] for key in sorted(finished.keys() & keys)])
+            self.store.put_finished(
+                transaction, [finished[key] for key in sorted(key for key in keys if key in finished)]
+            )
             self.store.put(transaction, [rows[key] for key in keys if key in rows])
             for key in pending.results.keys() & keys:
                 seconds, content = pending.results[key]
