@@ -14,7 +14,7 @@ from .rows import Row, finished_row, merge
 
 _log = logging.getLogger("gearwsgi")
 
-SOON = 500
+SOON = 300
 """Events from which on they are read without waiting: a row takes half of an event's memory."""
 MAX_EVENTS = 10_000
 MAX_ROWS = 10_000

@@ -105,7 +105,7 @@ class Sqlite:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY, check_same_thread=False)
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA cache_size = -256")
+            connection.execute("PRAGMA cache_size = -128")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
             self._check(connection)
