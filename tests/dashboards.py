@@ -176,11 +176,18 @@ def served(application: Any) -> Iterator[str]:
     server: Any = waitress.create_server(application, host="127.0.0.1", port=0, threads=4)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
+
+    def end() -> None:
+        for channel in list(server.active_channels.values()):  # a browser keeps its connections
+            channel.handle_close()
+        server.close()
+
     try:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
-        server.close()
-        thread.join(10)
+        server.trigger.pull_trigger(end)  # in the server's own thread, which ends with its last connection
+        thread.join()
+        server.task_dispatcher.shutdown()
 
 
 def middleware(folder: Path, server: str, **settings: Any) -> GearmanMiddleware:
