@@ -63,7 +63,7 @@ def _task(bench: "Bench") -> None:
 
 
 def _job(bench: "Bench") -> None:
-    from benchmarks.harness import process_cpu, session, user_share
+    from benchmarks.harness import process_cpu, processes_of, user_share
     from benchmarks.players import BY_KEY
 
     gearwsgi = BY_KEY["gearwsgi"]
@@ -83,7 +83,7 @@ def _job(bench: "Bench") -> None:
     drain(10_000)
     used = {pid: (process_cpu(pid) - cpu) / 10_000 * 1e6 for pid, cpu in before.items()}
     print(f"### One job, drained\n\ngearmand: {used[server.pid]:.1f} µs of CPU.")
-    print(f"Processes of the worker: {len(session(worker.pid))}.\n")
+    print(f"Processes of the worker: {len(processes_of(worker.pid))}.\n")
     for name, pid in parts.items():
         print(f"#### In {name}\n\n{used[pid]:.1f} µs of CPU a job.\n")
         with Traced(pid) as traced:

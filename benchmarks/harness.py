@@ -61,21 +61,23 @@ def noise() -> float:
 # --- what a tree of processes has used ---
 
 
-def session(leader: int) -> list[int]:
-    """All processes of the session that `leader` leads: also what forked away from its parent."""
-    found = []
+def processes_of(leader: int) -> list[int]:
+    """All processes of the session that `leader` leads, and what they started: workers have their own session."""
+    parents, sessions = {}, {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
-                stat = Path("/proc", entry, "stat").read_text()
-                if int(stat.rpartition(")")[2].split()[3]) == leader:
-                    found.append(int(entry))
-    return found
+                fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry)], sessions[int(entry)] = int(fields[1]), int(fields[3])
+    found = {pid for pid, number in sessions.items() if number == leader}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found)
 
 
 def cpu_seconds(leader: int) -> float:
-    """CPU of a session: the living in ns, the children that they have waited for in clock ticks."""
-    return sum(map(process_cpu, session(leader)))
+    """CPU of all processes of a command: the living in ns, the children that they have waited for in clock ticks."""
+    return sum(map(process_cpu, processes_of(leader)))
 
 
 def process_cpu(pid: int) -> float:
@@ -96,9 +98,9 @@ def user_share(pid: int) -> float:
 
 
 def pss_megabytes(leader: int) -> float:
-    """Proportional set size of a session: a page that n processes share counts as 1/n in each."""
+    """Proportional set size of all processes of a command: a page that n processes share counts as 1/n in each."""
     kilobytes = 0
-    for pid in session(leader):
+    for pid in processes_of(leader):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
@@ -189,7 +191,7 @@ class Stage:
             for each in running:
                 each.process.poll()
             self._reap()
-            if not any(session(leader) for leader in leaders):
+            if not any(processes_of(leader) for leader in leaders):
                 break
             time.sleep(0.02)
         self._signal(leaders, signal.SIGKILL)
@@ -201,7 +203,7 @@ class Stage:
 
     def _signal(self, leaders: set[int], number: int, *, only_leaders: bool = False) -> None:
         for leader in leaders:
-            for pid in [leader] if only_leaders else session(leader):
+            for pid in [leader] if only_leaders else processes_of(leader):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
 

@@ -118,15 +118,17 @@ class Servers:
         Returns:
             A receipt for each, or why no job server has it: the next one is asked for what the one before it refused.
         """
-        answers: list[Answer] = [ServerUnavailable(self._none_answers)] * len(batch)
-        left = list(range(len(batch)))
-        for server in self._in_order(self._first(batch[0].unique)):
+        servers = self._in_order(self._first(batch[0].unique))
+        if not servers:
+            return [ServerUnavailable(self._none_answers)] * len(batch)
+        answers = self._exchange(servers[0], batch, meanwhile)
+        for server in servers[1:]:
+            left = [place for place, answer in enumerate(answers) if _may_be_asked_elsewhere(answer)]
+            if not left:
+                break
             found = self._exchange(server, [batch[place] for place in left], meanwhile)
             for place, answer in zip(left, found, strict=True):
                 answers[place] = answer
-            left = [place for place in left if _may_be_asked_elsewhere(answers[place])]
-            if not left:
-                break
         return answers
 
     def _exchange(
@@ -140,7 +142,10 @@ class Servers:
                 for each in batch
             ]
         )
-        more = 2 ** min(_DOUBLED, max([each.tries for each in batch]))
+        more = 1
+        for each in batch:
+            if each.tries:
+                more = max(more, 2 ** min(_DOUBLED, each.tries))
         patience = self._answer + min(_PATIENCE, (len(data) / _RATE + _PER_JOB * (len(batch) - 1)) * more)
         connection = server.take()
         reused = connection is not None

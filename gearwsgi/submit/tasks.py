@@ -197,7 +197,9 @@ class Gearman(Asking):
             if tracing.MODULE in sys.modules and self.traces:
                 task.span = tracing.begin_send(task, None)
         else:
-            message = compose(given, task_id, settings, self._request, self.base, json)
+            request = self._request
+            base = request.base() if request is not None else self.base
+            message = compose(given, task_id, settings, request, base, json)
             if identity is not None or settings.identity is not None:
                 self._identify(message, identity)
             if then is not None or on_dead is not None:
