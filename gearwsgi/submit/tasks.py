@@ -84,11 +84,9 @@ class Gearman(Asking):
     @property
     def base(self) -> BaseURL:
         """What the application's URLs begin with: the request's, or that of `base_url`."""
-        request = self._request
-        if request is not None:
-            return request.base()
         if self._base is None:
-            self._base = self._settings.base_url or known_base_url()
+            request = self._request
+            self._base = request.base() if request is not None else self._settings.base_url or known_base_url()
         return self._base
 
     def task(
@@ -197,9 +195,7 @@ class Gearman(Asking):
             if tracing.MODULE in sys.modules and self.traces:
                 task.span = tracing.begin_send(task, None)
         else:
-            request = self._request
-            base = request.base() if request is not None else self.base
-            message = compose(given, task_id, settings, request, base, json)
+            message = compose(given, task_id, settings, self._request, self.base, json)
             if identity is not None or settings.identity is not None:
                 self._identify(message, identity)
             if then is not None or on_dead is not None:
