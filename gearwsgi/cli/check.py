@@ -25,7 +25,7 @@ from ..submit.frameworks import host_trouble
 from ..submit.middleware import GearmanMiddleware
 from ..wire import packets
 from ..wire.connection import Connection
-from .common import console, get_settings, make_table
+from .common import get_settings
 from .routes import find_router
 
 
@@ -66,6 +66,8 @@ def check(app: str | None, as_json: bool, live: bool) -> int:
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
+        from .tables import console, make_table
+
         rows = [[finding.state, finding.part, finding.what, finding.text] for finding in findings]
         console().print(make_table(["", "part", "what", "found"], rows, keep=(0, 1)))
     return EXIT_PROBLEM if any(finding.state == "problem" for finding in findings) else 0

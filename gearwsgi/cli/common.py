@@ -1,4 +1,4 @@
-"""What several commands share: the settings they go by, ids, actions, spans of time, a question, tables, lines."""
+"""What several commands share: the settings they go by, ids, actions, spans of time, a question, lines."""
 
 import contextlib
 import getpass
@@ -7,22 +7,18 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
-from rich import box
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ..app.loading import load_application
 from ..errors import UnknownTask
-from ..log import clean
 from ..settings import Settings, read_settings
-from ..submit.actions import Actions
-from ..submit.client import Client
+
+if TYPE_CHECKING:
+    from ..submit.actions import Actions
 
 app_option = click.option("--app", metavar="MODULE:NAME", help="Go by this application's settings and aliases.")
 
@@ -36,7 +32,11 @@ def get_settings(app: str | None) -> Settings:
     Raises:
         AppLoadError, ConfigError: they can't be had.
     """
-    return load_application(app)[1].settings if app else read_settings({})
+    if not app:
+        return read_settings({})
+    from ..app.loading import load_application
+
+    return load_application(app)[1].settings
 
 
 def read_id(value: str) -> str:
@@ -51,8 +51,11 @@ def read_id(value: str) -> str:
 
 
 @contextlib.contextmanager
-def acting(app: str | None) -> Iterator[Actions]:
+def acting(app: str | None) -> "Iterator[Actions]":
     """What can be done to queues and tasks, by whoever gives the command."""
+    from ..submit.actions import Actions
+    from ..submit.client import Client
+
     client = Client(get_settings(app))
     try:
         yield Actions(client, _who())
@@ -116,28 +119,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Standard input is no terminal, so nobody can answer: give --yes")
     click.confirm(question, abort=True)
-
-
-def console() -> Console:
-    """A console as wide as the terminal; a pipe gets lines of any length."""
-    output = Console(soft_wrap=True, highlight=False)
-    return output if output.is_terminal else Console(soft_wrap=True, highlight=False, width=100_000)
-
-
-def make_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, keep: Sequence[int] = ()) -> Table:
-    """A plain table, whose cells are shown as they are, whatever is in them.
-
-    Args:
-        columns: their titles.
-        rows: their cells; control characters are shown as escapes, markup is text.
-        keep: places of columns that are never cut: ids, handles.
-    """
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, no_wrap=place in keep, overflow="fold")
-    for row in rows:
-        table.add_row(*[Text(clean(cell)) for cell in row])
-    return table
 
 
 def show_span(seconds: float) -> str:

@@ -15,7 +15,7 @@ from ..log import clean
 from ..message.redact import redact_lines, redact_payload
 from ..state.dead import Entry
 from ..state.shared import Found, SharedLetters
-from .common import acting, app_option, confirm, console, cut, make_table, read_since
+from .common import acting, app_option, confirm, cut, read_since
 
 secrets_option = click.option("--secrets", is_flag=True, help="Show cookies, authorization and the like, too.")
 service_option = click.option("--service", help="Those of this service.")
@@ -107,6 +107,8 @@ def _show_groups(entries: Iterator[Entry], limit: int, as_json: bool) -> None:
     if as_json:
         _print_json({"service": service, "reason": reason, "count": count} for (service, reason), count in found)
         return
+    from .tables import console, make_table
+
     rows = [[str(count), service, reason] for (service, reason), count in found]
     console().print(make_table(["count", "service", "reason"], rows, keep=(0,)))
 

@@ -6,7 +6,7 @@ from ..log import clean
 from ..message.limits import MAX_CONCURRENCY
 from ..state import limits
 from ..state.records.opening import writing
-from .common import acting, app_option, console, make_table
+from .common import acting, app_option
 
 _COLUMNS = ("pattern", "at once", "rate", "changed by")
 
@@ -25,6 +25,8 @@ def show(app: str | None) -> None:
     rows = [(pattern, str(each.concurrency or "-"), each.rate or "-", "" if by is None else by or "somebody")
             for pattern, (each, by) in held.items()]  # fmt: skip
     if rows:
+        from .tables import console, make_table
+
         console().print(make_table(_COLUMNS, rows, keep=(0,)))
     else:
         click.echo("there are no limits, or no supervisor runs that knows them: give --app")

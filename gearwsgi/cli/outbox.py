@@ -8,7 +8,7 @@ import click
 from ..errors import GearwsgiError
 from ..state.outbox import Outbox
 from ..submit.client import Client
-from .common import app_option, console, get_settings, make_table
+from .common import app_option, get_settings
 
 
 @click.group()
@@ -34,6 +34,8 @@ def outbox_list(as_json: bool, app: str | None) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
+        from .tables import console, make_table
+
         rows = [[str(row["id"]), str(row["queue"]), str(row["due"]), str(row["bytes"])] for row in found]
         console().print(make_table(["id", "queue", "due", "bytes"], rows, keep=(0,)))
 

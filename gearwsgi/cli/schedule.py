@@ -9,7 +9,6 @@ import click
 
 from ..app.loading import load_application
 from ..submit.agenda import Agenda, Item
-from .common import console, make_table
 
 app_option = click.option("--app", metavar="MODULE:NAME", required=True, help="The application that has the schedule.")
 _COLUMNS = ("name", "cron", "timezone", "next", "last", "what came of it", "paused")
@@ -30,6 +29,8 @@ def schedule_list(as_json: bool, app: str) -> None:
     if as_json:
         click.echo(json.dumps([_to_json(item) for item in items], indent=2))
         return
+    from .tables import console, make_table
+
     rows = [
         [
             item.name, item.cron, item.timezone, ", ".join(tick.isoformat(timespec="minutes") for tick in item.next),

@@ -11,14 +11,12 @@ import tty
 from collections.abc import Iterator
 
 import click
-from rich.live import Live
-from rich.text import Text
 
 from ..errors import EXIT_PROBLEM
 from ..settings import Settings
 from ..state.overview import collect
 from ..state.waiting import list_waiting
-from .common import app_option, console, get_settings
+from .common import app_option, get_settings
 from .screen import lay_out
 
 _MOST = 1000
@@ -51,6 +49,8 @@ def show_status(watch: bool, check: bool, waiting: bool, as_json: bool, app: str
     if as_json:
         click.echo(json.dumps(known, indent=2))
     else:
+        from .tables import console
+
         output = console()
         width = output.width if output.is_terminal else None
         height = output.height - 1 if output.is_terminal and not waiting else None
@@ -61,6 +61,11 @@ def show_status(watch: bool, check: bool, waiting: bool, as_json: bool, app: str
 
 
 def _watch(settings: Settings) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    from .tables import console
+
     output = console()
     with contextlib.suppress(KeyboardInterrupt), _keys(), Live(console=output, auto_refresh=False, screen=True) as live:
         while True:

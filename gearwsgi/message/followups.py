@@ -17,7 +17,7 @@ PRIORITIES = ("high", "normal", "low")
 
 _PATH = re.compile(r"/[!-~]*")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]*")
-_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f\u0100-\U0010ffff]*")
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _MAX_SECONDS = 10.0**10
 
 

@@ -4,7 +4,6 @@ Pure: no I/O. The four rules, in order: an alias is replaced by its value, once;
 targets; a dotted name is a path (or whatever `resolver=` says); anything else is an error that helps.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -185,6 +184,8 @@ def _unknown(name: str, text: str, tasks: Mapping[str, Service]) -> UnknownServi
 
 def nearest(name: str, names: Any) -> str:
     """`, did you mean 'x'?` for the name most like this one, or nothing; rather one with the same first word."""
+    import difflib  # only where something is wrong
+
     close = difflib.get_close_matches(name[:_SHOWN], [str(known) for known in names], 3, 0.5)
     first = name.partition("_")[0] + "_"
     close.sort(key=lambda known: not known.startswith(first))

@@ -7,7 +7,8 @@ import click
 import pytest
 from rich.console import Console
 
-from gearwsgi.cli.common import confirm, make_table, read_since
+from gearwsgi.cli.common import confirm, read_since
+from gearwsgi.cli.tables import make_table
 from tests.hostile import HOSTILE, obeys_no_terminal
 
 
