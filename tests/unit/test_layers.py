@@ -29,6 +29,13 @@ def part_of(path: Path) -> str:
 
 
 @functools.cache
+def nodes(path: Path) -> tuple[ast.ClassDef | ast.Import | ast.ImportFrom | ast.Attribute, ...]:
+    """What the tests look at of a file: its classes, its imports, and its attributes, wherever they are."""
+    kinds = (ast.ClassDef, ast.Import, ast.ImportFrom, ast.Attribute)
+    return tuple(node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds))
+
+
+@functools.cache
 def imports(path: Path) -> frozenset[Path]:
     """The files of the package that a file imports, wherever in it."""
     return frozenset(_imports(path))
@@ -36,7 +43,7 @@ def imports(path: Path) -> frozenset[Path]:
 
 def _imports(path: Path) -> Iterator[Path]:
     package = ["gearwsgi", *path.relative_to(PACKAGE).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -51,6 +58,7 @@ def _imports(path: Path) -> Iterator[Path]:
                 yield found
 
 
+@functools.cache
 def file_of(module: str) -> Path | None:
     """The file of a dotted module of the package, or None."""
     path = PACKAGE.parent / module.replace(".", "/")
@@ -94,7 +102,7 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 def test_no_module_imports_the_private_names_of_another(path: Path) -> None:
     found = [
         alias.name
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
         if alias.name.startswith("_") and not alias.name.startswith("__") and alias.name != "_version"
@@ -110,7 +118,7 @@ OF_OTHERS = {"request._stream", "processes._children"}  # Django's, and multipro
 def private_names(path: Path) -> frozenset[str]:
     """The private attributes that a file's classes have: methods, annotations, slots, and what `self` is given."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.ClassDef):
             found |= {each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
             found |= {
@@ -121,6 +129,12 @@ def private_names(path: Path) -> frozenset[str]:
     return frozenset(name for name in found if name.startswith("_") and not name.startswith("__")) - OF_TUPLES
 
 
+@functools.cache
+def all_private_names() -> frozenset[str]:
+    """Those of all files."""
+    return frozenset().union(*map(private_names, FILES))
+
+
 def is_own(attribute: ast.Attribute) -> bool:
     return isinstance(attribute.value, ast.Name) and attribute.value.id in ("self", "cls")
 
@@ -128,10 +142,10 @@ def is_own(attribute: ast.Attribute) -> bool:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_touches_the_private_attributes_of_anothers_objects(path: Path) -> None:
     # A name that only others' classes have is theirs; what no class of the package has is a framework's or Python's.
-    theirs = frozenset().union(*(private_names(other) for other in FILES if other != path)) - private_names(path)
+    theirs = all_private_names() - private_names(path)
     found = [
         f"line {node.lineno}: {ast.unparse(node)}"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Attribute)
         and node.attr in theirs
         and not is_own(node)

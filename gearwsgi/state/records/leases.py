@@ -3,6 +3,7 @@
 All who share the records see the same. The clock is the database's; an owner goes by its own, and stops sooner.
 """
 
+import functools
 import hashlib
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
@@ -80,10 +81,11 @@ def renew(
         mine, unwanted, taken = set(), set(), set()
         for queue in queues:
             known = clean(queue)
+            winners = _winners(tuple(sorted(lessees[known])))
             for share in range(SHARES):
                 is_mine = held.get((known, share)) == owner
                 is_free = held.get((known, share)) not in lessees[known]
-                is_wanted = _winner(lessees[known], share) == owner
+                is_wanted = winners[share] == owner
                 if is_mine and not is_wanted:
                     unwanted.add((queue, share))
                 if is_mine or (is_free and is_wanted):
@@ -162,6 +164,11 @@ def _delete(transaction: Transaction, owner: str, shares: Iterable[Share]) -> No
         transaction.run_many("DELETE FROM gearwsgi_lease WHERE queue = ? AND share = ? AND owner = ?", rows)
 
 
-def _winner(names: Iterable[str], share: int) -> str:
-    """Whose a share is by right: who comes or goes changes only what is theirs."""
-    return max(names, key=lambda name: hashlib.blake2b(f"{share} {name}".encode(), digest_size=8).digest())
+@functools.lru_cache(maxsize=16)  # it is asked several times a second, and supervisors seldom come or go
+def _winners(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Whose each share is by right: who comes or goes changes only what is theirs."""
+
+    def weight(share: int, name: str) -> bytes:
+        return hashlib.blake2b(f"{share} {name}".encode(), digest_size=8).digest()
+
+    return tuple([max(names, key=functools.partial(weight, share)) for share in range(SHARES)])
