@@ -1,8 +1,8 @@
 """The pipe between the supervisor and a worker process: frames, and the claim on the jobs that are held ahead.
 
 A frame is `magic, kind, sequence, length` and its payload. The worker's side is untrusted: an application may do
-anything to the descriptor. Bytes that are no frame are told and skipped: they end the worker, and what it answered
-after them still counts.
+anything to the descriptor. Bytes that are no frame are reported (as FOREIGN) and skipped. The worker is replaced after
+them, but what it has answered after them still counts.
 """
 
 import faulthandler
@@ -39,15 +39,15 @@ TRANSLATED = 7
 RETIRING = 8
 """The worker wants to be replaced: it has grown over --max-rss."""
 RESPONSE = 9
-"""What DONE or FAILED, which follows, does not say: a status, and the response where it is to be kept."""
+"""Sent before a DONE or FAILED: the response's status and, where it is to be kept, the whole response."""
 ROUTE = 10
-"""The pattern of the route that a job's path is for, where metrics want it; sent before it is run."""
-# From neither.
+"""The pattern of the route that a job's path matches, where metrics want it; sent before the job is run."""
+# From neither: what the reader makes of anything else.
 FOREIGN = 0
 """Bytes that are no frame: the application has written to the pipe."""
 
 _MAGIC = b"\xfegw\xff"
-"""No text in any Unicode encoding has it."""
+"""A frame's first bytes: no text in any Unicode encoding contains them."""
 _HEADER = struct.Struct("!4sBBI")
 _HEADER_SIZE = _HEADER.size
 _KINDS = range(JOB, ROUTE + 1)
@@ -55,18 +55,19 @@ _JOB = struct.Struct("!HHH")
 _PROGRESS = struct.Struct("!QQ")
 _STATUS = struct.Struct("!H")
 MAX_DATA = KEPT_BODY
-"""Bytes of a job's result where nobody waits for the whole response."""
+"""Bytes of a job's result, where nobody waits for the whole response."""
 MAX_ROUTE = 200
-"""Bytes of a route's pattern that are told."""
+"""Bytes of a route's pattern that are passed on."""
 _MAX_FRAME = 1 << 30
 _MAX_OUTCOME = 1 << 20
 _MAX_TEXT = 8 * 1024
 _MAX_RESPONSE = 64 * 1024
-"""Of an outcome's other texts and response: with all characters escaped, the JSON is shorter than `_MAX_OUTCOME`."""
+"""Bytes of the response in an outcome. With these limits on it and on the texts, the JSON stays shorter than
+`_MAX_OUTCOME`, even where every character is escaped."""
 
 
 def frame(kind: int, sequence: int, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """A frame in bytes."""
     return _HEADER.pack(_MAGIC, kind, sequence, len(payload)) + payload
 
 
@@ -96,7 +97,7 @@ def read_progress(payload: bytes) -> tuple[int, int]:
     """(done, total) of a PROGRESS frame.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: its length is wrong.
     """
     if len(payload) != _PROGRESS.size:
         raise ProtocolError("a progress report of a wrong length")
@@ -113,7 +114,7 @@ def read_response_frame(payload: bytes) -> tuple[int, bytes]:
     """(status, response) of a RESPONSE frame.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: it is too short.
     """
     if len(payload) < _STATUS.size:
         raise ProtocolError("a response's status of a wrong length")
@@ -121,10 +122,10 @@ def read_response_frame(payload: bytes) -> tuple[int, bytes]:
 
 
 def from_worker(max_job: int, may_answer_at_length: Callable[[], bool]) -> "FrameReader":
-    """A reader of what a worker process sends, which is believed only as far as it may be true.
+    """A reader for what a worker process sends. It takes only kinds and lengths of frames that a worker may send.
 
     Args:
-        max_job: bytes that a message may have, and a whole response.
+        max_job: bytes that a message may have, and a whole response as well.
         may_answer_at_length: whether the job that runs may be one that is answered with a whole response.
     """
     limits = dict.fromkeys((READY, SKIPPED, RETIRING), 0)
@@ -137,8 +138,9 @@ class FrameReader:
     """Bytes in, frames out; keeps what is not yet whole. No I/O.
 
     Args:
-        limits: bytes that a frame's payload may have, by kind; other kinds are not read. None: any kind, some gigabyte.
-        may_be_long: asked for a DONE over its limit: whether it may be so long.
+        limits: bytes that a frame's payload may have, by its kind; a frame of another kind is no frame. None: any kind,
+            up to a gigabyte.
+        may_be_long: asked when a DONE is over its limit: whether this one may be.
     """
 
     def __init__(self, limits: dict[int, int] | None = None, may_be_long: Callable[[], bool] = lambda: False) -> None:
@@ -148,7 +150,7 @@ class FrameReader:
         self._in_foreign = False
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """The frames that `data` completes: (kind, sequence, payload). What is none, up to the next, is one FOREIGN."""
+        """The frames that `data` completes: (kind, sequence, payload). Bytes between frames come as one FOREIGN."""
         buffer: bytes | bytearray = data
         if self._buffer:
             self._buffer += data
@@ -159,7 +161,7 @@ class FrameReader:
             if magic != _MAGIC or (length > self._limits.get(kind, -1) and not self._is_long(kind, length)):
                 start = buffer.find(_MAGIC, start + 1)
                 if start < 0:
-                    start = size - len(_MAGIC) + 1  # where its first bytes may be
+                    start = size - len(_MAGIC) + 1  # the last bytes may be the beginning of a frame's magic
                 if not self._in_foreign:
                     self._in_foreign = True
                     yield FOREIGN, 0, b""
@@ -181,14 +183,16 @@ class FrameReader:
 
 
 class Claim:
-    """Who has the jobs that lie ahead in a worker's pipe: a byte for each side in memory that both processes see.
+    """Who has the jobs that lie ahead in a worker's pipe: a byte for each side, in memory that both processes see.
 
     The worker marks a job as started and then looks for a fence. The supervisor puts the fence behind the job that
-    runs, and looks a turn of its loop later, which is milliseconds, whether another was started. So whichever order
-    the processors show the two bytes in, never do both have a job: where the supervisor finds none started, the worker
-    will find the fence. A third byte is the complement of the worker's: an application may write here, too. A fourth
-    one says that the supervisor wants the worker to stop, a fifth which job's task was cancelled while it runs. Behind
-    these is the number of the slot, for people.
+    runs, and looks a turn of its loop later, which is milliseconds, whether another was started. So in whichever order
+    the processors show the two bytes, a job is never taken by both: where the supervisor finds none started, the worker
+    will find the fence.
+
+    Further bytes: the complement of the worker's byte, which shows when the application has written here; one that
+    says that the supervisor wants the worker to stop; one that names the job whose task was cancelled while it runs.
+    Behind these is the number of the slot, for people.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -197,10 +201,10 @@ class Claim:
 
     @staticmethod
     def make_file() -> IO[bytes]:
-        """A nameless file that both processes map: where the system can, one that needs no disk.
+        """A nameless file that both processes map. Where the system can, it is in memory and needs no disk.
 
         Raises:
-            OSError: no room, or too many open files.
+            OSError: there is no room, or there are too many open files.
         """
         if sys.platform == "linux":
             file: IO[bytes] = os.fdopen(os.memfd_create("gearwsgi"), "r+b", buffering=0)
@@ -211,33 +215,33 @@ class Claim:
         return file
 
     def fence(self, sequence: int) -> None:
-        """The supervisor's fence: nothing is started but this job; 0 takes it away."""
+        """Put up the supervisor's fence: no job but this one is started; 0 takes it away."""
         self._bytes[0] = sequence
 
     def start(self, sequence: int) -> bool:
-        """The worker's start; whether it may go on."""
+        """Mark a job as started by the worker; whether no fence forbids it."""
         self._bytes[1] = sequence
         self._bytes[2] = 255 - sequence
         return self._bytes[0] in (0, sequence)
 
     def request_stop(self) -> None:
-        """The supervisor wants the worker to end."""
+        """Say to the worker that the supervisor wants it to end."""
         self._bytes[3] = 1
 
     def is_stop_requested(self) -> bool:
-        """Whether it does."""
+        """Whether the supervisor wants the worker to end."""
         return self._bytes[3] != 0
 
     def started(self) -> int | None:
-        """The last job that the worker has started; 0: none yet; None: something else has been written there.
+        """The number of the last job that the worker has started; 0: none yet; None: the application has written here.
 
-        Ask whether it is the job before: that must not look like "not started".
+        That is a byte of the number: compare it with the job before, whose number must not be taken for "not started".
         """
         sequence = self._bytes[1]
         return sequence if self._bytes[2] == 255 - sequence else None
 
     def cancel(self, sequence: int) -> None:
-        """The supervisor's word that this job is to end before its time; 0: none is."""
+        """Say to the worker that this job is to end before its time; 0: no job is."""
         self._bytes[4] = sequence
 
     def is_cancelled(self) -> bool:
@@ -246,7 +250,7 @@ class Claim:
 
     @property
     def number(self) -> int:
-        """The slot's number."""
+        """The slot's number, for people."""
         return int.from_bytes(self._bytes[8:16])
 
     @number.setter
@@ -254,14 +258,14 @@ class Claim:
         self._bytes[8:16] = number.to_bytes(8)
 
     def write_stack_here(self) -> None:
-        """Have a fatal signal write this process's Python stack behind the memory, unless the application has its own
-        way."""
+        """Have a fatal signal write this process's Python stack behind the memory, unless the application has set up
+        something of its own for that (`faulthandler`)."""
         if not faulthandler.is_enabled():
             os.lseek(self._file, mmap.PAGESIZE, os.SEEK_SET)
             faulthandler.enable(self._file)
 
     def read_stack(self) -> str:
-        """What a fatal signal has written."""
+        """The stack that a fatal signal has written; empty: there was none."""
         return os.pread(self._file, MAX_TRACEBACK, mmap.PAGESIZE).decode("utf-8", "replace").strip("\0\n")
 
     def close(self) -> None:

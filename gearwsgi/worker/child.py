@@ -39,8 +39,8 @@ class Child:
         app: the wrapped application.
         settings: the middleware's.
         pipe: the socket to the supervisor, blocking.
-        claim: who has the jobs that are held ahead.
-        stream: what the application prints.
+        claim: memory shared with the supervisor: who has the jobs that are held ahead.
+        stream: where what the application prints is logged.
         title: what `ps` shows of this process, where it can; empty: as it is.
         tells_route: whether the supervisor wants the patterns of paths, for its metrics.
         max_rss: megabytes after which it wants to be replaced.
@@ -79,7 +79,7 @@ class Child:
     def run(self) -> None:
         """Work until the supervisor closes the pipe.
 
-        Raises:
+        ProtocolError: what comes from the supervisor is no job.
             ProtocolError: what comes from there is no job.
             Exception: what a hook of `on_worker_start` raises.
         """
@@ -99,7 +99,7 @@ class Child:
                 self._take(sequence, channel.read_job(payload))
 
     def _send(self, frame: bytes) -> None:
-        """Write a frame whole: a thread of the handler's may report progress at the same time."""
+        """Write a whole frame; under a lock, for a thread of the handler's may report progress at the same time."""
         with self._sending:
             self._pipe.sendall(frame)
 
@@ -111,10 +111,11 @@ class Child:
         if log.is_json:
             log.about({})
         if os.getpid() != self._pid:
-            # The application forked and the copy came back here: the job is its parent's.
+            # The application has forked, and the copy has come back here: the job is its parent's to answer.
             os._exit(0)
         if self._claim.started() != sequence:
-            # It wrote where it has nothing to write, and most likely to the pipe too: what lies ahead must not suffer.
+            # It wrote to descriptors that are not its own, most likely to the pipe too. End, so that the jobs ahead do
+            # not suffer from it.
             log.write(grabbed.handle_name, "the application has written to file descriptors that are not its own")
             os._exit(os.EX_SOFTWARE)
         if self._max_rss is not None and resident_megabytes() > self._max_rss:
@@ -196,7 +197,7 @@ class Child:
             result = Result(Outcome("timeout", traceback=format_traceback(error)), b"", limit)
         if not self._late:
             return self._cut(task, result)
-        # Even where the handler caught it and answered: what it answered was not the work asked for.
+        # Even where the handler caught the exception and answered: that was not the work that was asked for.
         if self._claim.is_cancelled():
             return Result(Outcome("timeout", "cancelled", traceback=result.outcome.traceback), b"", result.seconds)
         reason = f"timed out after {limit:g} s"
@@ -205,16 +206,16 @@ class Child:
         return Result(Outcome("timeout", reason, traceback=result.outcome.traceback), b"", result.seconds)
 
     def _cut(self, task: Message, result: Result) -> Result:
-        """What was made of a call, or that it is too long for all who would read it on its way to the caller."""
+        """The result of a `call()`, or that it is too long for those who pass it on to the caller."""
         if not task.wants_reply or len(result.data) <= self._settings.max_body + MAX_HEAD:
             return result
         reason = f"a response of {len(result.data)} bytes is over max_body={self._settings.max_body}"
         return Result(Outcome("response", reason, status=502), error_reply(502, reason), result.seconds)
 
     def _on_alarm(self, signum: int, stack: FrameType | None) -> None:
-        """The supervisor says that a job's time is over. It may have meant the one before: our clock decides.
+        """Handle the signal that a job's time is over. It may have been meant for the job before: our clock decides.
 
-        That of a task that was cancelled is over at once.
+        A job whose task was cancelled ends at once.
         """
         is_cancelled = self._claim.is_cancelled()
         if time.monotonic() >= self._deadline or (is_cancelled and self._deadline < math.inf):

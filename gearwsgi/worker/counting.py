@@ -1,4 +1,4 @@
-"""Counts what a supervisor's recorder is told: the attempts, and the ends of worker processes."""
+"""Counts what happens in a supervisor, for its metrics: attempts, and ends of worker processes."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,18 +10,18 @@ from ..telemetry.collector import State
 from .held import Held
 from .recorder import Recorder
 
-if TYPE_CHECKING:  # with its database
+if TYPE_CHECKING:  # not imported with records off: it brings the database
     from ..state.records.store import Store
 
 T = TypeVar("T")
 
 
 class Counting(Recorder):
-    """See the module.
+    """A recorder that counts each event and then passes it on to another recorder.
 
     Args:
         state: what the metrics are made of.
-        then: the recorder, which is told all the same.
+        then: the other recorder.
     """
 
     def __init__(self, state: State, then: Recorder) -> None:
@@ -51,7 +51,7 @@ class Counting(Recorder):
 
     def done(self, held: Held) -> None:
         """A job has gone well."""
-        # In the way of each job: `_count`, written out.
+        # Runs once for every job, so `_count` is written out here.
         seconds = time.monotonic() - held.started
         job = held.job
         notes = held.notes

@@ -15,13 +15,13 @@ from .slot import Slot
 
 
 def describe(app: str, generations: Sequence[Generation], now: float, *, is_stopping: bool) -> dict[str, Any]:
-    """The supervisor.
+    """What the supervisor is and does just now, as JSON's types.
 
     Args:
-        app: `module:name`.
+        app: the application, `module:name`.
         generations: all that have not ended, the newest last.
-        now: of `time.monotonic`.
-        is_stopping: whether it ends.
+        now: the time, of `time.monotonic`.
+        is_stopping: whether the supervisor is about to end.
     """
     around = next((each.around for each in reversed(generations) if each.around is not None), None)
     slots = [slot for generation in generations for slot in generation.open_slots()]
@@ -56,5 +56,5 @@ def _describe_job(held: Held) -> dict[str, Any]:
     try:
         facts = read_facts(held.job.payload, partial(own_id, held.job))
     except BadMessage:
-        return {}  # its process says so in a moment
+        return {}  # the worker process will report it in a moment
     return {"id": facts.id, "service": facts.service, "queue": held.job.base_queue, "attempt": facts.attempt}

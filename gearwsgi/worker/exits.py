@@ -1,4 +1,4 @@
-"""Why a worker process ended: in one word, which is counted, and in words, which the log and the dead letter have."""
+"""Why a worker process ended: as one word for counting, and as a sentence for the log and the dead letter."""
 
 import signal
 import time
@@ -6,7 +6,7 @@ import time
 from .held import Held
 
 EXITS = ("recycled", "stopped", "timeout", "killed", "exited", "failed")
-"""Why a process ended, in one word: --max-jobs or --max-rss; a reload or a stop; killed after a job's time limit; a
+"""Why a process ended, as one word: --max-jobs or --max-rss; a reload or a stop; killed after a job's time limit; a
 signal; by itself; before it was ready."""
 
 
@@ -15,7 +15,7 @@ class Exit:
 
     Attributes:
         kind: one of `EXITS`.
-        trouble: what it was found to do, or could not; empty: nothing.
+        trouble: what it was found doing wrong, or could not do; empty: nothing.
         timed_out: whether it was killed because its job did not end at its time limit.
     """
 
@@ -25,11 +25,11 @@ class Exit:
         self.timed_out = False
 
     def judge(self, status: int | None, *, came_up: bool) -> None:
-        """It is gone.
+        """Decide on the word, now that the process is gone.
 
         Args:
-            status: its exit status, negative for a signal, None where nobody knows.
-            came_up: whether it was ready once.
+            status: its exit status: negative for a signal, None where it is not known.
+            came_up: whether the process has ever been ready.
         """
         if self.timed_out:
             self.kind = "timeout"
@@ -41,7 +41,7 @@ class Exit:
             self.kind = "killed" if status is not None and status < 0 else "exited"
 
     def describe(self, status: int | None, running: Held | None) -> str:
-        """How it ended, with the job that ran, if one did."""
+        """A sentence on how the process ended, with the job that ran, if one did."""
         took = f" after {time.monotonic() - running.started:.1f} s" if running is not None and running.started else ""
         if self.timed_out and running is not None and running.cancelled is not None:
             return f"was killed by SIGKILL{took}: it did not end when its task was cancelled"

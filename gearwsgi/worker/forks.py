@@ -1,4 +1,4 @@
-"""Where worker processes come from, as a slot and its process see it, and what is told of each."""
+"""The interface between a slot's process and the fork server that makes it: what each may ask and tell."""
 
 import signal
 import socket
@@ -6,11 +6,11 @@ from typing import IO, Protocol
 
 
 class NoForkServer(Exception):
-    """There is no fork server that could be asked just now."""
+    """There is no fork server that could be asked for a process just now."""
 
 
 class Forked(Protocol):
-    """A process that was asked for."""
+    """What is told of a process that was asked for: how it was started, and how it ended."""
 
     @property
     def is_over(self) -> bool: ...
@@ -20,7 +20,7 @@ class Forked(Protocol):
 
 
 class Forks(Protocol):
-    """A fork server. `fork` raises `NoForkServer` where there is none; once `gone`, it says no more of anybody."""
+    """A fork server. `fork` raises `NoForkServer` where it can't be asked; once it is `gone`, it tells nothing more."""
 
     @property
     def gone(self) -> bool: ...

@@ -2,12 +2,13 @@
 
 Started by the supervisor as `python -m gearwsgi.worker.forkserver`, with a socket to it. One byte with two descriptors
 (a worker's pipe, its claim's file) asks for a worker; lines of JSON go back: `loaded` or `failed` once, then a `pid`
-for each worker and an `exit` when one is gone. When the socket closes, the supervisor is gone, and so are we all.
+for each worker and an `exit` when one has ended. When the socket closes, the supervisor has ended: so does the fork
+server, with all its workers.
 """
 
 import array
 import contextlib
-import encodings.idna  # noqa: F401 - what looks up a host needs it: once here, not once in each worker
+import encodings.idna  # noqa: F401 - looking up a host needs it: imported here once, not once in each worker
 import gc
 import json
 import os
@@ -31,7 +32,7 @@ from ..settings import to_json
 from . import channel, child, ending, posix, titles
 from .options import Options
 
-# fork, waitpid, poll and set_handler are the system's own, also where the application puts others in their place when
+# fork, waitpid, poll and set_handler are the system's own, even where the application puts others in their place when
 # it is loaded (gevent): this process's descriptors and children are no business of the application's event loop.
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
@@ -42,7 +43,7 @@ class ForkServer:
 
     Args:
         control: the socket to the supervisor.
-        options: what the command line said.
+        options: the options of `gearwsgi worker`.
     """
 
     def __init__(self, control: socket.socket, options: Options) -> None:
@@ -79,14 +80,15 @@ class ForkServer:
             self._reap()
 
     def _probe(self) -> bool:
-        """The supervisor needs the settings before there is a worker: a process loads the application and says them."""
+        """Have a process load the application to tell the supervisor the settings, which it needs before any worker."""
         pid = fork()
         if pid == 0:
             os._exit(0 if self._load_and_tell() else 1)
         return waitpid(pid, 0)[1] == 0
 
     def _preload(self) -> bool:
-        # A collection, also right before the freeze, would leave holes that workers fill by copying pages.
+        # A garbage collection, even right before the freeze, would leave gaps in the memory, and workers that fill them
+        # would copy pages.
         gc.disable()
         if not self._load_and_tell():
             return False
@@ -99,7 +101,7 @@ class ForkServer:
         return True
 
     def _load_and_tell(self) -> bool:
-        """Load the application and tell the supervisor; whether it could be."""
+        """Load the application and tell the supervisor how that went; whether it could be loaded."""
         try:
             self._load()
         except AppLoadError as error:
@@ -111,7 +113,7 @@ class ForkServer:
         return True
 
     def _plans(self) -> list[dict[str, Any]]:
-        """The entries of the schedule, for the supervisor, which can't compose what runs in the application."""
+        """The entries of the schedule, as the messages they queue: only where the application is can they be made."""
         if not self._settings.schedule:
             return []
         from ..submit.ticks import plan_all
@@ -146,12 +148,12 @@ class ForkServer:
         self._begin_again(replace(self._options, preload=False))
 
     def _begin_again(self, options: Options) -> NoReturn:
-        """Be a new fork server, which has nothing of what was loaded."""
+        """Start this fork server anew, without anything of the application that was loaded."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         control = self._control.fileno()
         for descriptor in map(int, os.listdir("/dev/fd")):
             if descriptor > 2 and descriptor != control:
-                with contextlib.suppress(OSError):  # what listed them is closed
+                with contextlib.suppress(OSError):  # closed already: the descriptor that listed them
                     os.close(descriptor)
         self._control.set_inheritable(True)
         os.chdir(self._folder)
@@ -159,7 +161,7 @@ class ForkServer:
         os.execve(sys.executable, command, self._environment)
 
     def _serve(self) -> bool:
-        """Answer one request of the supervisor's; whether it is still there."""
+        """Answer one request of the supervisor's; whether the supervisor is still there."""
         try:
             data, descriptors = _receive_descriptors(self._control)
         except ConnectionError:
@@ -211,7 +213,7 @@ class ForkServer:
             worker.run()
             status = 0
         except (BrokenPipeError, ConnectionResetError):
-            status = 0  # the supervisor is gone
+            status = 0  # the supervisor has ended
         except BaseException:
             log.note_lines(traceback.format_exc())
             log.note("worker process failed")
@@ -243,7 +245,7 @@ class ForkServer:
 
 
 def _receive_descriptors(control: socket.socket) -> tuple[bytes, list[int]]:
-    # One byte a request, so that its descriptors can't be taken for another's.
+    # One byte a request, so that its descriptors can't be mistaken for those of another request.
     data, ancillary, _, _ = control.recvmsg(1, socket.CMSG_SPACE(2 * array.array("i").itemsize))
     descriptors = array.array("i")
     for level, kind, content in ancillary:
@@ -255,18 +257,18 @@ def _receive_descriptors(control: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def _tell_gevent() -> None:
-    """Its event loop has to be told of a fork that it has not made."""
+    """Tell gevent's event loop, where there is one, of a fork that gevent has not made."""
     module: Any = sys.modules.get("gevent")
     if module is not None:
         module.reinit()
 
 
 def _nothing(signum: int, stack: FrameType | None) -> None:
-    """The supervisor decides when we end; a signal to the whole group is its to hear."""
+    """Ignore a signal: the supervisor hears those that go to the whole process group, and decides when we end."""
 
 
 def main() -> NoReturn:
-    """`python -m gearwsgi.worker.forkserver DESCRIPTOR OPTIONS`."""
+    """Run `python -m gearwsgi.worker.forkserver DESCRIPTOR OPTIONS`."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     serve(control, Options.from_json(sys.argv[2]))

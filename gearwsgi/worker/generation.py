@@ -20,7 +20,7 @@ from .forks import Forked, NoForkServer
 from .loop import Loop, Stream
 from .options import Options
 
-if TYPE_CHECKING:  # this module is for the fork server, too, which has no need of them
+if TYPE_CHECKING:  # the fork server imports this module too, and has no need of these
     from .slot import Slot, Surroundings
 
 END_TIMEOUT = 5.0
@@ -28,7 +28,7 @@ END_TIMEOUT = 5.0
 
 
 class _Forked:
-    """A fork server that was forked, with what is needed of Popen."""
+    """A fork server that was forked from this process, with as much of `subprocess.Popen` as is needed here."""
 
     def __init__(self, control: socket.socket, options: Options, close: Sequence[Callable[[], None]]) -> None:
         self.returncode: int | None = None
@@ -58,14 +58,14 @@ class _Forked:
 
 
 class ForkServerProcess:
-    """A fork server that loads an application from now on.
+    """A fork server, seen from the supervisor. It begins to load the application when this is made.
 
     Args:
         options: what to load, and how.
-        close: what is this process's own, and not a copy's.
+        close: closes what is this process's own, in a fork server that is a copy of it.
 
     Raises:
-        OSError: no memory, or too many processes or open files.
+        OSError: there is no memory, or there are too many processes or open files.
     """
 
     def __init__(self, options: Options, close: Sequence[Callable[[], None]] = ()) -> None:
@@ -86,8 +86,8 @@ class ForkServerProcess:
         options: Options, ours: socket.socket, theirs: socket.socket, close: Sequence[Callable[[], None]]
     ) -> "subprocess.Popen[bytes] | _Forked":
         if threading.active_count() == 1:
-            # The first one is forked: it starts with all that is imported here, in time and in memory. Later there
-            # are threads, and none is forked from.
+            # The first one is forked, so that it need not import anything: that saves time and memory. Later there are
+            # threads in this process, and a process with threads is not forked.
             return _Forked(theirs, options, (ours.close, *close))
         return subprocess.Popen(
             [sys.executable, "-m", "gearwsgi.worker.forkserver", str(theirs.fileno()), options.to_json()],
@@ -96,11 +96,11 @@ class ForkServerProcess:
         )
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """End it by SIGKILL."""
         self._process.kill()
 
     def has_ended(self, now: float) -> bool:
-        """Whether it is gone, which it is soon once its socket is closed, and killed where it is not. Does not wait."""
+        """Whether it has ended, which it does soon after its socket is closed; later it is killed. Does not wait."""
         self._end_by = self._end_by or now + END_TIMEOUT
         if self._process.poll() is not None:
             return True
@@ -113,7 +113,7 @@ _MAX_LINE = 1 << 24
 
 
 class State(Enum):
-    """Of a generation: see there."""
+    """The states of a generation: `Generation` shows what leads from one to the next."""
 
     LOADING = "loading"
     SERVING = "serving"
@@ -138,11 +138,11 @@ class Generation:
     Args:
         server: the fork server.
         loop: the supervisor's.
-        listener: the supervisor.
+        listener: the supervisor, which is told what happens.
 
     Attributes:
-        around: what its slots have in common, once it is loaded.
-        gone: whether its fork server is.
+        around: what its slots have in common; None until the application is loaded.
+        gone: whether its fork server has ended.
     """
 
     def __init__(self, server: ForkServerProcess, loop: Loop, listener: Listener) -> None:
@@ -158,10 +158,10 @@ class Generation:
         self._stream = Stream(server.socket, loop, self._on_data, self._on_close)
 
     def fork(self, process: Forked, pipe: socket.socket, memory: IO[bytes]) -> None:
-        """Ask for a process.
+        """Have a worker process forked.
 
         Raises:
-            NoForkServer: there is none, or it does not listen.
+            NoForkServer: there is none, or it does not answer.
         """
         if self.gone:
             raise NoForkServer
@@ -173,7 +173,7 @@ class Generation:
         self._forking.append(process)
 
     def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
-        """A signal to a process that the fork server has not yet reaped, as far as we know."""
+        """Send a signal to a worker process, where the fork server has not told that it has ended."""
         try:
             os.kill(pid, number)
         except ProcessLookupError:
@@ -182,7 +182,7 @@ class Generation:
             log.note(f"worker process {pid} gets no {signal.Signals(number).name}: {error}")
 
     def tick(self, now: float) -> None:
-        """What time brings to its slots."""
+        """Do for its slots what is due by now."""
         for slot in self.slots:
             slot.tick(now)
         if self.around is not None:
@@ -190,28 +190,28 @@ class Generation:
         self.slots = self.open_slots()
 
     def steer(self) -> None:
-        """The supervisors are asked for something else."""
+        """Tell its slots that something else is asked of the supervisors, such as a pause."""
         for slot in self.open_slots():
             slot.steer()
 
     def open_slots(self) -> "list[Slot]":
-        """Its slots that have not ended."""
+        """Those of its slots that have not ended."""
         return [slot for slot in self.slots if not slot.closed]
 
     def on_pause(self, seconds: float) -> None:
-        """The supervisor did nothing for so long."""
+        """Do not count as anyone's delay the seconds in which the supervisor did nothing."""
         self.server.started += seconds
         for slot in self.slots:
             slot.on_pause(seconds)
 
     @property
     def is_done(self) -> bool:
-        """Whether it is retired and nothing of it is left."""
+        """Whether it is retired and none of its slots and processes is left."""
         no_processes = self.gone or not (self._processes or self._forking)
         return self.state is State.RETIRED and not self.open_slots() and no_processes
 
     def retire(self) -> None:
-        """Drain its slots."""
+        """Have its slots finish what they have, and then end."""
         self.state = State.RETIRED
         for slot in self.slots:
             slot.drain()
@@ -236,7 +236,7 @@ class Generation:
             raise ProtocolError("a line without an end")
 
     def _is_expected(self, message: dict[str, Any]) -> bool:
-        """Whether the fork server may say that: what an application writes to its socket must end nothing but it."""
+        """Whether the fork server could say that. An application may write to its socket: only it may end by that."""
         kinds = {name: type(value) for name, value in message.items()}
         answers = kinds in ({"pid": int}, {"refused": str}) and bool(self._forking)
         ended = kinds == {"exit": int, "status": int}
@@ -249,7 +249,7 @@ class Generation:
             self._listener.on_failed(self, message["failed"], message["traceback"])
         elif "pid" in message:
             process = self._forking.popleft()
-            if not process.is_over:  # else its pipe is closed too, so it ends by itself
+            if not process.is_over:  # of one that is over, the pipe is closed: it ends by itself
                 self._processes[message["pid"]] = process
                 process.on_forked(message["pid"])
         elif "refused" in message:
@@ -260,6 +260,6 @@ class Generation:
                 ended.on_exit(message["status"])
 
     def _on_close(self, reason: str) -> None:
-        self.server.kill()  # where it lives, it is not understood any more
+        self.server.kill()  # in case it still runs: what it says can't be understood any more
         self.gone = True
         self._listener.on_gone(self)

@@ -1,4 +1,4 @@
-"""A job that a supervisor holds: grabbed, not yet answered; and how it is answered."""
+"""A job that a supervisor holds, which is one that it has grabbed and not yet answered; and the ways to answer it."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +14,14 @@ from .session import Session
 
 @dataclass(slots=True)
 class Notes:
-    """What few jobs have.
+    """What is known of a job's run, beyond what every job has. Most jobs have no `Notes`.
 
     Attributes:
-        status: its response's status.
-        response: the response as a message, where it is to be kept or somebody waits for it.
+        status: the status of its response.
+        response: the response as a message, where it is to be kept, or somebody waits for it.
         progress: (done, total) as its handler reported it last.
-        told: what the records were told of its progress; False: not even that it runs.
-        route: the pattern of the route that its path is for, where metrics want it.
+        told: the progress that was last written to the records; False: not even that the job runs.
+        route: the pattern of the route that its path matches, where metrics want it.
         entry: the name of the schedule's entry whose tick it is.
     """
 
@@ -35,24 +35,24 @@ class Notes:
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A job that this supervisor holds: grabbed, not yet answered.
+    """A job that this supervisor holds: grabbed, and not yet answered.
 
     Attributes:
-        job: as it was handed out.
-        session: the connection that grabbed it: only that one may answer.
-        grabbed_at: Unix time.
-        sequence: its number on its process's pipe.
-        since: when it was given to its process, of `time.monotonic`, as are the next.
-        started: when it began to run, 0.0 while it lies ahead.
-        ended: when its attempt ended, 0.0 before.
-        limit: seconds that it may run, where it was looked up.
-        alarm_at: when its process is told, or told again, that its time is over.
-        told_at: when it was first told, 0.0 before.
+        job: as the job server has handed it out.
+        session: the connection that grabbed it; only that one may answer it.
+        grabbed_at: when that was, in Unix time.
+        sequence: its number on the pipe of its process.
+        since: when it was given to its process; by `time.monotonic`, as are the next ones.
+        started: when it began to run; 0.0 while it lies ahead.
+        ended: when its attempt ended; 0.0 before.
+        limit: seconds that it may run; None until that was looked up.
+        alarm_at: when its process is to be told, or told again, that its time is over.
+        told_at: when its process was first told so; 0.0 before.
         returned: whether it was queued again, or its connection is gone: it must not run here.
         trusted: whether a worker process has verified it.
         pid: the process that it was given to last.
-        notes: what is known of its run beside all that, where there is anything.
-        cancelled: who has cancelled its task while it runs, "" where that is not known; None: nobody.
+        notes: more about its run, where there is anything to say.
+        cancelled: who has cancelled its task while it runs; "" where that is not known; None: nobody has.
     """
 
     job: Grabbed
@@ -72,21 +72,21 @@ class Held:
     cancelled: str | None = None
 
     def task_id(self) -> str:
-        """Its task's id; empty where its message can't be read."""
+        """The id of its task; empty where its message can't be read."""
         try:
             return read_facts(self.job.payload, partial(own_id, self.job)).id
         except BadMessage:
             return ""
 
     def note(self) -> "Notes":
-        """Its notes, to write into."""
+        """Its notes, to write into; made where it has none."""
         if self.notes is None:
             self.notes = Notes()
         return self.notes
 
     @property
     def handle(self) -> str:
-        """The job server's handle."""
+        """The handle that the job server has given it."""
         return self.job.handle_name
 
     def say(self, event: str, **fields: Any) -> None:
@@ -102,7 +102,7 @@ class Held:
         self.session.send(packets.pack(packets.WORK_COMPLETE, self.job.handle, data))
 
     def fail(self) -> None:
-        """Answer WORK_FAIL: of a background job nobody hears it, a waiting client is told."""
+        """Answer WORK_FAIL: a client that waits is told; for a background job nobody is."""
         if self.session.is_open:
             self.session.unanswered -= 1
             self.session.send(packets.pack(packets.WORK_FAIL, self.job.handle))

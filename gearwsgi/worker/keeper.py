@@ -1,33 +1,35 @@
-"""Keeps the next tick of each entry of the schedule queued: the rules by which it runs once.
+"""Keeps the next tick of each entry of the schedule queued. How a tick comes to run once, and only once:
 
-There is no leader. Each supervisor queues each entry's next tick ahead, as a delayed job whose unique follows from
-entry and tick. While a job of that unique waits or runs, the job server takes a second one for the same; so however
-many supervisors there are, it has one. Once it has run the unique is free, and nothing but these rules keeps a tick
-from being queued again. They hold while no two clocks, those of the job servers too, are more than `SKEW` apart:
+There is no leader. Each supervisor queues the next tick of each entry ahead of time, as a delayed job whose unique
+follows from entry and tick. While a job of that unique waits or runs, the job server takes a second one for the same:
+however many supervisors there are, there is one job. Once it has run, the unique is free again, and only these rules
+keep a tick from being queued a second time. They hold as long as no two clocks, those of the job servers included,
+are more than `SKEW` apart:
 
-1. With more than `MARGIN` to go by our own clock, no clock has come to the tick, so it can't have run: it is queued.
-2. With less to go, one that we have queued stays as it is. One that we have not (this supervisor is new, or the job
-   server came back with nothing) may have run by a clock that is ahead of ours. Then the tick behind it is queued
-   already, by whoever took the job, or by whose clock it has passed: the job server is asked for that one. Where it
-   has it, ours has come and is left alone. It is asked `SETTLED` after the connection stands, when others have had the
-   time to queue again what it may have lost.
-3. With less than `AHEAD` to go, and when it has passed, it is not queued any more.
+1. More than `MARGIN` before the tick by our clock, no clock has come to the tick, so it can't have run: queue it.
+2. Less than that before it, a tick that we have queued stays as it is. One that we have not queued (this supervisor is
+   new, or the job server came back and has forgotten it) may have run already, by a clock that is ahead of ours. If so,
+   the tick after it is queued by now: by whoever took the job, or by whoever's clock has passed the tick. So the job
+   server is asked for that next tick. Where it has it, our tick has come and is left alone. It is asked `SETTLED`
+   seconds after the connection stands, when others have had the time to queue again what it may have lost.
+3. Less than `AHEAD` before the tick, and after it, the tick is not queued any more.
 
-Each entry has a job server of its own. Where that one is away for longer than `GRACE`, the entry goes to the next. A
-tick stays where it is queued: with less than `MARGIN` to go it goes nowhere else, and only the tick behind it goes back
-to the entry's own. A job server that comes back may bring a tick that is queued elsewhere by now: that is a copy, and
-who takes it, and has queued the tick elsewhere itself, does not run it.
+Each entry has a job server of its own. Where that one is away for longer than `GRACE`, the entry goes to the next one.
+A tick that is queued stays where it is: less than `MARGIN` before it, it goes nowhere else, and only the tick after it
+goes back to the entry's own job server. A job server that comes back may bring a tick that is queued elsewhere by now.
+That job is a copy: a supervisor that takes it, and has itself queued the tick elsewhere, does not run it.
 
-So a tick is lost where nobody was there to queue it in time, or where its job server dies within `MARGIN` and `GRACE`
-of it and keeps nothing. A second job of one can be queued only where more comes together than clocks that differ:
+So a tick is lost only where nobody was there to queue it in time, or where its job server dies within `MARGIN` and
+`GRACE` of it and keeps nothing. And a second job of one tick can be queued only where more comes together than clocks
+that differ:
 
 - Within seconds of a tick that ran before its time by our clock, its job server is started again and has kept nothing,
-  and a new supervisor asks before any older one has queued again what is next.
+  and a new supervisor asks before any older one has queued the next tick again.
 - Of several job servers one dies so shortly before `MARGIN` that some supervisors still move the tick and others don't
-  any more, or all supervisors that have moved one are gone; and then it comes back with what it had.
+  any more, or all supervisors that have moved it are gone; and then that job server comes back with what it had.
 
-Where there are records, `rivals` sees to it that even then only one of the two jobs runs; without them, where the same
-supervisor takes both.
+Where there are records, `rivals` sees to it that even then only one of the two jobs runs; where there are none, it does
+so if the same supervisor takes both.
 """
 
 import threading
@@ -44,36 +46,37 @@ from ..submit.ticks import Plan
 from ..wire.payload import Submission, make_unique
 
 AHEAD = 5.0
-"""Seconds before a tick until which it is queued."""
+"""Seconds before a tick, up to which it may be queued."""
 SKEW = 30.0
 """Seconds that two clocks may differ."""
 MARGIN = SKEW + AHEAD
-"""See the module: seconds before a tick until which it can't have run, whatever the clocks say."""
+"""Seconds before a tick up to which it can't have run, whatever the clocks say: see the module."""
 SETTLED = 2.0
-"""Seconds after which a job server that came back has again what it lost: as long as supervisors take to reconnect."""
+"""Seconds after which a job server that came back has again what it had lost: as long as supervisors need to
+reconnect."""
 GRACE = 10.0
 """Seconds that a job server may be away before its entries go to another one."""
 _REMEMBERED = 100
-"""Ticks of an entry of which it is remembered where they were queued."""
+"""How many ticks of an entry it is remembered for where they were queued."""
 
 
 class Post(Protocol):
-    """The job servers, as the keeper needs them."""
+    """The job servers, as far as the keeper needs them."""
 
     def order(self, name: str) -> Sequence[str]:
-        """All of them, in the order in which this entry goes to them."""
+        """All of them, in the order in which this entry is to go to them."""
         ...
 
     def is_up(self, server: str) -> bool:
-        """Whether it is there."""
+        """Whether this one is there."""
         ...
 
     def lost(self) -> set[str]:
-        """Those of which a connection was lost, or not to be had, since the last time."""
+        """The job servers to which a connection was lost, or was not to be had, since the last call."""
         ...
 
     def submit(self, server: str, submission: Submission) -> None:
-        """Queue a job there.
+        """Queue a job on this one.
 
         Raises:
             GearwsgiError: it could not be.
@@ -90,15 +93,15 @@ class Post(Protocol):
 
 
 class _Kept:
-    """An entry, and what is known of its ticks.
+    """An entry of the schedule, and what is known of its ticks.
 
     Attributes:
         plan: the entry.
         tick: the next one, by our clock and by what we have seen.
-        is_queued: whether its job is there, as far as we know.
+        is_queued: whether its job is on a job server, as far as we know.
         passed: Unix time of the last tick that is known to have come, by whatever clock.
-        places: where ticks were queued: Unix time to job server.
-        begun: whether it was asked if somebody is there before us; of interest where ticks that were missed are.
+        places: which job server each of the last ticks was queued on, by the tick's Unix time.
+        begun: whether it was found out if another supervisor was there before; asked where missed ticks matter.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -111,7 +114,7 @@ class _Kept:
 
 
 class Missed(NamedTuple):
-    """Ticks that nobody was there for: the first and the last of them."""
+    """Ticks that no supervisor was there for: the first and the last of them."""
 
     name: str
     first: datetime
@@ -119,15 +122,15 @@ class Missed(NamedTuple):
 
 
 class Keeper:
-    """Keeps the next tick of each entry queued: see the module. One thread's, but for `came` and `missed`.
+    """Keeps the next tick of each entry queued: see the module. For one thread, but for `came` and `missed`.
 
     Args:
         settings: the middleware's.
         plans: the entries.
         post: the job servers.
-        clock: the time; in a test, the test's.
-        look_back: is asked for the ticks that an entry has missed, where nobody was there before us and its `missed` is
-            "once"; answers by `missed`, some time.
+        clock: answers the time; in a test, the test's time.
+        look_back: asked for the ticks that an entry has missed, where no supervisor was there before and the entry's
+            `missed` is "once"; it answers through `missed`, some time later.
     """
 
     def __init__(
@@ -151,20 +154,20 @@ class Keeper:
         self._said: dict[str, str] = {}
 
     def adopt(self, before: "Keeper") -> None:
-        """Know what the one before knows of entries that are the same."""
+        """Take over from an earlier keeper what it knows of entries that have not changed."""
         self._began, self._lost_at, self._down_since = before._began, before._lost_at, before._down_since
         for name, kept in before._entries.items():
             if name in self._entries and self._entries[name].plan == kept.plan:
                 self._entries[name] = kept
-                here = self._post.order(name)  # the job servers may be others now
+                here = self._post.order(name)  # there may be other job servers now
                 kept.places = {tick: place for tick, place in kept.places.items() if place in here}
                 kept.is_queued = kept.is_queued and bool(self._place(kept))
 
     def came(self, name: str, tick: float, server: str) -> str:
-        """A tick's job was taken here, so that by some clock it is due.
+        """Note that this supervisor has taken the job of a tick, so that it is due by some clock.
 
         Returns:
-            The job server whose job it is: where it is another one, this is a copy.
+            The job server that the tick was queued on. Where that is another one than `server`, this job is a copy.
         """
         kept = self._entries[name]
         with self._remembering:
@@ -174,11 +177,11 @@ class Keeper:
         return place
 
     def missed(self, found: Missed) -> None:
-        """An entry has missed these: one is to run for all of them, unless one of them is queued and only late."""
+        """Note ticks that an entry has missed: one runs for all of them, unless one of them is queued and only late."""
         self._missed.append(found)
 
     def step(self) -> None:
-        """Queue what is to be queued by now."""
+        """Queue all that is to be queued by now."""
         now = self._clock()
         for server in self._post.lost():
             self._lost_at[server] = now
@@ -195,7 +198,7 @@ class Keeper:
                 self._missed.append(found)
 
     def _try(self, name: str, do: Callable[[], None]) -> bool:
-        """Do it; whether that could be. What goes wrong is said once."""
+        """Call `do`; whether it went well. A failure that repeats is logged once."""
         try:
             do()
         except GearwsgiError as error:
@@ -239,14 +242,14 @@ class Keeper:
                 del kept.places[min(kept.places)]
 
     def _place(self, kept: _Kept) -> str:
-        """Where the next tick was queued; empty: not from here."""
+        """The job server that the next tick was queued on by this supervisor; empty: on none."""
         assert kept.tick is not None
         return kept.places.get(kept.tick.timestamp(), "")
 
     def _far(self, kept: _Kept, now: float, up: Sequence[str]) -> str:
-        """The job server for a tick that can't have come: the one where it is, or where its entry always goes.
+        """The job server for a tick that can't have come yet: the one that has it, or the one that its entry goes to.
 
-        One that is away may be back soon, and have what it had: it is waited for.
+        One that is away may soon be back, with all that it had: for a while it is waited for.
         """
         first = self._place(kept) or self._post.order(kept.plan.name)[0]
         if first in up:
@@ -254,28 +257,28 @@ class Keeper:
         return up[0] if now - self._down_since.get(first, now) >= GRACE else ""
 
     def _near(self, kept: _Kept, now: float, up: Sequence[str]) -> str:
-        """The job server for a tick that may have come: no other than that one, where it is there and settled."""
+        """The job server for a tick that may have come: the one that may have it, where that is there and settled."""
         first = self._place(kept) or self._post.order(kept.plan.name)[0]
         settled = max(self._began, self._lost_at.get(first, self._began)) + SETTLED
         return first if first in up and now >= settled else ""
 
     def _pass(self, kept: _Kept) -> None:
-        """It is past: say so where it was not queued."""
+        """Log it if the next tick, which is past, was not queued."""
         tick = kept.tick
         if tick is not None and not self._place(kept) and tick.timestamp() > kept.passed:
             log.note(f"schedule: the tick {tick.isoformat()} of {kept.plan.name} was not queued in time")
 
     def _has_come(self, plan: Plan, tick: datetime, up: Sequence[str]) -> bool:
-        """Whether the tick behind this one is queued, so that by some clock this one has come."""
+        """Whether the tick after this one is queued, which means that by some clock this one has come."""
         return bool(self._where(plan, plan.cron.after(tick.timestamp()), up))
 
     def _where(self, plan: Plan, tick: datetime, up: Sequence[str]) -> str:
-        """The first job server where a tick's job waits or runs; empty: it is on none."""
+        """The first job server where a tick's job waits or runs; empty: none has it."""
         unique = make_unique(plan.id(tick, self._settings), 1)
         return next((server for server in up if self._post.knows(server, unique)), "")
 
     def _catch_up(self, found: Missed, now: float) -> None:
-        """Queue the last of the ticks that were missed."""
+        """Queue the last one of the ticks that were missed."""
         kept = self._entries[found.name]
         up = [each for each in self._post.order(found.name) if self._post.is_up(each)]
         if not up:

@@ -1,4 +1,4 @@
-"""What a supervisor knows of the keys of limits that something waits for or runs of, or has begun of lately."""
+"""The keys of limits that a supervisor knows: those with tasks that wait, run, or began lately enough to count."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,30 +11,30 @@ from ..message.limits import Limit, find_limit, split_queue
 from .watch import Count
 
 GRACE = 5.0
-"""Seconds within which the processes of a supervisor that has died are gone, at most."""
+"""Seconds after which the processes of a supervisor that has died are surely gone."""
 NONE = Limit("")
-"""What holds for a key that no pattern matches any more."""
+"""The limit of a key that no pattern matches any more: none at all."""
 PROBE = 0.25
 PROBE_MAX = 2.0
-"""Seconds until a job is asked for again where none came, although the job server counts some: gearmand counts those
-that are delayed. Doubled from time to time, up to the second."""
+"""Seconds until a job server is asked again, at most, where it counts waiting jobs and gave none: gearmand counts
+delayed ones among them. The pause is doubled from time to time, up to this."""
 
 
 _parse = lru_cache(parse)
 
 
 class Key:
-    """A key, in whatever queues. There may be a million.
+    """A key, in whichever queues it is used. There may be a million keys.
 
     Attributes:
-        name: its own.
-        limit: what holds for it.
-        rate: its rate; None: any number may start.
-        starts: when those began that count for the rate, and in which queue, the oldest first.
-        unsaved: the queues of which the records do not know exactly when those began.
-        out: permits that are out.
-        later: until when its rate lets none start, of `time.monotonic`.
-        lines: its queues.
+        name: the key itself.
+        limit: the limit that holds for it.
+        rate: how many may start in a time; None: any number.
+        starts: the starts that count for the rate, the oldest first: when, and in which queue.
+        unsaved: the queues whose starts the records do not know exactly.
+        out: how many permits are given out.
+        later: when its rate lets the next one start, by `time.monotonic`.
+        lines: its tasks, a `Line` for each queue.
     """
 
     __slots__ = ("later", "limit", "lines", "name", "out", "rate", "starts", "unsaved")
@@ -50,26 +50,26 @@ class Key:
         self.lines: list[Line] = []
 
     def use(self, limit: Limit | None) -> None:
-        """Go by this limit from now on; None: no pattern matches any more, and nothing holds it back."""
+        """Go by this limit from now on; None: no pattern matches the key any more, and nothing holds it back."""
         self.limit = limit or NONE
         self.rate = _parse(self.limit.rate) if self.limit.rate else None
         self.later = 0.0
 
     @property
     def asked(self) -> int:
-        """Permits that are out and have no job yet."""
+        """How many permits are given out that have no job yet."""
         return sum(line.asked for line in self.lines)
 
     def learn(self, queue: str, times: Iterable[float]) -> None:
-        """When those of a queue began, as the records know it: in place of what is known here."""
+        """Take the starts in a queue from the records, in place of those that are known here."""
         known = [start for start in self.starts if start[1] != queue]
         self.starts = sorted([*known, *((at, queue) for at in times)])
         self.unsaved -= {queue}
 
     def wait(self, now: float) -> float:
-        """Seconds until its rate lets one more start; those that are asked for may be about to.
+        """Seconds until the rate lets one more start, where the permits without a job are about to start one each.
 
-        The library's own counters keep every key for ever, and look at all of them at each start.
+        The library `limits` has counters too. They keep every key for ever, and go through all of them at each start.
         """
         if self.rate is None:
             self.starts.clear()
@@ -82,13 +82,13 @@ class Key:
         return self.starts[over][0] + window - now if over < len(self.starts) else PROBE
 
     def free(self, now: float) -> int:
-        """How many more its rate lets begin, beside those that may already."""
+        """How many more the rate lets start, beside those that have leave to already."""
         if self.rate is None:
             return 0
         return self.rate.amount - len(self.starts) - sum(line.asked + line.booked(now) for line in self.lines)
 
     def is_full(self) -> bool:
-        """Whether as many run as may."""
+        """Whether as many run as may run at once."""
         most = self.limit.concurrency
         return bool(most) and self.out + sum(line.foreign for line in self.lines) >= most
 
@@ -98,13 +98,13 @@ def _at(start: tuple[float, str]) -> float:
 
 
 class Before:
-    """What may run yet of those who owned a key's queue before this supervisor.
+    """What may still run of a key's queue for the supervisor that owned it before this one.
 
     Attributes:
-        since: since when it is this supervisor's, of `time.monotonic`.
-        running: how many run of which it knows nothing.
-        until: until when those count, although the job servers say nothing of them any more.
-        looked_at: when that was last compared.
+        since: when this supervisor began to own it, by `time.monotonic`.
+        running: how many jobs run that this supervisor has not begun.
+        until: how long these count, even if the job servers do not report them any more.
+        looked_at: when this was last compared with what the job servers report.
     """
 
     __slots__ = ("looked_at", "running", "since", "until")
@@ -117,23 +117,23 @@ class Before:
 
 
 class Line:
-    """A key's tasks in one queue.
+    """The tasks of one key in one queue.
 
     Attributes:
-        function: the Gearman function.
-        queue: its queue, without the key.
-        key: its key.
-        where: the job servers that may have one.
-        counted: what each said when it was last asked; nothing where there is none.
-        out: permits that are out.
-        asked: those of them that have no job yet.
-        may_start: starts that are written ahead.
+        function: the Gearman function: the queue's name with the key.
+        queue: the queue's name, without the key.
+        key: the key.
+        where: the job servers that may have tasks of it.
+        counted: how many each job server counted when it was last asked; without those that have none.
+        out: how many permits are given out.
+        asked: how many of those have no job yet.
+        may_start: how many starts are written ahead in the records, and not used yet.
         may_start_until: until when those may be used.
-        is_booking: whether more of those are asked for.
-        changed_at: when `out` changed, of `time.monotonic`, as are all times here.
-        again: when to ask again, where none came.
-        pause: how long that was put off.
-        before: what ran of it when it became ours; None: that is not known yet.
+        is_booking: whether more of them are being written.
+        changed_at: when `out` changed; by `time.monotonic`, as are all times here.
+        again: when to ask a job server again, where none had a job.
+        pause: seconds that were waited for that.
+        before: what ran of it when this supervisor began to own it; None: that is not known yet.
     """
 
     __slots__ = (
@@ -155,29 +155,29 @@ class Line:
         key.lines.append(self)
 
     def booked(self, now: float) -> int:
-        """Starts that are written ahead, and may be used yet."""
+        """How many starts are written ahead and may still be used."""
         if now >= self.may_start_until:
             self.may_start = 0
         return self.may_start
 
     def change(self, number: int, now: float) -> None:
-        """So many more permits are out."""
+        """Give out so many more permits; a negative number takes them back."""
         self.out += number
         self.key.out += number
         self.changed_at = now
 
     @property
     def foreign(self) -> int:
-        """How many run that who owned it before had begun."""
+        """How many run that the supervisor which owned it before had begun."""
         return self.before.running if self.before is not None else 0
 
     def take(self, since: float, now: float) -> Before:
-        """It is ours since then, and all job servers have said since what runs."""
+        """Begin to own it, as of `since`: all job servers have reported since then what runs."""
         self.before = Before(since, self._unknown(), now)
         return self.before
 
     def count_foreign(self, now: float) -> None:
-        """The job servers have said what runs since a change of ours reached them: what is not ours, of the old."""
+        """Count anew what runs of the earlier owner's, now that all job servers have reported since our last change."""
         before, seen = self.before, self._unknown()
         assert before is not None
         before.looked_at = now
@@ -190,22 +190,22 @@ class Line:
         return max(0, sum(count.running for count in self.counted.values()) - self.out)
 
     def may_ask(self, address: Address) -> None:
-        """This job server may have one of it."""
+        """Note that this job server may have tasks of it."""
         if address not in self.where:
             self.where = (*self.where, address)
 
     def forget(self, address: Address) -> None:
-        """This one has none, as far as we know."""
+        """Note that this job server has no tasks of it, as far as is known."""
         self.where = tuple(each for each in self.where if each != address)
 
 
 class Permit:
-    """Leave to ask a job server for one job of a key.
+    """Leave for a slot to ask a job server for one job of a key.
 
     Attributes:
-        line: the key's queue.
-        address: the job server.
-        is_booked: whether it is one of those that were written ahead.
+        line: the key's tasks in the queue.
+        address: the job server to ask.
+        is_booked: whether it uses one of the starts that were written ahead.
         has_job: whether the job has come.
     """
 
@@ -219,7 +219,7 @@ class Permit:
 
 
 class Keys:
-    """Those that are known, by their names."""
+    """All keys that are known, by their names."""
 
     def __init__(self) -> None:
         self._limits: Sequence[Limit] = ()
@@ -235,7 +235,7 @@ class Keys:
             key.use(find_limit(limits, key.name))
 
     def find(self, name: str) -> Key:
-        """That key, which is known from now on."""
+        """The key of this name; it is known from now on."""
         key = self._keys.get(name)
         if key is None:
             key = self._keys[name] = Key(name)
@@ -243,7 +243,7 @@ class Keys:
         return key
 
     def shrink(self, now: float) -> None:
-        """Forget those of which nothing waits, runs or counts."""
+        """Forget the keys of which nothing waits, runs or counts for a rate."""
         for key in [each for each in self if not each.lines]:
             key.wait(now)
             if not key.starts:

@@ -1,12 +1,13 @@
-"""The gate of a supervisor: which of its slots may ask a job server for a job of a limited key, and when.
+"""The gate: decides which slot of a supervisor may ask a job server for a job of a limited key, and when.
 
-A key's tasks wait in a queue of their own, `job#stripe:42`. A slot asks the gate before it grabs; where a key has
-something waiting and room, it gets a permit: it tells the job server that it serves that queue alone, asks for one job,
-and for nothing else until that job has ended or there was none. So no more jobs of a key are taken than may run, and
-none lies ahead in a process. While tasks without a key wait, a slot that has had a permit takes one of those first.
+The tasks of a key wait in a queue of their own, `job#stripe:42`. A slot asks the gate before it grabs. Where some key
+has tasks that wait, and room for one, the slot gets a permit for it: it tells the job server that it serves the key's
+queue alone, asks for one job, and for nothing else until that job has ended or there was none. So no more jobs of a key
+are taken than may run, and none lies ahead in a process. While tasks without a key wait too, a slot that has had a
+permit takes one of those first.
 
-The permits that are out are what is counted. One supervisor owns a key at a time (see `Owner`), and has written down
-that a task is about to begin before one of a key with a rate does.
+What is counted are the permits that are given out. Only one supervisor owns a key at a time (see `Owner`). Before a
+task of a key with a rate begins, its owner has written to the records that it is about to.
 """
 
 import math
@@ -24,38 +25,38 @@ from .turns import Turns
 from .watch import Answer, Watch
 
 SETTLED = 1.0
-"""Seconds until a job server surely knows what a slot has told it."""
+"""Seconds after which a job server surely knows what a slot has told it."""
 MOST_AHEAD = 100
-"""Starts of a key that are written ahead, at most."""
+"""How many starts of a key are written ahead, at most."""
 
 
 Booked = Callable[[Line, int, float], None]
-"""Is told the key's queue, how many may begin, and until when."""
+"""Called with the key's tasks in a queue, how many of them may start, and until when."""
 
 
 class Owner(Protocol):
-    """Who says which keys are this supervisor's."""
+    """Says which keys are this supervisor's."""
 
     @property
     def is_settled(self) -> bool:
-        """Whether it is known by now which are."""
+        """Whether it is known by now which keys are."""
         ...
 
     def since(self, queue: str, key: str) -> float | None:
-        """Since when, of `time.monotonic`, a key's queue is ours; None: it is not, now."""
+        """Since when a key's queue is ours, by `time.monotonic`; None: it is not ours now."""
         ...
 
     def tend(self, queues: Collection[str], keys: Keys) -> None:
-        """What time brings.
+        """Do what is due by now.
 
         Args:
-            queues: those that are served here.
+            queues: the queues that are served here.
             keys: what is known of the keys.
         """
         ...
 
     def book(self, line: Line, number: int, then: Booked) -> None:
-        """Have it known that so many tasks of a key are about to begin, wherever it goes; then they may.
+        """Write to where other supervisors see it that so many tasks of a key are about to start; then they may.
 
         Args:
             line: the key's queue.
@@ -65,43 +66,43 @@ class Owner(Protocol):
         ...
 
     def close(self, keys: Keys) -> None:
-        """Nothing is ours any more, and nothing of ours runs."""
+        """Own nothing any more; nothing that this supervisor has begun still runs."""
         ...
 
 
 class Alone:
-    """Records are off: all keys are ours, once what ran under a supervisor that was here before has ended."""
+    """The owner where records are off: all keys are ours, once nothing of an earlier supervisor can run any more."""
 
     def __init__(self) -> None:
         self._since = time.monotonic() + GRACE
 
     @property
     def is_settled(self) -> bool:
-        """As the protocol."""
+        """See `Owner`."""
         return time.monotonic() >= self._since
 
     def since(self, queue: str, key: str) -> float | None:
-        """As the protocol."""
+        """See `Owner`."""
         return self._since if self.is_settled else None
 
     def tend(self, queues: Collection[str], keys: Keys) -> None:
-        """As the protocol."""
+        """See `Owner`."""
 
     def book(self, line: Line, number: int, then: Booked) -> None:
-        """As the protocol: nobody else is there to know."""
+        """See `Owner`: there is nobody who would have to know."""
         then(line, number, math.inf)
 
     def close(self, keys: Keys) -> None:
-        """As the protocol."""
+        """See `Owner`."""
 
 
 class Gate:
-    """See the module. Only the loop calls it.
+    """Gives out permits: see the module. Only to be called in the loop.
 
     Args:
-        steering: knows which queues are paused.
-        owner: says which keys are ours.
-        tell: has the loop call something; from any thread.
+        steering: says which queues are paused.
+        owner: says which keys are this supervisor's.
+        tell: has a function called in the loop; may be called from any thread.
         stir: has the slots look whether they may have a permit.
     """
 
@@ -139,20 +140,20 @@ class Gate:
         self._go_by_limits()
 
     def _go_by_limits(self) -> None:
-        """Go by the limits of the settings, and what was changed of them at run time."""
+        """Go by the limits of the settings, with what was changed of them at run time."""
         self._changed = self._steering.limits
         self._keys.use(change(self._given, self._changed))
         for line in self._lines.values():
             self._offer(line)
 
     def close(self) -> None:
-        """Have no more looked for."""
+        """Stop asking job servers what waits."""
         for watch in self._watches.values():
             watch.stop()
         self._owner.close(self._keys)
 
     def tick(self, now: float, queues: Collection[str]) -> None:
-        """What time brings; `queues` are those that are served here."""
+        """Do what is due by now; `queues` are the queues that are served here."""
         if self._steering.limits is not self._changed:
             self._go_by_limits()
         for watch in self._watches.values():
@@ -169,12 +170,12 @@ class Gate:
         self.look()
 
     def look(self) -> None:
-        """Have slots look for a permit where one may be had."""
+        """Have the slots look for permits, where some may be had."""
         if self._turns.has_any():
             self._stir()
 
     def is_idle(self) -> bool:
-        """Whether every job server that answers has said that no key of ours has anything that could run."""
+        """Whether every job server that answers has reported that no key of ours has anything to run."""
         is_known = self._owner.is_settled and len(self._heard) == len(self._watches)
         is_known = is_known and min(self._heard.values()) > self._settled_at
         return is_known and not any(line.where or line.out for line in self._lines.values())
@@ -182,11 +183,11 @@ class Gate:
     # -- slots -------------------------------------------------------------------------------------------------------
 
     def has_place(self, queues: Iterable[str]) -> bool:
-        """Whether a permit may be had by who serves these queues."""
+        """Whether a slot that serves these queues might get a permit."""
         return any(map(self._turns.has_any, queues))
 
     def claim(self, queues: Iterable[str], servers: Collection[Address]) -> Permit | None:
-        """A permit for who serves these queues and may ask these job servers; each key in its turn."""
+        """A permit for a slot that serves these queues and is connected to these job servers; keys take turns."""
         now = time.monotonic()
         for queue in queues:
             self._write_ahead(queue, servers, now)
@@ -211,7 +212,7 @@ class Gate:
         return None
 
     def _write_ahead(self, queue: str, servers: Collection[Address], now: float) -> None:
-        """Have it written of the next keys with a rate that tasks are about to begin, as far as they may."""
+        """Write ahead, of the next keys with a rate, that tasks are about to start: as many as may."""
         passed: list[Line] = []
         while (line := self._turns.take_unwritten(queue)) is not None:
             if not any(each in servers for each in line.where):
@@ -224,12 +225,12 @@ class Gate:
                     self._turns.writing += 1
                     self._owner.book(line, number, self._booked)
                 else:
-                    self._put_off(line, now + PROBE)  # those that may begin in another queue come first
+                    self._put_off(line, now + PROBE)  # those that may start in another queue come first
         for line in passed:
             self._turns.add(line, now)
 
     def came(self, permit: Permit) -> bool:
-        """Its job has come; whether it may run: the key may be another's by now."""
+        """Note that the job of a permit has come; whether it may run: the key may be another supervisor's by now."""
         key = permit.line.key
         permit.line.asked -= 1
         permit.has_job = True
@@ -241,7 +242,7 @@ class Gate:
         return True
 
     def release(self, permit: Permit) -> None:
-        """Its job has ended, or none came."""
+        """Take back a permit: its job has ended, or none came."""
         line, now = permit.line, time.monotonic()
         line.change(-1, now)
         if not permit.has_job:
@@ -254,7 +255,7 @@ class Gate:
             self._offer(each)
 
     def _has_room(self, line: Line, now: float) -> bool:
-        """Whether one more may start; where time alone helps, it is looked at again then."""
+        """Whether one more may start. Where only time will help, set when to look again."""
         key = line.key
         since = self._owner.since(line.queue, key.name)
         paused = self._steering.paused
@@ -273,12 +274,12 @@ class Gate:
         return wait <= 0
 
     def _put_off(self, line: Line, until: float) -> None:
-        """Look at it again then, and at its key."""
+        """Look at these tasks, and at their key, again at that time."""
         line.key.later = until
         heappush(self._later, (until, line.function))
 
     def _booked(self, line: Line, number: int, until: float) -> None:
-        """It is written."""
+        """Note that so many starts are written ahead."""
         line.is_booking = False
         self._turns.writing -= 1
         if number:
@@ -287,7 +288,7 @@ class Gate:
             self._tell(self.look)
 
     def _offer(self, line: Line) -> None:
-        """Have slots ask for it, where that may be of use."""
+        """Have the slots ask for a job of it, where that may be of use."""
         now = time.monotonic()
         if line.where and not line.key.is_full() and now >= line.key.later:
             self._turns.add(line, now)
@@ -295,7 +296,7 @@ class Gate:
     # -- job servers -------------------------------------------------------------------------------------------------
 
     def _hear(self, address: Address, asked_at: float, answer: Answer) -> None:
-        """What a job server has said."""
+        """Take in what a job server has reported."""
         if address not in self._watches:
             return
         now = time.monotonic()
@@ -323,7 +324,7 @@ class Gate:
         self.look()
 
     def _find(self, function: str) -> Line | None:
-        """The line of a key that has not been seen for a while, where it is ours."""
+        """The line of a key that is not known just now, where it is ours."""
         queue, name = split_queue(function)
         if queue not in self._queues or self._owner.since(queue, name) is None:
             return None
@@ -331,7 +332,7 @@ class Gate:
         return line
 
     def _forget(self, line: Line) -> None:
-        """Nothing waits there, and nothing runs."""
+        """Note that nothing of it waits or runs."""
         del self._lines[line.function]
         self._turns.remove(line)
         line.key.lines.remove(line)

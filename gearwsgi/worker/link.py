@@ -1,4 +1,5 @@
-"""A worker's link to one job server, in the supervisor's loop: kept up, and told of to its owner.
+"""A slot's link to one job server, in the supervisor's loop: it connects, connects again when the connection is lost,
+and tells the slot of both.
 
 The states of a `Link`, and what leads from one to the next:
 
@@ -39,7 +40,7 @@ class Owner(session.Owner, Protocol):
 
 
 class Backoff:
-    """When to try again: after each failure in a row a pause twice as long, with jitter.
+    """When to try something again: after each failure in a row the pause is twice as long, with jitter.
 
     Args:
         first: seconds of the first pause, doubled.
@@ -64,7 +65,8 @@ class Backoff:
 
 
 class Connector:
-    """Connects in threads of its own, for a name that doesn't resolve or a server that is silent must stop nobody."""
+    """Connects to job servers in threads of its own: a name that doesn't resolve, or a silent server, must not stop the
+    loop."""
 
     def __init__(self, loop: Loop, timeout: float) -> None:
         self._timeout = timeout
@@ -90,19 +92,19 @@ class Connector:
             text = str(error)
             self.tell(lambda: then(None, text))
         except Exception as error:
-            # None is known. Should one be found, the link tries again, as after any other.
+            # No such error is known. Should one occur, the link tries again, as after any other failure.
             text = f"{type(error).__name__}: {error}"
             self.tell(lambda: then(None, text))
         else:
             self.tell(lambda: then(sock, ""))
 
     def tell(self, what: Callable[[], None]) -> None:
-        """Have the loop do it; from any thread."""
+        """Have the loop call `what`; may be called from any thread."""
         self._done.put(what)
         try:
             self._write.send(b"!")
         except BlockingIOError:
-            return  # the loop has been woken often enough
+            return  # so much is in the pipe already that the loop will wake
 
     def _ready(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -111,13 +113,13 @@ class Connector:
             self._done.get()()
 
     def close(self) -> None:
-        """Close its own sockets; what still connects is told to nobody."""
+        """Close its own sockets; connections that are still being made are told to nobody."""
         self._read.close()
         self._write.close()
 
 
 class LinkState(Enum):
-    """See the module."""
+    """The states of a `Link`: see the module."""
 
     CONNECTING = "connecting"
     UP = "up"
@@ -126,11 +128,11 @@ class LinkState(Enum):
 
 
 class Link:
-    """What keeps a connection to one job server: while one stands, `session` is it.
+    """Keeps a connection to one job server: while one stands, `session` is that connection.
 
     Args:
         address: the job server.
-        profile: what it is told.
+        profile: what a job server is told.
         loop: the supervisor's.
         connector: opens sockets.
         owner: the slot.
@@ -161,7 +163,7 @@ class Link:
             session.close()
 
     def tick(self, now: float) -> None:
-        """What time brings: a new try to connect, and what the session does."""
+        """Do what is due by now: try to connect again, or have the session look at the clock."""
         if self.session is not None:
             self.session.tick(now)
         elif now >= self.backoff.due_at:
@@ -185,11 +187,11 @@ class Link:
             self._owner.on_connected(self)
 
     def refused(self, reason: str) -> None:
-        """The job server does not know what it was asked."""
+        """Tell the slot that the job server does not know the packet by which it was asked for jobs."""
         self._owner.on_refused(self, reason)
 
     def lost(self, reason: str) -> None:
-        """The session is gone. One that did not last is a failure, as a connection that was refused."""
+        """Wait and connect again: the session is lost. One that did not last counts as a failure to connect."""
         self.session = None
         if time.monotonic() - self._up_since > RECONNECT_MAX:
             self.backoff.failures = 0

@@ -1,4 +1,5 @@
-"""The supervisor's loop: who waits for what; streams that gather what they write, and may be left unread a while."""
+"""The supervisor's event loop: sockets and the clock; and streams, which write in batches and can be left unread for a
+while."""
 
 import selectors
 import socket
@@ -10,18 +11,18 @@ from collections.abc import Callable
 from ..errors import ProtocolError
 
 PAUSE = 0.001
-"""Seconds that a paused stream is not looked at: the shortest time that a selector can wait."""
+"""Seconds that a paused stream is not read: the shortest time that a selector can wait."""
 READ_SIZE = 64 * 1024
-"""Bytes of one read: from 128 KB on, the allocator maps and unmaps memory for each."""
+"""Bytes of one read: from 128 KB on, the allocator would map and unmap memory for each read."""
 
 MOST_READS = 4
-"""Reads of one stream in a turn of the loop: whoever sends without end gets its turns as others do."""
+"""Reads of one stream in a turn of the loop, so that a sender without end does not keep others waiting."""
 
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Loop:
-    """Waits for sockets and for the clock. One thread's."""
+    """Waits for sockets and for the clock. For one thread."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -33,7 +34,7 @@ class Loop:
         self._selector.register(sock, selectors.EVENT_READ, lambda mask: then())
 
     def turn(self, until: float) -> None:
-        """Send what was written, wait for something to happen until `until` (of `time.monotonic`), and say it."""
+        """Send what was written, wait for an event or for `until` (by `time.monotonic`), and call who is to be told."""
         if self._written:
             self.flush()
         paused = self._paused
@@ -52,21 +53,21 @@ class Loop:
             self._written.popleft().flush()
 
     def close(self) -> None:
-        """Wait no more; the sockets are their owners' to close."""
+        """Stop waiting; the sockets are closed by those who own them."""
         self._selector.close()
 
 
 class Stream:
-    """A socket in the loop that never blocks it. All that an answer to what came writes goes out in one write.
+    """A socket in the loop, which never blocks. What is written during one event goes out in one write.
 
     Args:
-        sock: the connected socket.
+        sock: a connected socket.
         loop: the loop.
-        on_data: called with what came.
+        on_data: called with the bytes that came.
         on_close: called once when the other side is gone, with the reason in words.
 
     Raises:
-        OSError: the system can't watch one more.
+        OSError: the system can't watch one more socket.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Stream:
         self._attend(is_new=True)
 
     def send(self, data: bytes) -> None:
-        """Write; it goes out with all else that the same event makes us write."""
+        """Write: the bytes go out together with all else that is written during this event."""
         if self.closed:
             return
         if not self._waiting:
@@ -92,7 +93,7 @@ class Stream:
         self._waiting.append(data)
 
     def flush(self) -> None:
-        """Send what goes out at once; the rest goes when it can."""
+        """Send what can be sent at once; the rest follows when there is room."""
         waiting = self._waiting
         if self.closed or not waiting:
             return
@@ -103,7 +104,7 @@ class Stream:
             sent = 0
         except OSError as error:
             waiting.clear()
-            self.receive()  # what the other side said before its end counts
+            self.receive()  # what the other side has said before its end still counts
             self._fail(str(error))
             return
         waiting.clear()
@@ -113,7 +114,7 @@ class Stream:
             self._attend()
 
     def receive(self) -> None:
-        """Take what is there, without waiting; of much, a part in this turn of the loop."""
+        """Read what is there, without waiting; if that is much, only a part of it in this turn of the loop."""
         for _ in range(MOST_READS):
             if self.closed:
                 return
@@ -137,23 +138,23 @@ class Stream:
             if len(data) < READ_SIZE and not isinstance(self._socket, ssl.SSLSocket):
                 return
         if isinstance(self._socket, ssl.SSLSocket):
-            self.pause()  # what TLS has read already wakes no selector
+            self.pause()  # TLS has read more already, for which the selector would not wake
 
     def pause(self) -> None:
-        """Let nothing that comes wake the loop; look what has come when the pause is over."""
+        """Do not let bytes that come wake the loop, but look when the pause is over what has come."""
         if not (self._is_paused or self.closed):
             self._is_paused = True
             self._loop._paused.append((time.monotonic() + PAUSE, self))
             self._attend()
 
     def look(self) -> None:
-        """The pause is over; who is called with what came may begin the next."""
+        """End the pause and read what has come; who is called with it may begin the next pause."""
         self._is_paused = False
         self.receive()
         self._attend()
 
     def close(self) -> None:
-        """Close it; nobody is called, and what still waits is dropped."""
+        """Close it; nobody is told, and what still waits to be sent is dropped."""
         if not self.closed:
             self.closed = True
             self._waiting.clear()
@@ -161,7 +162,7 @@ class Stream:
             self._socket.close()
 
     def _attend(self, *, is_new: bool = False) -> None:
-        """Have the selector wait for what we wait for."""
+        """Have the selector wait for what this stream waits for."""
         mask = 0
         if not self.closed:
             mask = (0 if self._is_paused else selectors.EVENT_READ) | (selectors.EVENT_WRITE if self._waiting else 0)
@@ -176,7 +177,7 @@ class Stream:
             else:
                 selector.modify(self._socket, mask, self._ready)
         except OSError as error:
-            # The system has no room for it: nothing would ever come from there.
+            # The system can't watch it: nothing would ever come from there.
             self._mask = 0
             if is_new:
                 raise

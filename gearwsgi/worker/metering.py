@@ -1,4 +1,4 @@
-"""A supervisor's metrics, where they were asked for: what it tells them, and where they are served."""
+"""The metrics of a supervisor (`--metrics`): what it counts and measures for them, and the server that shows them."""
 
 import time
 from collections import Counter
@@ -17,13 +17,13 @@ from .slot import Slot
 
 
 class Metering:
-    """See the module.
+    """Measures a supervisor and serves its metrics.
 
     Args:
         address: where to serve them.
 
     Raises:
-        OSError: the address can't be had.
+        OSError: that address can't be listened on.
     """
 
     def __init__(self, address: Address) -> None:
@@ -32,22 +32,22 @@ class Metering:
         self._recorder = Recorder()
 
     def start(self) -> None:
-        """Serve them from now on."""
+        """Begin to serve."""
         self._endpoint.start()
         log.note(f"metrics are served on http://{self._endpoint.address}/metrics")
 
     def count(self, recorder: Recorder) -> Recorder:
-        """A recorder that also counts what it is told."""
+        """The recorder to use in place of this one: it also counts what it is told."""
         self._recorder = Counting(self._state, recorder)
         return self._recorder
 
     def use(self, settings: Settings) -> None:
-        """The application was loaded, with these settings."""
+        """Go by these settings: the application was loaded with them."""
         self._state.tallies.use(settings)
         self._state.settings = settings
 
     def tick(self, now: float, slots: Sequence[Slot], is_ready: bool) -> None:
-        """What goes on, a few times a second.
+        """Measure what goes on; called a few times a second.
 
         Args:
             now: of `time.monotonic`.
@@ -66,11 +66,11 @@ class Metering:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Serve them no more."""
+        """Stop serving."""
         self._endpoint.close()
 
     def _look_at_fronts(self, slots: Sequence[Slot], idle: Iterable[str]) -> None:
-        """Since when at most the first job of each queue waits: what was grabbed last has waited longer."""
+        """Note how long the first job of each queue may have waited: at most since the time of the job grabbed last."""
         fronts = self._state.fronts
         fronts.update(dict.fromkeys(idle, time.time()))
         for slot in slots:

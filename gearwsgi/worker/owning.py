@@ -1,4 +1,4 @@
-"""Which keys of limits are this supervisor's, where records say so: renewed by the thread that writes them."""
+"""Which keys of limits this supervisor owns, as the records say: it renews its leases through the records' thread."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,16 +16,16 @@ from .recorder import Recorder
 EVERY = 1.0
 """Seconds between two renewals."""
 ASK_AGAIN = 10.0
-"""Seconds after which a renewal that has not been answered is asked for once more."""
+"""Seconds after which a renewal that nobody has answered is asked for once more."""
 
 
 class Leases:
-    """See the module; an `Owner` of the gate.
+    """Says which keys are this supervisor's: an `Owner` for the gate, by leases in the records.
 
     Args:
-        recorder: what works on the records, in a thread.
-        name: this supervisor's, among all that share the records.
-        tell: has the loop call something.
+        recorder: does what is to be done with the records, in a thread.
+        name: this supervisor's name, which no other one that shares the records has.
+        tell: has a function called in the loop.
     """
 
     def __init__(self, recorder: Recorder, name: str, tell: Callable[[Callable[[], None]], None]) -> None:
@@ -43,14 +43,14 @@ class Leases:
         self.is_settled = False
 
     def since(self, queue: str, key: str) -> float | None:
-        """Since when a key's queue is ours; None: it is not, or nobody has said so for too long."""
+        """Since when a key's queue is ours; None: it is not, or the lease was not renewed for too long."""
         share = queue, leases.share_of(key)
         if time.monotonic() >= self._until or share in self._unwanted:
             return None
         return self._since.get(share)
 
     def tend(self, queues: Collection[str], keys: Keys) -> None:
-        """Renew, where it is time; what is another's by right is given up when nothing of it runs."""
+        """Renew the leases where it is time. Keys that others are to have are given up once none of them runs."""
         now = time.monotonic()
         if self._booking and now >= self._book_again_at:
             self._book()
@@ -58,7 +58,8 @@ class Leases:
             return
         self._ask_at = now + ASK_AGAIN
         given_up: set[Share] = set()
-        if self._unwanted and not self._asks:  # what was asked before may still come, and see another state of things
+        # An earlier question that is still on its way could be answered by an older state of things.
+        if self._unwanted and not self._asks:
             used = {leases.share_of(key.name) for key in keys if key.out}
             given_up = {share for share in self._unwanted if share[1] not in used}
         self._asks += 1
@@ -66,13 +67,13 @@ class Leases:
         self._recorder.do(partial(self._renew, tuple(queues), given_up, counts, keys))
 
     def book(self, line: Line, number: int, then: Booked) -> None:
-        """Have it written that so many are about to begin: while that is done, what else is wanted is gathered."""
+        """Write ahead that so many tasks are about to start. What is asked for meanwhile is written together, next."""
         self._wanted.append((line, number, then))
         if not self._booking:
             self._book()
 
     def close(self, keys: Keys) -> None:
-        """Nothing is ours any more, and nothing of ours runs."""
+        """Give up all leases; nothing of these keys runs here any more."""
         self._until = 0.0
         counts = _unsaved(keys, None)
         self._recorder.do(lambda store: leases.leave(store.database, self._name, _ago(counts)))
@@ -80,7 +81,7 @@ class Leases:
     def _renew(
         self, queues: Collection[str], given_up: Collection[Share], counts: Sequence[Count], keys: Keys, store: Store
     ) -> None:
-        """In the records' thread."""
+        """Renew the leases. Runs in the records' thread."""
         began = time.monotonic()
         owned = leases.renew(store.database, self._name, queues, given_up, _ago(counts))
         self._tell(partial(self._renewed, keys, began, owned))
@@ -98,7 +99,7 @@ class Leases:
             _learn(keys, owned, now)
 
     def _book(self) -> None:
-        """Have written what is wanted by now."""
+        """Write all that was asked for by now."""
         self._booking, self._wanted = [*self._booking, *self._wanted], []
         self._book_again_at = time.monotonic() + ASK_AGAIN
         counts = []
@@ -110,7 +111,7 @@ class Leases:
     def _write_ahead(
         self, booking: list[tuple[Line, int, Booked]], counts: Sequence[tuple[Count, int]], store: Store
     ) -> None:
-        """In the records' thread."""
+        """Write the starts. Runs in the records' thread."""
         began = time.monotonic()
         ahead = [count._replace(starts=[*count.starts, (began + LASTS, number)]) for count, number in counts]
         ours = leases.book(store.database, self._name, _ago(ahead))
@@ -118,7 +119,7 @@ class Leases:
 
     def _written(self, booking: list[tuple[Line, int, Booked]], began: float, ours: Collection[Share]) -> None:
         if booking is not self._booking:
-            return  # it was asked for once more since
+            return  # the same was asked for once more since
         self._booking = []
         for line, number, then in booking:
             is_ours = (line.queue, leases.share_of(line.key.name)) in ours
@@ -128,26 +129,26 @@ class Leases:
 
 
 def _count(key: Key, queue: str) -> Count:
-    """What began of a key, by `time.monotonic`."""
+    """The starts of a key's tasks in a queue, by `time.monotonic`."""
     window = float(key.rate.get_expiry()) if key.rate is not None else 0.0
     starts = condense([at for at, where in key.starts if where == queue], window or 1.0)
     return Count(queue, leases.share_of(key.name), key.name, window, starts)
 
 
 def _unsaved(keys: Keys, shares: Collection[Share] | None) -> list[Count]:
-    """What the records do not know exactly of these shares' keys; None: of any."""
+    """The starts that the records do not know exactly, of these shares' keys; None: of all keys."""
     found = (_count(key, queue) for key in keys for queue in key.unsaved)
     return [count for count in found if shares is None or (count.queue, count.share) in shares]
 
 
 def _ago(counts: Sequence[Count]) -> list[Count]:
-    """The same by seconds from now."""
+    """The same counts, with times in seconds from now."""
     now = time.monotonic()
     return [count._replace(starts=[(at - now, number) for at, number in count.starts]) for count in counts]
 
 
 def _learn(keys: Keys, owned: Owned, now: float) -> None:
-    """Of keys that were another's, what the records know holds, and nothing that is remembered."""
+    """Take the starts of keys that were another supervisor's from the records, in place of what is remembered."""
     for key in keys:
         share = leases.share_of(key.name)
         for queue in {queue for _, queue in key.starts if (queue, share) in owned.taken}:

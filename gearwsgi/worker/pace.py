@@ -4,18 +4,18 @@ import math
 from collections import deque
 
 SHORT = 0.020
-"""Seconds that jobs take at most for others to be held ahead."""
+"""Seconds that a job takes at most for others to be held ahead of their turn."""
 AHEAD = 0.0025
-"""Seconds of work that is held ahead where jobs are shorter still: more than the loop's pause and a round trip."""
+"""Seconds of work that are held ahead, where jobs are shorter still: more than the loop's pause and a round trip."""
 MAX_AHEAD = 64
 _REMEMBERED = 16
 
 
 class Pace:
-    """What the last jobs took, and how many may be held therefore.
+    """Decides, by what the last jobs took, how many jobs a slot may hold.
 
     Attributes:
-        hold: how many jobs to hold.
+        hold: how many jobs to hold, the one that runs included.
     """
 
     def __init__(self) -> None:
@@ -24,15 +24,15 @@ class Pace:
         self.hold = 1
 
     def count(self, seconds: float) -> None:
-        """A job has ended that took so long."""
+        """Take into account a job that has ended and took so long."""
         self._recent.append(seconds)
 
     def hold_back(self) -> None:
-        """A job has ended after which none should be held ahead for a while."""
+        """Hold none ahead for a while: a job has ended after which that is not wanted."""
         self._recent.append(math.inf)
 
     def advance(self) -> None:
-        """A batch of answers is counted: hold twice as many ahead as before, until that is enough."""
+        """Take a batch of answers as counted: hold twice as many ahead as before, until that is enough."""
         if len(self._recent) < _REMEMBERED or max(self._recent) > SHORT:
             self._window, self.hold = 0, 1
             return
@@ -41,5 +41,5 @@ class Pace:
         self.hold = 1 + max(1, min(self._window, int(AHEAD / took) if took else MAX_AHEAD))
 
     def queue_was_empty(self) -> None:
-        """The job server had nothing more: the few that come next may be for others."""
+        """Hold none ahead: the job server has nothing more, and other workers may want the few jobs that come next."""
         self._window, self.hold = 0, min(self.hold, 2)

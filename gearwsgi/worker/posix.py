@@ -1,4 +1,4 @@
-"""What only the system knows or does: memory of a process, sessions, signals, the end with one's parent."""
+"""Calls of the operating system: a process's memory, sessions, signals, and ending together with the parent process."""
 
 import ctypes
 import gc
@@ -8,7 +8,7 @@ import signal
 import sys
 from types import FrameType
 
-# Loaded before the fork: each worker would have a copy of its own.
+# Loaded before the fork, or else each worker would have a copy of its own.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -38,13 +38,13 @@ def resident_megabytes() -> float:
 
 
 def prepare_process() -> None:
-    """After the fork: a session and randomness of its own; signals are the supervisor's business."""
+    """After the fork: give the process a session and randomness of its own, and leave signals to the supervisor."""
 
     def nothing(signum: int, stack: FrameType | None) -> None:
         """A handler and not SIG_IGN, which what the application starts would inherit."""
 
-    # So os.kill(0, …) in a handler reaches what its job has started, and not the supervisor. A session and not just a
-    # group: of one in the background a terminal that is set so (stty tostop) stops what it prints.
+    # A session of its own: so os.kill(0, …) in a handler reaches what its job has started, and not the supervisor. A
+    # group of its own would not do: some terminals (stty tostop) stop a group in the background when it prints.
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, nothing)
@@ -54,10 +54,10 @@ def prepare_process() -> None:
 
 
 def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """On Linux: get a signal when the parent has gone, whatever runs then; elsewhere its end shows otherwise.
+    """On Linux: have this process get a signal when its parent has ended; elsewhere it must notice that in another way.
 
     Args:
-        parent: its pid; where it is gone already, this process ends here.
+        parent: the parent's pid; where that has ended already, this process ends here.
         number: the signal.
     """
     if _libc is not None:

@@ -5,14 +5,14 @@
     any -- the fork server says how it ended --> ENDED
     any -- abandon() --> ENDED
 
-It is given jobs while READY, and in RETIRING what was asked for before. Whatever it answers counts, until it has ENDED.
-It answers in the order of what it was given: an answer to anything else is foreign.
+It is given jobs while READY; while RETIRING only those that the slot had asked for before. Whatever it answers counts,
+until it has ENDED. It answers in the order in which it was given jobs: any other answer is foreign bytes.
 
-When it ends, at most one job has an unknown fate: the one that it had started. That job is a failed attempt. All that
-lay behind it was not started, and goes to the next process.
+When it ends, the fate of at most one job is unknown: of the one that it had started. That job is a failed attempt. The
+jobs behind it were not started, and go to the next process.
 
-A process is not trusted. Bytes on its pipe that are no frame are the work of the job that runs: that one is lost, and
-the process ends after it; what it answers until then counts.
+A process is not trusted. Bytes on its pipe that are no frame are blamed on the job that runs: that job is lost, and the
+process ends after it; what it answers until then counts.
 """
 
 import contextlib
@@ -36,26 +36,26 @@ from .held import Held
 from .loop import Loop, Stream
 
 AHEAD_MAX = 0.5
-"""Seconds that a job may wait ahead, which is far more than it should."""
+"""Seconds that a job may wait ahead of its turn: far more than it should take."""
 GRACE = 5.0
-"""Seconds from a job's first SIGALRM, at its time limit, which is an exception there, to SIGKILL."""
+"""Seconds from the first SIGALRM, which becomes an exception in a job that is over its time limit, to SIGKILL."""
 LATER = 0.01
-"""Seconds that a process may begin its job later than we think."""
+"""Seconds by which the process may begin a job later than the supervisor thinks."""
 ALARM_AGAIN = 1.0
-"""Seconds until the next SIGALRM, where a process did not take the one before for its own."""
+"""Seconds until the next SIGALRM, where the process did not take the first one for the job that runs."""
 PROGRESS_EVERY = 0.1
-"""Seconds between two reports of a job's progress that are passed on; of those between, the last one is."""
+"""Seconds between two reports of a job's progress that are passed on; of those in between, only the last one is."""
 EXIT_REPORT = 7.0
-"""Seconds to wait for the fork server's word on how a process ended: more than its exit functions have."""
+"""Seconds to wait for the fork server to say how a process ended: more than its exit functions may take."""
 
 TOLD_AFTER = 1.0
-"""Seconds that a job runs before the records are told of it: a shorter one is told when it has ended."""
+"""Seconds that a job runs before it is written to the records that it does; a shorter one is written when it ends."""
 
 _ANSWERS = (channel.DONE, channel.FAILED, channel.SKIPPED)
 
 
 class State(Enum):
-    """See the module."""
+    """The states of a `Process`: see the module."""
 
     STARTING = "starting"
     READY = "ready"
@@ -86,10 +86,10 @@ class Owner(Protocol):
 
 
 class Progress:
-    """What a job reports of itself, passed on to its job server a few times a second at most.
+    """The progress that a job reports, passed on to its job server a few times a second at most.
 
     Attributes:
-        last: the newest report that was not passed on: the job's sequence, how much is done, and of how much.
+        last: the newest report that was not passed on yet: the job's sequence, how much is done, and of how much.
     """
 
     def __init__(self) -> None:
@@ -97,9 +97,9 @@ class Progress:
         self._next_at = 0.0
 
     def pass_on(self, running: Held | None, now: float) -> None:
-        """Pass it on if it is time, which it always is at the infinite.
+        """Pass it on if it is time; where `now` is infinite, it always is.
 
-        A thread that a job left behind may report long after, and harms nobody.
+        A thread that a job has left behind may report long after the job: that does no harm.
         """
         if self.last is None or now < self._next_at:
             return
@@ -114,24 +114,25 @@ class Progress:
 
 
 class Process:
-    """A process that is asked for as this is made.
+    """One worker process. It is asked for, from the fork server, as this object is made.
 
     Args:
         owner: the slot.
         forks: where it comes from.
         loop: the supervisor's.
-        max_jobs: how many jobs it may do; None: any number. Up to a tenth less, so that not all end at once.
+        max_jobs: how many jobs it may do; None: any number. It does up to a tenth less, so that not all processes end
+            at the same time.
 
     Raises:
-        NoForkServer: nobody is there to be asked.
-        OSError: no room, or too many open files.
+        NoForkServer: there is no fork server that could be asked.
+        OSError: there is no room, or there are too many open files.
 
     Attributes:
         pid: its process id; 0 while it is not known.
-        state: see the module.
-        came_up: whether it has said that it is ready.
+        state: one of the states that the module shows.
+        came_up: whether it has ever said that it is ready.
         exit: why it ended.
-        backlog: what it was given.
+        backlog: the jobs that it was given and has not answered.
     """
 
     def __init__(self, owner: Owner, forks: Forks, loop: Loop, max_jobs: int | None) -> None:
@@ -161,21 +162,21 @@ class Process:
 
     @property
     def running(self) -> Held | None:
-        """The job that runs, or is the next to."""
+        """The job that runs, or is about to; None: it has none."""
         return self.backlog.jobs[0] if self.backlog.jobs else None
 
     @property
     def works(self) -> bool:
-        """Whether it has said that it is ready, and its pipe stands."""
+        """Whether it has said that it is ready, and its pipe is open."""
         return self.state in _WORKS
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is expected of it any more."""
+        """Whether it is not waited for any more."""
         return self.state is State.ENDED
 
     def room(self, hold: int) -> int:
-        """How many more jobs may be asked for, where `hold` are to be held."""
+        """How many more jobs may be asked for, where it is to hold `hold` of them."""
         if self.state is not State.READY or self.backlog.fenced_at:
             return 0
         if self._jobs_left is not None:
@@ -183,35 +184,35 @@ class Process:
         return hold - len(self.backlog.jobs)
 
     def give(self, held: Held) -> bool:
-        """A job for it; whether it could be given."""
+        """Give it a job; whether that could be done."""
         if self.state not in _WORKS:
             return False
         held.pid = self.pid
         if self.backlog.add(held):
             self._stream.send(channel.job_frame(held.sequence, held.job))
             if len(self.backlog.jobs) == 1:
-                self._stream.flush()  # the process waits for it
+                self._stream.flush()  # the process has nothing else to do, and waits for this
         return True
 
     def pause(self) -> None:
-        """Look for its answers when a while is over, rather than be woken by each."""
+        """Read its answers when a while has passed, instead of being woken by each of them."""
         self._stream.pause()
 
     def fence(self, why: str) -> None:
-        """Have it start nothing after the job that runs; whether that was in time shows at a later tick.
+        """Have it start no job after the one that runs; a later tick shows whether that was in time.
 
-        `why` is what the log says of jobs that are handed back for it.
+        `why` is what the log says of the jobs that are handed back because of it.
         """
         if self.state in _WORKS and (len(self.backlog.jobs) > 1 or self._spoiler is not None):
             self.backlog.fence(why)
 
     def request_stop(self) -> None:
-        """Have its job know that the supervisor wants to stop or to reload."""
+        """Let the job that runs see that the supervisor wants to stop or to reload."""
         if not self.is_over:
             self.backlog.request_stop()
 
     def cancel(self, held: Held, by: str) -> None:
-        """End the job that runs, as one whose time is over."""
+        """End the job that runs, as if its time were over."""
         held.cancelled, held.limit, held.alarm_at = by, 0.0, 0.0
         self.backlog.cancel(held)
 
@@ -221,21 +222,21 @@ class Process:
         self._end_soon()
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """End it by SIGKILL."""
         if self.pid:
             self._forks.kill(self.pid)
 
     def abandon(self) -> None:
-        """Close its pipe, and hear no more of it: its jobs go back to where they came from."""
+        """Close its pipe, and listen to it no more: its jobs go back to their job servers."""
         self.state = State.ENDED
         self._stream.close()
         self.backlog.close()
 
     def tick(self, now: float) -> None:
-        """What time brings, a few times a second."""
+        """Do what is due by now; called a few times a second."""
         gone = self._forks.gone
         if gone and self.state in _WORKS:
-            self._on_pipe_closed("")  # it may stand yet: whatever the application has forked has a copy of its end
+            self._on_pipe_closed("")  # where the application has forked, a copy of its end of the pipe may be open
         elif gone or (self.state is State.ENDING and now - self._ending_since > EXIT_REPORT):
             self.kill()
             self.on_exit(None)
@@ -245,7 +246,7 @@ class Process:
             self._watch_ahead(self.backlog.jobs[0], now)
 
     def on_pause(self, seconds: float) -> None:
-        """Nobody looked for so long: what it was to be given time for, it still has."""
+        """Give it that many seconds more for whatever has a time limit: the supervisor was not there to look."""
         self._ending_since += seconds
         if self.running is not None and self.running.told_at:
             self.running.told_at += seconds
@@ -253,24 +254,24 @@ class Process:
     # -- what the fork server says -----------------------------------------------------------------------------------
 
     def on_forked(self, pid: int) -> None:
-        """It was started."""
+        """Note that it was started."""
         self.pid = pid
         if self.came_up:
             self._on_ready()
 
     def on_refused(self, reason: str) -> None:
-        """It could not be started."""
+        """Note that it could not be started."""
         self.exit.trouble = reason
         self.on_exit(None)
 
     def on_exit(self, status: int | None) -> None:
-        """It is gone: its exit status, negative for a signal, None where nobody knows."""
+        """Note that it has ended, with this exit status: negative for a signal, None where it is not known."""
         if self.is_over:
             return
         pid, self.pid = self.pid, 0
-        self._stream.receive()  # what it answered before its end counts
+        self._stream.receive()  # what it has answered before its end counts
         if self.is_over:
-            return  # with that, the slot's work was done
+            return  # reading that has ended the slot's work, and with it this
         self._stream.close()
         self.exit.judge(status, came_up=self.came_up)
         self.state = State.ENDED
@@ -279,7 +280,7 @@ class Process:
         outcome = None
         lost = self.backlog.close()
         if lost is not None and lost.returned:
-            lost = None  # it died between looking at the job and at the fence
+            lost = None  # it died after it had marked the job and before it had looked at the fence: not started
         elif lost is not None:
             lost.ended = time.monotonic()
             lost.say(f"worker process {pid} {reason}", level="error", pid=pid)
@@ -336,7 +337,7 @@ class Process:
             self._owner.on_not_started(self.backlog.lift_fence())
 
     def _on_word(self, kind: int, sequence: int, payload: bytes) -> None:
-        """Anything but an answer."""
+        """Handle a frame that is no answer to a job."""
         if kind == channel.READY and self.state is State.STARTING:
             self.came_up = True
             if self.pid:
@@ -357,7 +358,7 @@ class Process:
             raise ProtocolError("bytes that are no frame")
 
     def _on_ready(self) -> None:
-        """It is ready, and its fork server has said which process it is: before, nobody could end it."""
+        """Be READY once it is, and the fork server has said which process it is: before that, nobody could end it."""
         if self.state is State.STARTING:
             self.state = State.READY
             self._owner.on_ready()
@@ -366,7 +367,7 @@ class Process:
         return self.running is not None and not can_be_handed_back(self.running.job.payload)
 
     def _on_foreign(self, error: ProtocolError) -> None:
-        """The application wrote to the pipe: what runs is lost, and its process ends. What that did since counts."""
+        """Handle foreign bytes: the job that runs is lost, and the process ends after it; its answers so far count."""
         self.exit.trouble = f"ended: the application has written to file descriptors that are not its own ({error})"
         self._spoiler = self.running
         if self.state is State.STARTING or self.backlog.is_damaged():
@@ -376,7 +377,7 @@ class Process:
         self._retire_soon()
 
     def _on_pipe_closed(self, reason: str) -> None:
-        """Its end closed: it is dead, or as good as."""
+        """Handle the end of its pipe: the process has died, or soon will."""
         self._end_soon()
         self.kill()
 
@@ -392,7 +393,7 @@ class Process:
     # -- what time brings --------------------------------------------------------------------------------------------
 
     def _watch_running(self, held: Held, now: float) -> None:
-        """The time limit of what runs: SIGALRM, which the process turns into an exception; then SIGKILL."""
+        """Enforce the time limit of the job that runs: by SIGALRM, an exception in the process; then by SIGKILL."""
         if self.exit.timed_out or not held.started:
             return
         if now - held.started > TOLD_AFTER:
@@ -407,13 +408,13 @@ class Process:
             self.exit.timed_out = True
             self.kill()
         elif now > held.alarm_at and self.pid:
-            # Once more after a while: by its own clock, which began when it did, it may have had time left.
+            # Signal once more after a while: by the process's own clock, the job may have had some time left.
             held.told_at = held.told_at or now
             held.alarm_at = now + ALARM_AGAIN
             self._forks.kill(self.pid, signal.SIGALRM)
 
     def _watch_ahead(self, running: Held, now: float) -> None:
-        """Hand back what lies behind a job that takes long."""
+        """Hand back the jobs behind one that takes long."""
         backlog = self.backlog
         if not backlog.fenced_at:
             if len(backlog.jobs) > 1 and now - backlog.jobs[1].since > AHEAD_MAX:

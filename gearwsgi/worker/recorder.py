@@ -1,4 +1,5 @@
-"""What becomes of jobs, told to the records where they are on (`recording.py`); else none of that is even imported."""
+"""The interface to the records for all that happens to jobs. `recording.py` has the one that writes; where records are
+off, this one is used, and nothing of theirs is even imported."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -7,25 +8,25 @@ from ..policy import Outcome
 from ..state.records.steering import Request
 from .held import Held
 
-if TYPE_CHECKING:  # with its database
+if TYPE_CHECKING:  # not imported with records off: it brings the database
     from ..state.records.store import Store
 
 T = TypeVar("T")
 OUTCOMES = ("done", "retried", "dead", "cancelled")
-"""What an attempt can end with."""
+"""The ways in which an attempt can end."""
 FIRST_LOOK = 2.0
-"""Seconds that a supervisor, when it starts, waits for what it is asked before it takes jobs."""
+"""Seconds that a supervisor, when it starts, waits to learn of requests (a pause, a cancel) before it takes jobs."""
 
 
 class Recorder:
-    """Is told what happens, and keeps of it how often it did: records are off."""
+    """Is told all that happens to jobs, and only counts it: records are off."""
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys(OUTCOMES, 0)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many attempts have ended how, over all loads of the application."""
+        """How many attempts have ended in which way, over all loads of the application."""
         return self._counts
 
     @property
@@ -39,7 +40,7 @@ class Recorder:
         return frozenset()
 
     def running(self, held: Held) -> None:
-        """A job has run for a while, or tells how far it is."""
+        """A job has run for a while, or reports its progress."""
 
     def done(self, held: Held) -> None:
         """A job has gone well."""
@@ -76,27 +77,27 @@ class Recorder:
         self._counts["cancelled"] += 1
 
     def requests(self) -> Sequence[Request] | None:
-        """What supervisors are asked to do; the same object while nothing was read anew. None: it is not known yet."""
+        """The requests to supervisors, such as a pause: the same object until read anew. None: not known yet."""
         return ()
 
     def withdraw(self, request: Request) -> None:
-        """What was asked for is done."""
+        """Take back a request: it was done."""
 
     def succeeded(self, entry: str, at: float) -> None:
         """A task of an entry of the schedule has gone well, at this Unix time, before this supervisor was there."""
 
     def do(self, work: "Callable[[Store], None]") -> None:
-        """Have this done with the records, in their writer's thread, and again where they are away."""
+        """Have this done with the records, in their writer's thread; it is repeated where they are away."""
 
     def ask(self, question: "Callable[[Store], T]") -> T | None:
-        """What the records answer, for a thread that may wait; None: they are off or away, or don't answer in time.
+        """Ask the records, from a thread that may wait; None: they are off or away, or don't answer in time.
 
-        Where they are away it is done as `do` says, and nobody hears the answer.
+        Where they are away, the question is repeated as in `do`, and its answer is dropped.
         """
         return None
 
     def beat(self, about: dict[str, Any]) -> None:
-        """What the supervisor says of itself."""
+        """Write what the supervisor says of itself: that it is alive, and how it is."""
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left to write."""

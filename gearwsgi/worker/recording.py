@@ -1,4 +1,4 @@
-"""What a supervisor tells the records: what happens to its jobs is noted here and written by a thread.
+"""Writes to the records what happens to a supervisor's jobs: noted in the loop, written by a thread of its own.
 
 A job's fate never depends on any of this.
 """
@@ -39,24 +39,24 @@ from .recorder import FIRST_LOOK, Recorder
 T = TypeVar("T")
 _ENDS_ATTEMPT = frozenset({model.RETRYING, model.DONE, model.DEAD, model.CANCELLED})
 SMALL = 2000
-"""Bytes of a message that is small."""
+"""Bytes up to which a message counts as small."""
 PATIENCE = 3.0
-"""Seconds that who asks the records waits for an answer."""
+"""Seconds that a question to the records waits for its answer."""
 
 _one_of = lru_cache(maxsize=1000)(str)
-"""The text that was there before, where it is equal. `sys.intern` keeps what it is given for ever in Python 3.12.0 to
-3.12.6, and each path may be another one."""
+"""The same text as one seen before, where it is equal, so that it is kept once. Not `sys.intern`: in Python 3.12.0 to
+3.12.6 that keeps every text for ever, and each path may be a new one."""
 
 
 class Clock:
-    """From `time.monotonic` to Unix time. One thread's."""
+    """Turns times of `time.monotonic` into Unix time. For one thread."""
 
     def __init__(self) -> None:
         self._offset = 0.0
         self._until = 0.0
 
     def offset(self) -> float:
-        """Seconds to add; looked at again after a tenth of a second."""
+        """Seconds to add to a monotonic time; measured anew after a tenth of a second."""
         now = time.monotonic()
         if now >= self._until:
             self._until = now + 0.1
@@ -65,7 +65,7 @@ class Clock:
 
     @staticmethod
     def _read() -> tuple[float, float]:
-        """A look at both clocks, and first how long it took: whoever is interrupted between the two reads nonsense."""
+        """One look at both clocks; first, how long it took: one that was interrupted half-way is not to be used."""
         before = time.monotonic()
         wall = time.time()
         took = time.monotonic() - before
@@ -73,11 +73,11 @@ class Clock:
 
 
 class Recording(Recorder):
-    """See the module.
+    """The recorder that writes: records are on.
 
     Args:
-        settings: the middleware's; records are on.
-        name: the supervisor's, as the job servers' `workers` shows it.
+        settings: the middleware's.
+        name: the supervisor's name, as the job servers' `workers` shows it.
     """
 
     def __init__(self, settings: Settings, name: str) -> None:
@@ -140,7 +140,7 @@ class Recording(Recorder):
         self._put(held, partial(self._row, state=model.CANCELLED, reason=reason))
 
     def requests(self) -> Sequence[Request] | None:
-        """What supervisors are asked to do, as of the last look; as it was remembered where the first takes long."""
+        """The requests to supervisors as of the last look; where the first takes long, those remembered from before."""
         is_known = self.writer.has_looked.is_set() or time.monotonic() > self._first_look_until
         return self.writer.requests if is_known else None
 
@@ -149,11 +149,11 @@ class Recording(Recorder):
         self.writer.withdraw(request)
 
     def do(self, work: Callable[[Store], None]) -> None:
-        """Have this done with the records, in their writer's thread, and again where they are away."""
+        """Have this done with the records, in their writer's thread; it is repeated where they are away."""
         self.writer.do(work)
 
     def ask(self, question: Callable[[Store], T]) -> T | None:
-        """What the records answer, for a thread that may wait: see the base."""
+        """Ask the records, from a thread that may wait: see the base."""
         answers: queue.SimpleQueue[T] = queue.SimpleQueue()
         self.writer.do(lambda store: answers.put(question(store)))
         if self.writer.is_away:
@@ -164,11 +164,11 @@ class Recording(Recorder):
             return None
 
     def beat(self, about: dict[str, Any]) -> None:
-        """What the supervisor says of itself."""
+        """Write what the supervisor says of itself."""
         self.writer.beat({"host": self._host, **about})
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left to write."""
         self.writer.stop()
 
     # -- in the writer's thread --------------------------------------------------------------------------------------
@@ -181,12 +181,12 @@ class Recording(Recorder):
         self.writer.happened.put(lambda: make(job, grabbed_at, *self._when(started, at), pid, notes), size)
 
     def _when(self, started: float, at: float) -> tuple[float | None, float]:
-        """When an attempt began, and when this happened, in Unix time."""
+        """When an attempt began, and when something happened, both in Unix time."""
         offset = self._clock.offset()
         return started + offset if started else None, at + offset
 
     def _done(self, held: Held) -> Change | Finished | None:
-        """What to write of a job that went well, and that there is no more to be known of."""
+        """What to write of a job that went well and has nothing special about it."""
         job = held.job
         usual = read_usual(job.payload)
         if usual is None or usual[5] != "1":
@@ -195,7 +195,7 @@ class Recording(Recorder):
         method, path, headers, task_id, service, _, max_attempts, queued = usual
         offset = self._clock.offset()
         began, ended = held.started + offset, held.ended + offset
-        # Thousands of them wait, and nearly all have these texts in common.
+        # Thousands of these wait to be written at a time, and most of their texts are the same.
         return (
             task_id, _one_of(service), _one_of(method), _one_of(path), _one_of(job.base_queue), float(queued), began,
             began, ended, ended, int(max_attempts), self._host, held.pid, *read_about(headers),
@@ -219,7 +219,7 @@ class Recording(Recorder):
         try:
             facts = read_facts(job.payload, partial(own_id, job))
         except BadMessage:
-            return None  # a call that nobody could read, and whose dead letter says so
+            return None  # an unreadable plain call: its dead letter says so
         row = self._of(facts, job, grabbed_at, began, now)
         row.state, row.pid, row.due = state, pid or None, facts.due or None
         if due is not None:
@@ -287,7 +287,7 @@ class Recording(Recorder):
         reason: str,
         letter: tuple[str, str],
     ) -> Change:
-        """A payload that nobody vouches for: nothing in it is believed."""
+        """What to write of a payload that can't be trusted: nothing of what it says is used."""
         row = Row(
             id=clean_id(letter[0]), service="-", method="-", path="-", queue=clean(job.base_queue), priority="normal",
             state=state, queued=grabbed_at, due=None, started=None, ended=now, attempts=0, max_attempts=None,

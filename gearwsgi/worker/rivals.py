@@ -1,8 +1,8 @@
-"""Which job of a tick is the one that runs, and which supervisor has the entry that a tick is of.
+"""Decides which of several jobs of the same tick runs; and looks which supervisor has the entry that a tick is of.
 
-Two jobs of one tick are rare: see `keeper`. The first that comes to run has it, by the memory of the supervisor that
-took it and, where there are records, by those, for all who share them. An attempt after the first is no second job,
-nor is what a job server hands out again: it brings the same bytes.
+Two jobs of one tick are rare: `keeper` says when it happens. The first one that comes to run has the tick: this
+supervisor remembers that and, where there are records, they do, for all supervisors that share them. A later attempt of
+the same job is no rival, nor is a job that the job server hands out again: its bytes are the same.
 """
 
 import hashlib
@@ -20,19 +20,19 @@ from ..state.status import FRESH, read_all
 from ..submit.ticks import Plan, tick_id
 from .recorder import Recorder
 
-if TYPE_CHECKING:  # with its database
+if TYPE_CHECKING:  # not imported with records off: it brings the database
     from ..state.records.store import Store
 
 _REMEMBERED = 10_000
-"""Ticks that have come here, of which it is remembered which job was theirs."""
+"""How many ticks it is remembered for which of their jobs has run here."""
 
 
 class Rivals:
-    """See the module.
+    """Decides which job has a tick.
 
     Args:
-        recorder: asks the records.
-        has_records: whether there are any.
+        recorder: what asks the records.
+        has_records: whether records are on.
     """
 
     def __init__(self, recorder: Recorder, has_records: bool) -> None:
@@ -42,16 +42,16 @@ class Rivals:
         self._is_blind = False
 
     def came(self, plan: Plan, tick: float, job: str) -> str:
-        """A tick's job has come to this supervisor: the one that has the tick, as far as we know. The loop's."""
+        """The job that has the tick as far as this supervisor knows: `job`, unless one came before. For the loop."""
         first = self._came.setdefault((plan.name, int(tick)), job)
         if len(self._came) > _REMEMBERED:
             del self._came[next(iter(self._came))]
         return first
 
     def begin(self, plan: Plan, tick: float, task: str, job: str) -> str:
-        """The same, as far as the records know: for a thread that may wait.
+        """The job that has the tick as far as the records know. For a thread that may wait.
 
-        Where they are away the job has it: a tick that does not run is worse, and two jobs of one are rare.
+        Where the records are away, `job` has it: a tick that does not run would be worse, and two of its jobs are rare.
         """
         question = partial(_begin, name=plan.name, queue=plan.queue, at=tick, task=task, job=job)
         first = self._recorder.ask(question)
@@ -66,13 +66,13 @@ def _begin(store: "Store", **values: Any) -> str:
 
 
 def name_job(task: Message, payload: bytes) -> str:
-    """What tells a tick's job from another one of the same tick: the task's id, and a digest of its message."""
-    # Who queues a tick writes into its head when that was.
+    """A name for a job that no other job of the same tick has: the task's id, and a digest of its message."""
+    # The digest differs because whoever queues a tick writes the time of that into its head.
     return f"{task.id}:{hashlib.blake2b(payload[:MAX_HEAD], digest_size=8).hexdigest()}"
 
 
 def is_kept_elsewhere(task: Message, recorder: Recorder, settings: Settings) -> bool:
-    """Whether another supervisor that works has the entry of this tick as it was queued: for a thread that may wait."""
+    """Whether another supervisor, that is alive, has this tick's entry unchanged. For a thread that may wait."""
     assert task.scheduled is not None
     for about in _others(recorder, settings):
         fingerprint = about.get("schedule", {}).get(task.entry, "")
@@ -83,7 +83,7 @@ def is_kept_elsewhere(task: Message, recorder: Recorder, settings: Settings) -> 
 
 
 def _others(recorder: Recorder, settings: Settings) -> Iterator[dict[str, Any]]:
-    """What the other supervisors say of themselves: those of this state directory, and of the records."""
+    """What the other supervisors report of themselves: those of this state directory, and those in the records."""
     ours = os.getpid()
     yield from (about for about in read_all(settings.state_dir) if about["fresh"] and about["pid"] != ours)
     here = socket.gethostname()

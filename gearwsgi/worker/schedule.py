@@ -1,4 +1,4 @@
-"""The schedule's side in a supervisor: a thread that keeps ticks queued (`keeper`), and a look at each that comes."""
+"""The schedule in a supervisor: a thread that keeps ticks queued (`keeper`), and a look at each one that comes back."""
 
 import threading
 import time
@@ -28,25 +28,25 @@ from .rivals import Rivals, is_kept_elsewhere, name_job
 from .servers import JobServers
 from .settle import Settler
 
-if TYPE_CHECKING:  # with its database
+if TYPE_CHECKING:  # not imported with records off: it brings the database
     from ..state.records.store import Store
 
 INTERVAL = 1.0
-"""Seconds between two looks at what is to be queued."""
+"""Seconds between two rounds of the thread, in each of which it queues what is due to be queued."""
 AVOIDED = 10.0
-"""Seconds that a job server which did not answer is passed over."""
+"""Seconds that a job server is left out after it did not answer."""
 STOP = 5.0
 """Seconds that the thread may take to end."""
 PUT_OFF = 2.0
-"""Seconds until a tick is looked at again whose entry another supervisor has, and we have not."""
+"""Seconds until a tick is looked at again, if another supervisor has its entry and this one has not."""
 
 
 class Mail:
-    """The job servers of a supervisor: see `Post`.
+    """The job servers that the keeper queues ticks on: its `Post`.
 
     Args:
-        client: the thread's own.
-        servers: which of them are there, as the slots' links have it.
+        client: a client for this thread alone.
+        servers: says which of them are there, as the slots' links know it.
     """
 
     def __init__(self, client: Client, servers: JobServers) -> None:
@@ -57,7 +57,7 @@ class Mail:
         self._avoided: dict[str, float] = {}
 
     def order(self, name: str) -> list[str]:
-        # Each entry's own, and the same for all supervisors, however they list the servers.
+        # Each entry has its own order, the same for all supervisors, in whichever order they list the servers.
         return sorted(self._addresses, key=lambda server: zlib.crc32(f"{name}\0{server}".encode()))
 
     def is_up(self, server: str) -> bool:
@@ -81,14 +81,14 @@ class Mail:
 
 
 class Schedule:
-    """The thread that keeps ticks queued, and what the slots ask of each tick that they take.
+    """Keeps ticks queued, by a thread, and decides for the slots whether a tick that they have taken may run.
 
     Args:
         settings: the middleware's.
         plans: the entries.
-        servers: which job servers are there.
-        connector: brings what a thread has found into the loop.
-        recorder: remembers each entry's last tick, and says which entries are paused.
+        servers: says which job servers are there.
+        connector: has functions called in the loop, for threads that have found something out.
+        recorder: remembers the last tick of each entry, and knows which entries are paused.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Schedule:
         self._thread.start()
 
     def use(self, settings: Settings, plans: Mapping[str, Plan]) -> None:
-        """Keep these entries from now on: the application was loaded again."""
+        """Go by these entries from now on: the application was loaded again."""
         client = Client(settings)
         mail = Mail(client, self._servers)
         keeper = Keeper(settings, plans, mail, time.time, self._look_back)
@@ -130,7 +130,7 @@ class Schedule:
         return {name: plan.fingerprint for name, plan in self._plans.items()}
 
     def stop(self) -> None:
-        """End."""
+        """End the thread."""
         self._stopping = True
         self._wake.set()
         self._thread.join(STOP)
@@ -147,7 +147,7 @@ class Schedule:
                 self._keeper.step()
                 trouble = ""
             except Exception as error:
-                # None is known. Should one be found, the next round may go well: nobody would start this thread again.
+                # No such error is known. Should one occur, the next round may go well; nobody would start a new thread.
                 if repr(error) != trouble:
                     trouble = repr(error)
                     log.note_lines(traceback.format_exc())
@@ -155,7 +155,7 @@ class Schedule:
             self._wake.clear()
 
     def _recall(self, store: "Store") -> None:
-        """Tell when tasks of the entries went well last, as far as the records know."""
+        """Tell the recorder when tasks of the entries last went well, as far as the records know."""
         for name, last in ticks.last_ticks(store.database).items():
             if name in self._plans and last.task is not None:
                 try:
@@ -183,7 +183,7 @@ class Schedule:
     # -- in the loop -------------------------------------------------------------------------------------------------
 
     def take(self, held: Held, settler: Settler, give: Callable[[Held], None]) -> None:
-        """What may be a tick was grabbed: one that is not to run is answered here; any other job is given on."""
+        """Look at a job that may be a tick's. One that is not to run is answered here; any other goes on to `give`."""
         task = self._tick_of(held)
         if task is None or task.scheduled is None:
             give(held)
@@ -192,23 +192,23 @@ class Schedule:
             held.note().entry = task.entry
         first = make_unique(task.id, 1).encode()
         if task.continued or held.job.unique.partition(b"~")[0] != first:
-            give(held)  # a further attempt or piece, or a dead letter that somebody retries
+            give(held)  # a later attempt or piece, or a retried dead letter
             return
         plan, visit = self._plans.get(task.entry), _Visit(held, settler, give, task, task.scheduled)
         if plan is None or not plan.is_mine(task.id, task.scheduled, self._settings):
             self._apart(visit, partial(self._find_keeper, visit, plan), partial(visit.skip, _gone(plan)))
             return
         at = task.scheduled.timestamp()
-        is_tick = plan.cron.last(at - 1, at) is not None  # else somebody has run it now
+        is_tick = plan.cron.last(at - 1, at) is not None  # if it is none, somebody has run the entry by hand
         if is_tick and plan.name in self._paused():
             visit.skip("its entry is paused")
             return
-        # What was handed back may have waited in the outbox, and be on another job server for that.
+        # A job that was handed back may have waited in the outbox, and so be on another job server: it is no copy.
         place = self._keeper.came(plan.name, at, held.session.server) if held.job.unique == first else ""
         if place not in (held.session.server, ""):
             visit.skip(f"a copy, it is queued on {place}", is_copy=True)
             return
-        self._wake.set()  # the next one is queued before this one has been done, as far as that goes
+        self._wake.set()  # so that the next tick is queued soon, if possible before this one is done
         if is_tick:
             one = self._rivals.came(plan, at, visit.job)
             if one != visit.job:
@@ -222,7 +222,7 @@ class Schedule:
             self._apart(visit, partial(self._may_run, visit, plan, is_tick), partial(give, held))
 
     def _may_run(self, visit: "_Visit", plan: Plan, is_tick: bool) -> Callable[[], None]:
-        """What is to be done with a tick's job: in a thread."""
+        """What is to be done with a tick's job. Runs in a thread."""
         if is_tick and self._rivals.has_records:
             one = self._rivals.begin(plan, visit.tick.timestamp(), visit.task.id, visit.job)
             if one != visit.job:
@@ -234,13 +234,13 @@ class Schedule:
         return partial(visit.give, visit.held)
 
     def _find_keeper(self, visit: "_Visit", plan: Plan | None) -> Callable[[], None]:
-        """What is to be done with a tick of an entry that we don't have, or not so: in a thread."""
+        """What is to be done with a tick of an entry that is not ours, or not unchanged. Runs in a thread."""
         if is_kept_elsewhere(visit.task, self._recorder, self._settings):
             return visit.put_off
         return partial(visit.skip, _gone(plan))
 
     def _apart(self, visit: "_Visit", find: Callable[[], Callable[[], None]], default: Callable[[], None]) -> None:
-        """Have a thread find what is to be done with a tick's job, and the loop do it."""
+        """Have a thread find out what is to be done with a tick's job, and the loop do it."""
 
         def run() -> None:
             found = default
@@ -256,19 +256,19 @@ class Schedule:
             default()
 
     def _paused(self) -> set[str]:
-        """The entries whose ticks do not run."""
+        """The entries that are paused, so that their ticks do not run."""
         now = time.monotonic()
         return {each.name for each in self._recorder.requests() or () if each.kind == PAUSE_ENTRY and each.holds(now)}
 
     def _tick_of(self, held: Held) -> Message | None:
-        """The task in a job, where it can be read."""
+        """The task in a job; None where it can't be read."""
         try:
             return open_payload(held.job, self._settings, held.grabbed_at)
         except BadMessage:
-            return None  # its process says the same, and that is what its dead letter has
+            return None  # the worker process will find the same, and make a dead letter
 
     def _waiting(self, name: str) -> list[str]:
-        """The uniques of all that waits or runs, in the outbox too; what can't be asked is passed over."""
+        """The uniques of all jobs that wait or run, also in the outbox. Servers that can't be asked are left out."""
         found = []
         try:
             found += [f"{each.rpartition('-')[2]}:" for each in Outbox(self._settings).spool.names()]
@@ -280,18 +280,18 @@ class Schedule:
 
 
 class _Visit:
-    """A tick's job that is looked at before it runs.
+    """A tick's job while it is decided whether it runs.
 
     Args:
         held: the job.
-        settler: answers it.
-        give: gives it to a process.
-        task: what is in it.
+        settler: answers the job where it does not run.
+        give: gives the job to a process.
+        task: the message in it.
         tick: the tick.
 
     Attributes:
-        job: tells it from another job of the same tick.
-        what: for the log.
+        job: its name, which no other job of the same tick has.
+        what: the tick in words, for the log.
     """
 
     def __init__(
@@ -303,17 +303,17 @@ class _Visit:
         self.what = f"the tick {tick.isoformat()} of {task.entry}"
 
     def skip(self, why: str, *, is_copy: bool = False) -> None:
-        """It does not run, for this reason."""
-        if self.held.session.is_open:  # else the job server has it again
+        """Do not run it, for this reason."""
+        if self.held.session.is_open:  # if not, the job server has queued the job again
             self._settler.skip(self.held, f"{self.what}: {why}", is_copy=is_copy)
 
     def skip_second(self, one: str) -> None:
-        """It does not run: another job of its tick did, or does."""
+        """Do not run it: another job of its tick has run, or does."""
         other = one.partition(":")[0]
         self.skip(f"another job of it came before, id {other}", is_copy=other == self.task.id)
 
     def put_off(self) -> None:
-        """Another worker has its entry: that one may take it in a moment, or we look again."""
+        """Queue it for a little later: another worker has its entry, and may take it then; or it is looked at again."""
         if self.held.session.is_open:
             why = f"{self.what}: another worker has its entry"
             self._settler.hand_back(self.held, why, at=time.time() + PUT_OFF)

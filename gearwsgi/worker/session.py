@@ -1,10 +1,10 @@
-"""One connection to a job server, from its connect to its loss: what a worker says there, and what it hears.
+"""One connection of a worker to a job server, from its connect to its loss: which packets are sent and understood.
 
-A session is open until it is lost or closed, and then never again. It may be asleep (PRE_SLEEP is sent, NOOP wakes it)
-or wait for the answers to its grabs. It decides nothing about jobs.
+A session is open until it is lost or closed, and is never opened again. It may be asleep (PRE_SLEEP was sent, NOOP
+will wake it) or wait for the answers to its grabs. It decides nothing about jobs.
 
-Only the session that grabbed a job may answer for it. What a lost session held is in the job server's queue again;
-what may be lost with it are answers on their way (those jobs run again), and the news whether a submit was queued.
+Only the session that grabbed a job may answer it. The jobs of a lost session are in the job server's queue again. What
+may be lost with it are answers on their way (those jobs run again), and the news whether a submitted job was queued.
 """
 
 import math
@@ -21,22 +21,22 @@ from ..wire.payload import Grabbed
 from .loop import Loop, Stream
 
 SLEEP_AGAIN = 1.0
-"""Seconds after which an idle worker sends PRE_SLEEP again: gearmand 1.1.20 wakes nobody for a job that is due."""
+"""Seconds after which an idle worker sends PRE_SLEEP again: gearmand 1.1.20 wakes no worker when a job comes due."""
 ECHO_AFTER = 10.0
-"""Seconds of silence after which ECHO_REQ asks whether the job server lives."""
+"""Seconds of silence after which ECHO_REQ asks whether the job server is alive."""
 DEAD_AFTER = 25.0
-"""Seconds of silence after which it does not: those after the question, that is, for none is judged unasked."""
+"""Seconds of silence after which it is taken for dead. That is counted from the question: without one, none is."""
 
 _GRAB = packets.pack(packets.GRAB_JOB_UNIQ)
 _GRAB_ANSWERS = (packets.JOB_ASSIGN_UNIQ, packets.JOB_TOO_LARGE, packets.NO_JOB)
 _OF_NO_INTEREST = (packets.ECHO_RES, packets.WORK_COMPLETE, packets.WORK_FAIL)
-"""That it lives; and that who waits for a response has got what was submitted for them."""
+"""Answers that change nothing: to ECHO_REQ, and to responses that were submitted for somebody who waits for them."""
 _SLEEP = packets.pack(packets.PRE_SLEEP)
 _ECHO = packets.pack(packets.ECHO_REQ, b"gearwsgi")
 
 
 class Owner(Protocol):
-    """What a session tells its slot."""
+    """The slot, as far as a session needs it."""
 
     def on_job(self, session: "Session", job: Grabbed) -> None: ...
     def on_no_job(self) -> None: ...
@@ -44,7 +44,7 @@ class Owner(Protocol):
 
 
 class Keeper(Protocol):
-    """What a session tells its link."""
+    """The link, as far as a session needs it."""
 
     @property
     def address(self) -> Address: ...
@@ -53,16 +53,16 @@ class Keeper(Protocol):
 
 
 class Profile:
-    """What a worker tells each job server of itself.
+    """What a worker tells each job server about itself.
 
     Args:
-        name: what the job server's `workers` shows.
-        queues: the functions it serves; the first is drained first.
+        name: shown by the job server's `workers`.
+        queues: the functions that it serves; jobs of the first one are taken first.
         max_job: bytes that a job may have.
 
     Attributes:
-        functions: those of `queues`.
-        served: those of which jobs are taken just now; replaced as a whole.
+        functions: all functions of `queues`.
+        served: those of which jobs are taken just now; the set is replaced and never changed.
     """
 
     def __init__(self, name: str, queues: Sequence[str], max_job: int) -> None:
@@ -72,27 +72,27 @@ class Profile:
         self.functions = self.served = frozenset(self._order)
 
     def leave_out(self, paused: frozenset[bytes]) -> None:
-        """Take no jobs of these."""
+        """Take no jobs of these queues, which are paused."""
         served = self.functions - paused
         if served != self.served:
             self.served = served
 
     def introduce(self) -> bytes:
-        """What a job server is told first."""
+        """The packets that a job server is sent first."""
         return packets.pack(packets.SET_CLIENT_ID, self._name.encode()) + self._abilities()
 
     def change(self, before: frozenset[bytes]) -> bytes:
-        """What a job server is told that was told `before`."""
+        """The packets for a job server that still has `before`: the functions served now."""
         return b"".join([packets.pack(packets.CANT_DO, each) for each in sorted(before)]) + self._abilities()
 
     @staticmethod
     def change_to(function: bytes, before: frozenset[bytes]) -> bytes:
-        """What a job server is told, that was told `before`, where jobs of this function alone are taken."""
+        """The packets for a job server that still has `before`: this function, and no other."""
         left = [packets.pack(packets.CANT_DO, each) for each in sorted(before - {function})]
         return b"".join(left) + (b"" if function in before else packets.pack(packets.CAN_DO, function))
 
     def _abilities(self) -> bytes:
-        # gearmand drains the function that was added last first.
+        # Jobs of the function that was added last are taken first by gearmand.
         return b"".join([packets.pack(packets.CAN_DO, each) for each in reversed(self._order) if each in self.served])
 
 
@@ -100,19 +100,19 @@ class Session:
     """One connection of a link, from its connect to its loss.
 
     Args:
-        sock: connected.
-        link: whose it is.
+        sock: a connected socket.
+        link: the link that it belongs to.
         owner: the slot.
         profile: what the job server is told.
         loop: the supervisor's.
 
     Attributes:
-        is_open: whether it still stands, and may answer for the jobs that it grabbed.
-        is_asleep: whether the job server was asked to wake us.
+        is_open: whether it is connected, so that it may answer for the jobs that it grabbed.
+        is_asleep: whether the job server was asked to wake this worker.
         has_work: whether a grab may find a job.
-        grabs: how many are not answered.
-        unanswered: how many jobs it has grabbed that are not answered.
-        served: the functions that the job server was told.
+        grabs: how many grabs are not answered yet.
+        unanswered: how many jobs it has grabbed and not answered yet.
+        served: the functions that the job server was last told.
     """
 
     def __init__(self, sock: socket.socket, link: Keeper, owner: Owner, profile: Profile, loop: Loop) -> None:
@@ -140,13 +140,13 @@ class Session:
 
     @property
     def awaits(self) -> int:
-        """Submits that the job server has not answered yet."""
+        """How many submitted jobs the job server has not confirmed yet."""
         return len(self._created)
 
     def adapt(self) -> bool:
-        """Have the job server know of which queues jobs are taken now; whether it does, and may be asked for any.
+        """Tell the job server of which functions jobs are taken, if that has changed; whether it may be asked now.
 
-        It is told when nothing is held: gearmand queues what a worker holds again when that can't do it any more.
+        It is told only while no job is held: if a worker can no longer do a function, gearmand queues its jobs again.
         """
         profile = self._profile
         if self.served is not profile.served:
@@ -158,7 +158,7 @@ class Session:
         return True
 
     def grab_of(self, function: bytes) -> None:
-        """Ask for one job of this function, where nothing is held nor asked for; `adapt` is the way back."""
+        """Ask for one job, of this function alone; only while no job is held or asked for. `adapt` ends that."""
         self.send(self._profile.change_to(function, self.served))
         self.served = frozenset((function,))
         self.grab(1)
@@ -194,7 +194,7 @@ class Session:
         self._end()
 
     def tick(self, now: float) -> None:
-        """What time brings: PRE_SLEEP again, a look whether the job server lives."""
+        """Do what is due by now: send PRE_SLEEP again, or find out whether the job server is alive."""
         silent = now - self._heard_at
         if self._asked_at:
             if now - self._asked_at > DEAD_AFTER - ECHO_AFTER:
@@ -208,7 +208,7 @@ class Session:
             self.sleep(now)
 
     def on_pause(self) -> None:
-        """Nobody listened for a while: ask anew, and wait for that answer."""
+        """Ask again whether the job server is alive: nobody has listened for a while, so its answer may be unread."""
         if self._asked_at:
             self._ask(time.monotonic())
 
@@ -228,7 +228,7 @@ class Session:
     def _on_packet(self, kind: int, parameters: list[bytes]) -> None:
         if kind in _GRAB_ANSWERS:
             if not self.grabs:
-                # Nobody says how many jobs of such a server would have to be held.
+                # How many jobs such a server would hand out, and have us hold, nobody could say.
                 raise ProtocolError(f"packet {kind} that answers no grab")
             self.grabs -= 1
             self.has_work = kind != packets.NO_JOB
@@ -249,12 +249,12 @@ class Session:
             self._created.popleft()(parameters[0].decode("utf-8", "replace"), None)
         elif kind == packets.ERROR:
             error = packets.parse_error(parameters, str(self._link.address))
-            # JOB_NOT_FOUND answers what we said of a job; anything else, a submit, or a grab that it does not know.
+            # JOB_NOT_FOUND is about a job that was answered. Any other error is about a submit, or an unknown grab.
             if error.code != "JOB_NOT_FOUND" and self._created:
                 self._created.popleft()("", error)
             elif error.code != "JOB_NOT_FOUND" and self.grabs:
                 self.grabs -= 1
-                # It is asked for nothing more, nor to wake us: that would go on without end.
+                # Ask it for nothing more, not even to be woken: it would answer with an error without end.
                 self.has_work, self.is_asleep, self._slept_at = False, True, math.inf
                 self._link.refused(str(error))
         elif kind not in _OF_NO_INTEREST:

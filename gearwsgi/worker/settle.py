@@ -1,7 +1,7 @@
-"""From an attempt's outcome to the answer that the job server gets: a job's fate, in one place.
+"""Settles jobs: does what the outcome of an attempt asks for, and only then answers the job server. In one place.
 
-The order is what nothing is lost by: first the next attempt is on the job server (its JOB_CREATED is read) or the
-dead letter is on disk, and only then is the old job answered. A crash in between repeats work.
+By this order nothing is lost: first the next attempt is on the job server (its JOB_CREATED was read), or the dead
+letter is on disk; only then the old job is answered. A crash in between repeats work.
 """
 
 import secrets
@@ -30,19 +30,19 @@ _STANDS_FOR = {
     "timeout": (504, "the request took too long"),
     "lost": (502, "the request failed"),
 }
-"""What who waits for a response gets where there is none: as a web server would answer."""
+"""The response for somebody who waits for one, where the application gave none: as a web server would answer."""
 
 
 _NOBODY_S = dict.fromkeys(("id", "service", "method", "path", "attempt", "max_attempts", "request_id", "trace_id"))
-"""The fields of a message that nobody vouches for: nothing in it is believed."""
+"""The fields of a message that can't be trusted, all empty: nothing in it is believed."""
 
 
 class Settler:
-    """Settles jobs. What can't be kept on disk just now stays held, and is tried again by `tick`.
+    """Settles jobs. A job whose next step can't be written to disk just now stays unanswered; `tick` tries again.
 
     Args:
         settings: the middleware's.
-        recorder: is told what becomes of them.
+        recorder: is told what becomes of the jobs.
     """
 
     def __init__(self, settings: Settings, recorder: Recorder) -> None:
@@ -56,7 +56,7 @@ class Settler:
     def complete(self, held: Held, data: bytes) -> None:
         """Answer a job that went well with WORK_COMPLETE's data, once what follows it is queued."""
         payload = held.job.payload
-        # Of nearly all jobs nothing follows: that costs no reading of the message.
+        # Nearly no job is followed by another: look for the header first, which costs less than reading the message.
         if b"gearman-then" in payload[: payload.find(b"\r\n\r\n") + 1].lower().replace(b"_", b"-"):
             following = self._following(held)
             if following is not None:
@@ -73,22 +73,22 @@ class Settler:
         self.recorder.done(held)
 
     def _following(self, held: Held) -> Submission | None:
-        """What follows a job that went well."""
+        """The task that follows a job which went well; None: none does."""
         try:
             task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
         except BadMessage:
-            return None  # its process has read it, so this is a call or a message that nothing can follow
+            return None  # its process could read it, so it is a plain call, or a message that nothing can follow
         status = held.notes.status if held.notes is not None else 200
         return None if task.wants_reply else follow(task, self._settings, time.time(), status=status)
 
     def settle(self, held: Held, outcome: Outcome) -> None:
-        """Do with a job whose attempt ended what its outcome asks for."""
+        """Do with a job, whose attempt has ended, what its outcome asks for."""
         if held.cancelled is not None and self.cancel(held, held.cancelled):
             return
         now = time.time()
         held.ended = time.monotonic()
         try:
-            # Its signature was young enough when it came: it does not grow old while the job runs.
+            # Verified as of when it came, so that its signature does not get too old while the job runs.
             task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
         except BadMessage as error:
             self._make_dead_letter(held, None, str(error), outcome)
@@ -120,11 +120,11 @@ class Settler:
             self._retry(held, task, fate, outcome, limits.max_attempts)
 
     def cancel(self, held: Held, by: str) -> bool:
-        """Answer a job whose task was cancelled; whether it may be believed that it is that task's.
+        """Answer a job whose task was cancelled; whether its message could be trusted to be that task's.
 
         Args:
             held: the job, which has ended, or was not started.
-            by: who has cancelled it; empty: nobody said.
+            by: who has cancelled it; empty: that is not known.
         """
         try:
             task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
@@ -140,12 +140,12 @@ class Settler:
         return True
 
     def hand_back(self, held: Held, why: str, *, at: float = 0.0) -> bool:
-        """Queue a job again that was never started, and answer the old one; whether it can be.
+        """Queue a job again that was never started, and answer the old one; whether it may be handed back.
 
         Args:
             held: the job.
             why: the reason, for the log.
-            at: Unix time when it is due; 0: now.
+            at: Unix time when it is due; 0: at once.
         """
         try:
             task = open_payload(held.job, self._settings, held.grabbed_at, trusted=held.trusted)
@@ -154,13 +154,13 @@ class Settler:
         before = make_unique(task.id, task.attempt)
         unique = held.job.unique.decode("utf-8", "replace")
         mark = unique.removeprefix(before).partition("~")[0] if unique.startswith(before) else ""
-        unique = f"{before}{mark}~{secrets.token_hex(3)}"  # what is said of it, that it is a letter's say, stays
+        unique = f"{before}{mark}~{secrets.token_hex(3)}"  # the mark stays: it says of what kind the job is
         again = Submission(held.job.queue_name, unique, held.job.payload, task.priority, at, task.id)
         self._replace(held, again, f"handed back: {why}, id {task.id}")
         return True
 
     def skip(self, held: Held, why: str, *, is_copy: bool = False) -> None:
-        """Answer a job that is not to run.
+        """Answer a job that is not to run, as done.
 
         Args:
             held: the job.
@@ -173,15 +173,15 @@ class Settler:
             self.recorder.cancelled(held, f"skipped {why}")
 
     def tick(self) -> None:
-        """Try again what could not be kept on disk."""
+        """Try again to write to disk what could not be written."""
         for _ in range(len(self._undone)):
             held, keep = self._undone.popleft()
             self._keep(held, keep)
 
     def _tell_who_waits(self, held: Held, awaited: tuple[str, float] | None, response: bytes) -> None:
-        """Give the response to who waits for it in a web process, and waits still; an empty one is too long for it.
+        """Give the response to somebody who waits for it in a web process; empty where it is too long for that.
 
-        The job server drops it with our connection where nobody fetches it.
+        Where nobody fetches it, the job server drops it with our connection.
         """
         if awaited is None or time.time() > awaited[1] or not held.session.is_open:
             return
@@ -213,7 +213,10 @@ class Settler:
     def _replace(
         self, held: Held, submission: Submission, event: str, then: Callable[[], None] | None = None, **fields: Any
     ) -> None:
-        """Submit, and answer the held job when that is safe; `then` tells of its attempt. None: it was not started."""
+        """Submit a job in place of the held one, and answer that one when it is safe.
+
+        `then` records the attempt; None: the job was not even started, and is handed back.
+        """
 
         def answer() -> None:
             held.fail()
@@ -232,20 +235,20 @@ class Settler:
         is_copy: bool = False,
         **fields: Any,
     ) -> None:
-        """Submit what comes after a held job, and call `answer`, which answers that one, when this is safe.
+        """Submit the job that follows a held one, and call `answer`, which answers the held one, once this is safe.
 
         Args:
             held: the job.
-            submission: the other one.
-            event: what the log says has become of the held one.
-            answer: answers it.
-            is_copy: whether the other one is the held one itself, which was not started.
+            submission: the job that follows.
+            event: what has become of the held job, for the log.
+            answer: answers the held job.
+            is_copy: whether what follows is the held job itself, which was not started.
             fields: what a line of JSON says beside the event.
         """
 
         def told(handle: str, error: ServerError | None) -> None:
             if error is not None and error.code == "CONNECTION_LOST" and is_copy:
-                # With the connection the job itself is in its queue again: a copy would run beside it.
+                # The held job went back into its queue with the connection: a copy would run beside it.
                 held.say(f"{error}; id {submission.id} is in its queue again")
             elif error is not None:
                 held.say(f"{error}; id {submission.id} goes to the outbox")
@@ -295,7 +298,7 @@ class Settler:
         try:
             keep()
         except SpoolError as error:
-            # Unanswered, the job stays the job server's to hand out again should this process end.
+            # It stays unanswered, so that the job server hands it out again should this process end.
             if str(error) != self._said:
                 self._said = str(error)
                 held.say(f"waits, held: {error}")

@@ -1,4 +1,4 @@
-"""Signals that wake the supervisor's loop, and wait there until it asks for them."""
+"""Signals: each wakes the supervisor's loop, and is kept until the loop asks for it."""
 
 import signal
 import socket
@@ -11,14 +11,14 @@ _HEARD = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU,
     signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
 )  # fmt: skip
-"""What asks for something; in the second line, what would end the supervisor and its jobs without a word."""
+"""The signals that ask for something; in the second line those that would end the supervisor, and its jobs, unheard."""
 
 
 class Signals:
-    """Listens from now on.
+    """Listens for signals from when it is made.
 
     Args:
-        loop: what they wake.
+        loop: the loop to wake.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -30,12 +30,12 @@ class Signals:
         signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
         for number in (*_HEARD, signal.SIGCHLD):
             signal.signal(number, self._note)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the command line had it wait for us
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the command line has blocked it until now
 
     def next(self) -> int:
-        """The next one that came, or 0."""
+        """The next signal that came, or 0."""
         return self._waiting.popleft() if self._waiting else 0
 
     def _note(self, number: int, stack: FrameType | None) -> None:
-        if number != signal.SIGCHLD:  # which only wakes the loop
+        if number != signal.SIGCHLD:  # that one only wakes the loop
             self._waiting.append(number)

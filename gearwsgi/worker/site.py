@@ -1,6 +1,7 @@
-"""What a supervisor has beside its workers, once it knows the settings: what outlives each load of the application.
+"""All that a supervisor has besides its workers, from the first load of the application on, over all later loads.
 
-The embedded job server, the outbox's relay, what opens connections, which job servers are down, and the status file.
+These are the embedded job server, the outbox's relay, the threads that connect, the list of job servers that are down,
+the schedule, the gate of limits, the recorder, and the status file.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from .recorder import Recorder
 from .servers import JobServers
 from .steering import Steering
 
-if TYPE_CHECKING:  # what is off is not imported
+if TYPE_CHECKING:  # only imported where it is used: what is off costs no memory
     from ..submit.ticks import Plan
     from .limits import Gate, Owner
     from .schedule import Schedule
@@ -29,34 +30,34 @@ if TYPE_CHECKING:  # what is off is not imported
 STATUS_INTERVAL = 1.0
 """Seconds between two writes of the status file."""
 RESTART_MAX = 10.0
-"""Seconds between two starts of an embedded job server that does not start, at most."""
+"""Seconds between two starts of an embedded job server that fails to start, at most."""
 NO_SERVER = "the embedded job server does not start"
 
 
 class Troubles:
-    """What fails just now and is tried again and again: said once when it begins, and once when it is over."""
+    """Failures that are tried again and again: each is logged once when it begins, and once when it is over."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
 
     def has(self, what: str, reason: str) -> None:
-        """It failed."""
+        """Note that something failed."""
         if self._said.get(what) != reason:
             self._said[what] = reason
             log.note(f"{what}, trying again: {reason}")
 
     def is_over(self, what: str) -> None:
-        """It worked."""
+        """Note that it worked."""
         if self._said.pop(what, None) is not None:
             log.note(f"{what}: that is over")
 
 
 class Embedded:
-    """The embedded job server, started again where it ends. Nobody waits for it: with a large queue it takes a while.
+    """The embedded job server, started again when it ends. Nobody waits for it: it may take a while to load its queue.
 
     Args:
         settings: where it listens, and where its queue is.
-        troubles: where it is said that it does not start.
+        troubles: logs that it does not start.
 
     Raises:
         StartError: it can't start at all.
@@ -72,7 +73,7 @@ class Embedded:
             log.note(f"embedded job server started on {self._address}, pid {self._process.pid}")
 
     def tend(self, now: float, is_served: bool) -> None:
-        """Start it again where it has ended, unless others serve there now."""
+        """Start it again where it has ended, unless another one serves at its address."""
         code = self._process.exit_code()
         if self._is_starting and self._process.is_ready():
             self._is_starting = False
@@ -100,20 +101,20 @@ class Embedded:
         self._troubles.has(NO_SERVER, reason)
 
     def stop(self) -> None:
-        """End it cleanly, and wait until it has."""
+        """End it cleanly, and wait until it has ended."""
         self._process.stop()
 
 
 class Site:
-    """Made when the application is loaded for the first time.
+    """All that outlives a load of the application. Made when it is loaded for the first time.
 
     Args:
         settings: the middleware's.
         loop: the supervisor's.
-        name: the supervisor's.
+        name: the supervisor's name.
 
     Raises:
-        ConfigError: the state directory is not usable.
+        ConfigError: the state directory can't be used.
         StartError: the embedded job server can't start, or there are too many open files.
     """
 
@@ -146,7 +147,7 @@ class Site:
 
     @property
     def has_relayed(self) -> bool:
-        """Whether what is left in the outbox waits for a job server, or for its time."""
+        """Whether all that is left in the outbox waits for a job server, or for its time."""
         return self._relay.has_passed
 
     def keep_schedule(self, settings: Settings, plans: "Mapping[str, Plan]") -> None:
@@ -157,7 +158,10 @@ class Site:
             self._begin_schedule(settings, plans)
 
     def get_schedule(self, settings: Settings) -> "Schedule":
-        """What looks at ticks: where we have no entry, one may come that is gone by now, or another worker's."""
+        """The schedule, which looks at ticks before they run.
+
+        Needed without entries too: a tick may be of an entry that is gone, or that another worker has.
+        """
         return self.schedule or self._begin_schedule(settings, {})
 
     def _begin_schedule(self, settings: Settings, plans: "Mapping[str, Plan]") -> "Schedule":
@@ -167,7 +171,7 @@ class Site:
         return self.schedule
 
     def keep_limits(self, settings: Settings, stir: Callable[[], None]) -> None:
-        """Hold keys to these limits from now on; `stir` has the slots look whether they may have a permit."""
+        """Keep to these limits from now on; `stir` has the slots look whether they may have a permit."""
         if self.gate is None and settings.limits:
             from .limits import Gate
 
@@ -176,7 +180,7 @@ class Site:
             self.gate.use(settings)
 
     def _owner(self, settings: Settings) -> "Owner":
-        """What says which keys are ours."""
+        """The owner for the gate, which says which keys are ours: by the records where they are on."""
         if not settings.records:
             from .limits import Alone
 
@@ -186,7 +190,7 @@ class Site:
         return Leases(self.recorder, self._name, self.connector.tell)
 
     def make_turnstile(self, queues: Sequence[str]) -> "Turnstile | None":
-        """What says when a slot of these queues may ask for a job of a key; None where there are no limits."""
+        """A turnstile, which asks the gate for permits, for a slot that serves these queues; None without limits."""
         if self.gate is None:
             return None
         from .turnstile import Turnstile
@@ -194,7 +198,7 @@ class Site:
         return Turnstile(self.gate, queues)
 
     def tend(self, now: float) -> None:
-        """Have run what is to run."""
+        """Have its parts do what is due by now."""
         self._relay.start()
         if self._embedded is not None:
             self._embedded.tend(now, not self.servers.is_down(self._address))
@@ -220,7 +224,7 @@ class Site:
             self._troubles.has(what, str(error))
 
     def close(self) -> None:
-        """End what there is."""
+        """End all of its parts."""
         if self.schedule is not None:
             self.schedule.stop()
         if self.gate is not None:

@@ -1,21 +1,22 @@
-"""One slot: a worker as the job servers see it. It grabs, gives to its process, and settles what comes back.
+"""A slot is one worker as the job servers see it. It grabs jobs, gives them to its process, and has them settled.
 
     SERVING  -- drain() --> DRAINING -- nothing is left --> CLOSED
     SERVING, DRAINING -- stop() --> CLOSED
 
-A slot keeps its connections for as long as it lives; its process (see `process`) is another one each time, and for a
+A slot keeps its connections as long as it lives. Its process (see `process`) is replaced from time to time, and for a
 while there may be none. A slot runs one job at a time. While its jobs are short it holds others ahead, already in the
-process's pipe: that hides the round trips, and many are answered and fetched at once. What has waited ahead for long is
-handed back to the job server.
+process's pipe: that hides the round trips to the job server, and many jobs are answered and fetched at once. Jobs that
+have waited ahead for long are handed back to the job server.
 
-A job that was grabbed is in one of these places, and leaves the last one by an answer to its job server, when its
+A job that was grabbed is in one of these places. It leaves the last one when it is answered to its job server, if its
 connection still stands:
 
     waiting -- a process is ready --> the process's backlog -- answered, or lost with the process --> the settler
                                       the process's backlog -- not started when it ended, or at a fence --> waiting
                                       the process's backlog -- behind a long job --> handed back by the settler
 
-With its connection a job goes back into the job server's queue: one that runs will run again, others are dropped here.
+When a connection is lost, its jobs are in the job server's queue again: the one that runs will run once more, the
+others are dropped here.
 """
 
 import time
@@ -42,39 +43,39 @@ from .session import Profile, Session
 from .settle import Settler
 from .steering import Steering
 
-if TYPE_CHECKING:  # what is off is not imported
+if TYPE_CHECKING:  # only imported where it is used: what is off costs no memory
     from .schedule import Schedule
     from .turnstile import Turnstile
 
 UNREAD = 4
-"""Jobs ahead from which on the process's answers are looked for at intervals, and do not each wake the supervisor."""
+"""From so many jobs ahead on, the process's answers are read at intervals, so that not each wakes the supervisor."""
 RESPAWN_MAX = 10.0
 """Seconds between two starts of a process that dies while it starts, at most."""
 _ENDS = "this worker ends"
 _NOT_OURS = "its key is another supervisor's by now"
 _STEERED = "a queue was paused, or a task cancelled"
 ASK_AGAIN = 0.5
-"""Seconds until a fork server is asked again, where there was none."""
+"""Seconds until a fork server is asked again for a process, where there was none to ask."""
 GRAB_ANSWER = 5.0
-"""Seconds that the end of a slot, which has nothing else left, waits for the answers to its grabs."""
+"""Seconds that a slot which is about to end, with nothing else left, waits for the answers to its grabs."""
 
 
 class Surroundings(NamedTuple):
     """What the slots of one generation have in common.
 
     Attributes:
-        name: of the supervisor; what the job server's `workers` shows, with the slot's number.
+        name: the supervisor's name; with the slot's number it is what the job server's `workers` shows.
         settings: the middleware's.
-        options: the command line's.
+        options: the options of `gearwsgi worker`.
         loop: the supervisor's.
-        connector: opens connections.
-        servers: is told which job servers are there.
+        connector: connects to job servers.
+        servers: is told which job servers can be reached.
         settler: settles jobs.
         forks: where processes come from.
-        steering: what the supervisors are asked to do.
-        get_schedule: answers what looks at ticks before they run, by these settings.
-        make_turnstile: makes what says when a slot of these queues may ask for a job of a key; of None where there are
-            no limits.
+        steering: knows what the supervisors are asked to do.
+        get_schedule: answers the schedule, which looks at ticks before they run.
+        make_turnstile: makes a slot's turnstile, which says when it may ask for a job of a key; None where there are no
+            limits.
     """
 
     name: str
@@ -91,7 +92,7 @@ class Surroundings(NamedTuple):
 
 
 class SlotState(Enum):
-    """See the module."""
+    """The states of a `Slot`: see the module."""
 
     SERVING = "serving"
     DRAINING = "draining"
@@ -102,14 +103,14 @@ class Slot:
     """One worker as the job servers see it.
 
     Args:
-        around: what it has in common with others.
+        around: what it has in common with the other slots.
         number: for people, from 1.
         queues: the Gearman functions it serves.
 
     Attributes:
-        state: see the module.
-        process: its worker process, if there is one.
-        jobs_done: how many were answered.
+        state: one of the states that the module shows.
+        process: its worker process; None: there is none just now.
+        jobs_done: how many jobs were answered.
     """
 
     def __init__(self, around: Surroundings, number: int, queues: Sequence[str]) -> None:
@@ -139,7 +140,7 @@ class Slot:
     # -- the worker process ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Connect, when it is known which queues are paused, and ask for a process."""
+        """Ask for a process, and connect as soon as it is known which queues are paused."""
         if self._around.steering.knows:
             self._connect()
         self._start_process()
@@ -158,18 +159,18 @@ class Slot:
             self._put_off(str(error))
 
     def _put_off(self, reason: str) -> None:
-        """Try again later to start a process."""
+        """Try later to start a process again."""
         log.note(f"slot {self.number}: a worker process did not start: {reason}")
         self._start_again.fail()
 
     def on_ready(self) -> None:
-        """The process may be given jobs."""
+        """Give the process jobs: it is ready for them."""
         self._start_again.failures = 0
         self._give_waiting()
         self.pump()
 
     def on_grown(self, process: Process) -> None:
-        """The process has grown over --max-rss, and ends after this job."""
+        """Log that the process has grown over --max-rss, and ends after this job."""
         limit = self._around.options.max_rss
         most = f"over --max-rss {limit:g}" if limit is not None else "too large"
         log.note(
@@ -177,33 +178,33 @@ class Slot:
         )
 
     def on_answer(self, held: Held, outcome: Outcome | None, data: bytes, seconds: float) -> None:
-        """The process has answered a job: what it answered, or WORK_COMPLETE's data where there is no outcome."""
+        """Settle a job that the process has answered: by its outcome or, if that is None, with WORK_COMPLETE's data."""
         self.jobs_done += 1
         if can_be_handed_back(held.job.payload):
             self.pace.count(seconds)
         else:
-            # The next may be such a one, too, and none of those should wait for another.
+            # The next job may be one of these as well, and none of them should wait behind another.
             self.pace.hold_back()
         if held.session.is_open:
-            held.session.has_work = True  # or so we assume, until it says NO_JOB
+            held.session.has_work = True  # or so it is assumed, until the session says NO_JOB
         if outcome is None:
             self._around.settler.complete(held, data)
         else:
             self._around.settler.settle(held, outcome)
 
     def on_answers(self) -> None:
-        """All that the process answered by now is told."""
+        """Go on, now that a batch of the process's answers was read."""
         self.pace.advance()
         self.pump()
 
     def on_not_started(self, jobs: list[Held]) -> None:
-        """The process has skipped these."""
+        """Take back the jobs that the process was given and did not start."""
         self._waiting += jobs
         if self.state is SlotState.SERVING and self.process is not None and self.process.state is State.READY:
             self._give_waiting()
 
     def on_end(self, process: Process, reason: str, lost: Held | None, outcome: Outcome | None) -> None:
-        """The process is gone, and with it at most one job: a failed attempt with this outcome."""
+        """Note that the process has ended, and settle the job that was lost with it, if any, as a failed attempt."""
         self.process = None
         self._around.settler.recorder.exited(process.exit.kind)
         self._waiting = [*process.backlog.jobs, *process.backlog.skipped, *self._waiting]
@@ -217,7 +218,7 @@ class Slot:
             self._start_process()
 
     def on_running(self, held: Held) -> None:
-        """A job has run for a while, or tells how far it is."""
+        """Record that a job has run for a while, or how far it is."""
         self._around.settler.recorder.running(held)
 
     def time_limit(self, held: Held) -> float:
@@ -229,12 +230,12 @@ class Slot:
             return settings.job_timeout
 
     def hand_back(self, held: Held, why: str) -> None:
-        """A job is not started, for this reason; others may have it."""
+        """Hand back a job that was not started, for this reason, so that other workers can have it."""
         if not held.returned and can_be_handed_back(held.job.payload):
             held.returned = not held.session.is_open or self._around.settler.hand_back(held, why)
 
     def steer(self) -> None:
-        """The supervisors are asked for something else."""
+        """Go by what the supervisors are asked to do now."""
         steering, process = self._around.steering, self.process
         self._profile.leave_out(steering.paused)
         if process is not None:
@@ -250,7 +251,7 @@ class Slot:
             self.pump()
 
     def _is_stopped(self, held: Held) -> bool:
-        """Whether a job is not to be started; it is answered then."""
+        """Whether a job must not be started, since its task is cancelled or its queue paused; it is answered then."""
         steering, settler = self._around.steering, self._around.settler
         by = steering.cancels(held)
         if by is not None and settler.cancel(held, by):
@@ -264,14 +265,14 @@ class Slot:
             self._waiting.append(held)
 
     def _give_soon(self, held: Held) -> None:
-        """Give the process a job that somebody has looked at, which may have taken a while."""
+        """Give the process a job that was looked at before, which may have taken a while."""
         if self.state is SlotState.SERVING and held.session.is_open:
             self._give(held)
         elif held.session.is_open:
             self.hand_back(held, _ENDS)
 
     def _give_waiting(self) -> None:
-        """Give the process what waits, but for what a job server has again: its connection is lost."""
+        """Give the process the jobs that wait. Those whose connection is lost are dropped: the job server has them."""
         waiting, self._waiting = self._waiting, []
         for held in waiting:
             if not held.returned and held.session.is_open:
@@ -280,35 +281,35 @@ class Slot:
     # -- what the job servers say ------------------------------------------------------------------------------------
 
     def on_connected(self, link: Link) -> None:
-        """A link stands."""
+        """Go on: a link stands."""
         self._around.servers.came(link.address)
         self.pump()
 
     def on_refused(self, link: Link, reason: str) -> None:
-        """A job server does not know how we ask for jobs."""
+        """Note that a job server does not know the packet by which jobs are asked for."""
         self._around.servers.refused(link.address, reason)
 
     def on_lost(self, link: Link, reason: str) -> None:
-        """A link is gone; what it held is in the job server's queue again, if there still is a job server."""
+        """Note that a link is lost; its jobs are in the job server's queue again, if there still is a job server."""
         self._around.servers.went(link.address, reason)
         if self.process is not None and not all(held.session.is_open for held in self.process.backlog.behind()):
             self.process.fence("it lay behind one whose connection was lost")
         self.pump()
 
     def on_no_job(self) -> None:
-        """There is none."""
+        """Note that a job server has no job for this slot."""
         if self._turnstile is None or self._turnstile.no_job():
             self.pace.queue_was_empty()
 
     def on_job(self, session: Session, job: Grabbed) -> None:
-        """We have one."""
+        """Take a job that was grabbed: give it to the process, unless it is not to run."""
         if not job.unique:
             job = job._replace(unique=job.handle)
         held = Held(job, session, time.time())
         if self._turnstile is not None and not self._turnstile.may_start() and can_be_handed_back(job.payload):
             self._around.settler.hand_back(held, _NOT_OURS)
         elif job.cut:
-            self._around.settler.settle(held, Outcome("refused"))  # too large for a worker to see
+            self._around.settler.settle(held, Outcome("refused"))  # too large to be shown to a worker process
         elif self.state is SlotState.SERVING and job.payload.find(TICK, 0, MAX_HEAD) >= 0:
             schedule = self._around.get_schedule(self._around.settings)
             schedule.take(held, self._around.settler, self._give_soon)
@@ -316,12 +317,12 @@ class Slot:
             self._give(held)
         elif can_be_handed_back(job.payload):
             self._around.settler.hand_back(held, _ENDS)
-        # Otherwise it goes back when the link is closed, which comes with the end of what runs.
+        # Otherwise the job goes back when the link is closed, which is soon: when what runs has ended.
 
     # -- what to do next ---------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
-        """Grab where there is room and may be work; else sleep; where draining, end when nothing is left."""
+        """Do what is next: grab, where there is room and may be a job; else sleep; draining, end when all is done."""
         if self._turnstile is not None and self._holds_nothing():
             self._turnstile.leave()
         if self.state is not SlotState.SERVING:
@@ -344,29 +345,29 @@ class Slot:
             if link.session is not None:
                 room -= link.session.grabs
         if room <= 0 and jobs and len(links) == 1:
-            return  # its one link asks again with the next answer
+            return  # the only link: it asks again when the next job is answered
         if room > 0:
             self._grab(room)
         for link in links:
             session = link.session
-            # A session whose own job runs asks again with its answer, and needs no waking.
+            # A session whose own job runs asks again when that one is answered, and needs no waking.
             rests = session is not None and not (session.has_work or session.is_asleep or session.grabs)
             if session is not None and rests and not any(held.session is session for held in jobs):
                 session.sleep(time.monotonic())
 
     def _holds_nothing(self) -> bool:
-        """Whether it has no job that runs or may still."""
+        """Whether it has no job, neither one that runs nor one that may still run."""
         process = self.process
         return not self._waiting and (process is None or not (process.backlog.jobs or process.backlog.skipped))
 
     def _room_left(self, turnstile: "Turnstile", room: int, held: int) -> int:
-        """How many jobs without a key may be asked for, where there is room for so many."""
+        """How many jobs without a key may be asked for, where there is room for `room` of them."""
         sessions = {link.address: link.session for link in self.links if link.session is not None}
         left = turnstile.room(sessions, held, is_free=self._holds_nothing())
         return room if left is None else min(room, left)
 
     def _grab(self, room: int) -> None:
-        """Ask the next job server that may have jobs."""
+        """Ask the next job server that may have jobs for `room` of them."""
         for place in range(len(self.links)):
             session = self.links[(self._turn + place) % len(self.links)].session
             if session is not None and session.has_work:
@@ -383,12 +384,12 @@ class Slot:
 
     @property
     def is_up(self) -> bool:
-        """Whether its process is there, and has been ready."""
+        """Whether its process is there, and was ever ready."""
         return self.process is not None and self.process.works
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs and every job server that answers has said that it has nothing."""
+        """Whether no job runs, and every job server that can be reached has said that it has none."""
         sessions = self._sessions()
         busy = (each.has_work or each.grabs or each.awaits or each.unanswered for each in sessions)
         quiet = not any(busy)
@@ -401,7 +402,7 @@ class Slot:
 
     @property
     def condition(self) -> str:
-        """What it does just now, in one word: `starting`, `busy`, `idle`, `disconnected`, `draining`."""
+        """What it does just now, as one word: `starting`, `busy`, `idle`, `disconnected`, `draining`."""
         if self.state is not SlotState.SERVING:
             return "draining"
         if self.process is None or not self.is_up:
@@ -409,7 +410,7 @@ class Slot:
         return "busy" if self.process.running is not None else "idle" if self._sessions() else "disconnected"
 
     def drain(self) -> None:
-        """Grab no more, finish what runs, hand back what waits, then end."""
+        """Grab no more, finish the job that runs, hand back those that wait, then end."""
         if self.state is SlotState.SERVING:
             self.state = SlotState.DRAINING
         if self.process is not None:
@@ -423,7 +424,8 @@ class Slot:
             return
         if any(session.awaits for session in self._sessions()):
             return
-        # A job server that can't send what was asked for hangs up, and does not read the answers that came behind.
+        # A job server that can't send the answer to a grab hangs up without reading what was sent to it meanwhile. So
+        # the answers to jobs wait until all grabs are answered.
         silent = [str(link.address) for link in self.links if link.session is not None and link.session.grabs]
         now = time.monotonic()
         self._end_at = self._end_at or now + GRAB_ANSWER
@@ -433,7 +435,7 @@ class Slot:
             self.stop()
 
     def stop(self) -> None:
-        """End now: jobs that are held go back into the job servers' queues with their connections."""
+        """End now: the jobs that it holds go back into their job servers' queues as it closes its connections."""
         self.state = SlotState.CLOSED
         if self._turnstile is not None:
             self._turnstile.close()
@@ -445,12 +447,12 @@ class Slot:
             self.process = None
 
     def kill(self) -> None:
-        """SIGKILL to its process."""
+        """Send its process SIGKILL."""
         if self.process is not None:
             self.process.kill()
 
     def on_pause(self, seconds: float) -> None:
-        """The supervisor did nothing for so long: nobody is to be judged by that."""
+        """Do not count as anyone's delay the seconds in which the supervisor did nothing."""
         for link in self.links:
             if link.session is not None:
                 link.session.on_pause()
@@ -460,7 +462,7 @@ class Slot:
             self.process.on_pause(seconds)
 
     def tick(self, now: float) -> None:
-        """What time brings, a few times a second."""
+        """Do what is due by now; called a few times a second."""
         if self._around.steering.knows:
             for link in self.links:
                 link.tick(now)

@@ -1,7 +1,7 @@
-"""What supervisors are asked to do, as this one knows it: which queues are paused, and which tasks are cancelled.
+"""What supervisors are asked to do, as far as this one knows: which queues are paused, and which tasks are cancelled.
 
-The records' thread reads it several times in two seconds. While their database is away, what was read last holds, and
-a pause for a time ends all the same.
+The records' thread reads it several times in two seconds. While the records are away, what was read last holds, and a
+pause that was for a time ends all the same.
 """
 
 import time
@@ -15,16 +15,16 @@ from .recorder import FIRST_LOOK, Recorder
 
 
 class Steering:
-    """See the module.
+    """The requests to supervisors as of the last look: what is paused, what is cancelled.
 
     Args:
-        recorder: who reads the records.
+        recorder: what reads the records.
 
     Attributes:
-        knows: whether it has been read once, or is not to be had: before that, no job is taken.
-        paused: the queues of which no jobs are taken.
-        is_set: whether anything is asked for.
-        limits: limits that were changed at run time, by their patterns; replaced as a whole.
+        knows: whether the requests were read once, or can't be had. Before that, no job is taken.
+        paused: the queues that are paused, of which no jobs are taken.
+        is_set: whether there is any request.
+        limits: the limits that were changed at run time, by their patterns; the dict is replaced and never changed.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -39,7 +39,7 @@ class Steering:
         self.look(time.monotonic())
 
     def look(self, now: float) -> bool:
-        """Whether something else is asked for than at the last look."""
+        """Look for new requests; whether they differ from those at the last look."""
         requests = self._recorder.requests()
         knew, paused_before, cancelled_before = self.knows, self.paused, self._cancelled
         self.knows = knew or requests is not None or now > self._wait_until
@@ -63,7 +63,7 @@ class Steering:
         return not is_same or self.knows is not knew
 
     def cancels(self, held: Held) -> str | None:
-        """Who has cancelled its task ("" where that is not known); None: nobody. The request counts as obeyed."""
+        """Who has cancelled a job's task ("" where that is not known), with the request taken back; None: nobody."""
         request = self._cancelled.get(held.task_id()) if self._cancelled else None
         if request is None:
             return None
@@ -71,12 +71,12 @@ class Steering:
         return request.about
 
     def pauses(self, held: Held) -> bool:
-        """Whether its queue is paused."""
+        """Whether a job's queue is paused."""
         queue = held.job.queue
         return queue in self.paused or queue.partition(b"#")[0] in self.paused
 
     def stops(self, held: Held) -> bool:
-        """Whether it is not to be started."""
+        """Whether a job must not be started."""
         return self.pauses(held) or held.task_id() in self._cancelled
 
 

@@ -1,15 +1,15 @@
 """The supervisor: owns the connections to the job servers, the processes and the signals; imports no application code.
 
-One loop: what sockets bring, what signals ask, and a few times a second what time brings. HUP starts the next
-generation and drains the last.
+One loop handles what comes on sockets, signals, and, a few times a second, what is due. HUP starts the next generation
+and has the last one finish its jobs.
 
     LOADING  -- the application is loaded --> SERVING
     LOADING  -- it can't be loaded --> FAILED
     LOADING, SERVING -- TERM, INT, --burst and nothing left --> DRAINING
     DRAINING -- a second signal, the graceful time-out --> FORCED
 
-It ends in the last three, once no generation and no fork server is left. A stop by force loses no job: those that run
-go back into the job servers' queues with their connections.
+It ends in one of the last three, once no generation and no fork server is left. No job is lost when it stops by force:
+those that run go back into the job servers' queues as the connections are closed.
 """
 
 import os
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from .metering import Metering
 
 TICK = 0.2
-"""Seconds between two looks at what time brings."""
+"""Seconds between two looks at what is due."""
 SHORT_TICK = 0.01
-"""The same while nothing is done before it is known which queues are paused."""
+"""The same, while the slots wait to learn which queues are paused."""
 PAUSE = 2.0
-"""Seconds that the loop stands still, from which on no time-out of others counts them."""
+"""Seconds from which on, if the loop stood still for so long, they count as nobody's delay."""
 LOAD_TIMEOUT = 300.0
 """Seconds that an application may take to load."""
 LOAD_AGAIN = 5.0
@@ -49,7 +49,7 @@ LOAD_AGAIN = 5.0
 
 
 class Phase(Enum):
-    """See the module."""
+    """The states of the supervisor: see the module."""
 
     LOADING = "loading"
     SERVING = "serving"
@@ -62,14 +62,14 @@ _STOPPING = (Phase.DRAINING, Phase.FORCED)
 
 
 class Supervisor:
-    """See the module. `run` is all there is to call.
+    """Runs an application's workers until a signal ends it. `run` is all there is to call.
 
     Args:
         options: what to run.
-        first: a fork server that loads it already.
+        first: a fork server that is loading the application already.
 
     Raises:
-        OSError: no room, or too many open files.
+        OSError: there is no room, or there are too many open files.
     """
 
     def __init__(self, options: Options, first: ForkServerProcess | None = None) -> None:
@@ -136,14 +136,14 @@ class Supervisor:
             self._metering.tick(now, slots, self._phase is Phase.SERVING and all(slot.is_up for slot in current))
 
     def _on_pause(self, seconds: float) -> None:
-        """This process, or its machine, was stopped for so long: that time is nobody's who was to answer."""
+        """This process, or its machine, was stopped for so long: count those seconds as nobody's delay."""
         log.note(f"nothing was done here for {seconds:.0f} s: was this process, or its machine, stopped?")
         self._drain_until += seconds
         for generation in self._generations:
             generation.on_pause(seconds)
 
     def _stir(self) -> None:
-        """Have the slots look whether there is something for them."""
+        """Have the slots look whether there is something for them to do."""
         for generation in self._generations:
             for slot in generation.open_slots():
                 slot.pump()
@@ -197,7 +197,7 @@ class Supervisor:
         elif self._phase in _STOPPING:
             return
         elif number == signal.SIGHUP:
-            self._load()  # also amid the first load: what it has read may be the old code
+            self._load()  # during the first load as well: what that has read may be the old code
         elif number not in (signal.SIGTTIN, signal.SIGTTOU):
             log.note("that signal asks for nothing here: ending, with an exit code that says so")
             self._exit_code = 128 + number
@@ -239,7 +239,7 @@ class Supervisor:
         return self._in(generations.State.SERVING)
 
     def _load(self) -> None:
-        """Start a fork server; what it says decides what comes of it."""
+        """Start a fork server, which loads the application: `on_loaded` or `on_failed` says what came of it."""
         self._load_at = 0.0
         if self._loading is not None:
             self._discard(self._loading)
@@ -262,9 +262,9 @@ class Supervisor:
         self._load_at = time.monotonic() + LOAD_AGAIN
 
     def on_loaded(self, generation: Generation, settings: dict[str, Any], schedule: list[Any]) -> None:
-        """The application is loaded: this generation works from now on, the one before finishes what it has."""
+        """Let this generation work from now on: it has loaded the application. The one before finishes what it has."""
         if generation is not self._loading:
-            return  # it is a process of --no-preload that has said it
+            return  # with --no-preload each worker process says so; it is known already
         around = self._surroundings(generation, from_json(settings), schedule)
         previous = self._current
         generation.around = around
@@ -310,7 +310,7 @@ class Supervisor:
         )
 
     def on_failed(self, generation: Generation, reason: str, trace: str) -> None:
-        """The application can't be loaded."""
+        """Go on with the old generation, if there is one: the application can't be loaded."""
         for line in trace.splitlines():
             log.note(f"| {line}")
         if generation is not self._loading:
@@ -323,7 +323,7 @@ class Supervisor:
             log.note(f"reload failed, the old code goes on: {reason}")
 
     def on_gone(self, generation: Generation) -> None:
-        """A fork server has ended."""
+        """Start another fork server where this one, which has ended, was needed."""
         if generation is self._loading:
             if self._current is None and self._phase in (Phase.LOADING, Phase.SERVING):
                 log.note("ERROR: the fork server ended while it loaded the application")
@@ -346,7 +346,7 @@ class Supervisor:
             self._discard(generation)
 
     def _discard(self, generation: Generation) -> None:
-        """Close it; its fork server is collected when it has ended."""
+        """Close a generation; its fork server is collected when it has ended."""
         generation.close()
         if generation in self._generations:
             self._generations.remove(generation)
@@ -357,7 +357,7 @@ class Supervisor:
     # -- slots -------------------------------------------------------------------------------------------------------
 
     def _adjust(self) -> None:
-        """Have as many slots as are wanted."""
+        """Start or drain slots, so that there are as many as are wanted."""
         generation = self._current
         if generation is None or generation.around is None:
             return
@@ -377,10 +377,10 @@ class Supervisor:
 
 
 def _metering(text: str) -> "Metering":
-    """The metrics, served at this address.
+    """The metrics, to be served at this address.
 
     Raises:
-        StartError: what is needed for them is not installed, or they can't be served there.
+        StartError: what they need is not installed, or they can't be served there.
     """
     try:
         from .metering import Metering

@@ -1,6 +1,6 @@
-"""What `ps` shows of each process, where the package setproctitle is installed (`gearwsgi[titles]`).
+"""Sets what `ps` shows of each process, where the package setproctitle is installed (`gearwsgi[titles]`).
 
-The supervisor keeps its command line: it says what that process is, and scripts know it by that.
+The supervisor keeps its command line, which says what that process is: scripts look for it there.
 """
 
 import os
@@ -8,21 +8,21 @@ from collections.abc import Callable
 
 
 def find() -> Callable[[str], object] | None:
-    """What sets a process's title; None where it is not installed."""
+    """The function that sets a process's title; None where the package is not installed."""
     try:
         from setproctitle import setproctitle
     except ImportError:
         return None
-    found: Callable[[str], object] = setproctitle  # where it is missing, its type is not known
+    found: Callable[[str], object] = setproctitle  # mypy knows no type for it where it is not installed
     return found
 
 
 def show(what: str, app: str) -> None:
-    """This process, and those that it forks, are `what` of the application `module:name`."""
+    """Give this process, and those that it forks, the title of `what` of the application `module:name`."""
     show_title = find()
     if show_title is None:
         return
-    # Room for a title is the command line's, and not what lies behind it: others read a process's environment there.
+    # Let a title have no more room than the command line's: behind it lies the environment, which others may read.
     own = "SPT_NOENV" not in os.environ
     os.environ.setdefault("SPT_NOENV", "1")
     show_title(title(what, app))
@@ -31,5 +31,5 @@ def show(what: str, app: str) -> None:
 
 
 def title(what: str, app: str) -> str:
-    """The title of a process: `gearwsgi: worker 2 mysite.wsgi`."""
+    """A title: `gearwsgi: worker 2 mysite.wsgi`."""
     return f"gearwsgi: {what} {app.partition(':')[0]}"

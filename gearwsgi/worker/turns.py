@@ -1,24 +1,25 @@
-"""The queues of keys that a job may be asked for, each in its turn; of those that have a rate a few at a time.
+"""In which turn jobs are asked for of the many queues of keys.
 
-Of a key with a rate it is written that a task is about to begin before one does, and that holds for seconds. So no more
-of that is asked for at once than is used meanwhile, and those of which it is written are in a turn of their own: behind
-a hundred thousand others it would be over before they are asked for.
+Before a task of a key with a rate begins, it is written to the records that it is about to, and what is written holds
+for seconds only. So it is written for a few queues at a time, no more than are used within that time. Those queues have
+a turn of their own: behind a hundred thousand others, the time would be over before they are asked for.
 """
 
 from .keys import Line
 
 MOST = 100
-"""Queues of keys with a rate of which it is written at once that tasks are about to begin, or is about to be."""
+"""For how many queues of keys with a rate starts are written ahead, or being written, at a time."""
 
 Lines = dict[str, dict[str, Line]]
-"""By their queues and their functions, the next one first."""
+"""By queue and by function; the one whose turn is next comes first."""
 
 
 class Turns:
-    """See the module.
+    """The queues of keys that have something waiting. There are three turns: those without a rate, those with starts
+    written ahead, and those with starts yet to be written.
 
     Attributes:
-        writing: of how many it is being written.
+        writing: for how many starts are just being written.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class Turns:
         self._is_plains = False
 
     def add(self, line: Line, now: float) -> None:
-        """Something waits there; it keeps its place where it has one."""
+        """Give it a turn: something waits there. Where it has one already, it keeps its place."""
         kind = self._plain if line.key.rate is None else self._written if line.booked(now) else self._unwritten
         lines = kind.setdefault(line.queue, {})
         if line.function not in lines:
@@ -37,25 +38,25 @@ class Turns:
             lines[line.function] = line
 
     def remove(self, line: Line) -> None:
-        """Nothing waits there any more."""
+        """Take it out of all turns: nothing waits there any more."""
         for kind in (self._plain, self._written, self._unwritten):
             kind.get(line.queue, {}).pop(line.function, None)
 
     def has_any(self, queue: str | None = None) -> bool:
-        """Whether there is one of this queue, or of any, that may be asked for or written of."""
+        """Whether one of this queue (None: of any) may be asked for, or have starts written ahead."""
         kinds = [self._plain, self._written, *([self._unwritten] if self._has_room() else [])]
         if queue is None:
             return any(lines for kind in kinds for lines in kind.values())
         return any(kind.get(queue) for kind in kinds)
 
     def take(self, queue: str) -> Line | None:
-        """The next one that may be asked for: those with and without a rate take turns. It is in no turn after that."""
+        """Take out the next one that may be asked for; those with and those without a rate alternate."""
         self._is_plains = not self._is_plains
         first, second = self._written.get(queue), self._plain.get(queue)
         return _pop((second or first) if self._is_plains else (first or second))
 
     def take_unwritten(self, queue: str) -> Line | None:
-        """The next one of which it is to be written; None where there are enough of those."""
+        """Take out the next one that needs starts written ahead; None where enough of them have that."""
         return _pop(self._unwritten.get(queue)) if self._has_room() else None
 
     def _has_room(self) -> bool:

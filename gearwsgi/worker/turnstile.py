@@ -1,4 +1,4 @@
-"""A slot at the gate: its permit, from the question for one job of a key to that job's end."""
+"""The turnstile of a slot: asks the gate for a permit, and keeps it until the one job of a key has ended."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,11 @@ from .session import Session
 
 
 class Turnstile:
-    """One slot's.
+    """One slot's way through the gate: it has one permit at a time.
 
     Args:
-        gate: the supervisor's.
-        queues: what the slot serves.
+        gate: the supervisor's gate.
+        queues: the queues that the slot serves.
     """
 
     def __init__(self, gate: Gate, queues: Sequence[str]) -> None:
@@ -26,12 +26,12 @@ class Turnstile:
     def room(self, sessions: Mapping[Address, Session], held: int, *, is_free: bool) -> int | None:
         """How many jobs without a key the slot may hold now; None: as many as it likes.
 
-        Where it gets a permit, the question for the job goes out.
+        Where the slot gets a permit, the job is asked for at once.
 
         Args:
-            sessions: its connections.
-            held: how many jobs it holds.
-            is_free: whether it holds nothing at all.
+            sessions: the slot's connections.
+            held: how many jobs the slot holds.
+            is_free: whether the slot holds nothing at all.
         """
         if self._permit is not None:
             return 0
@@ -44,26 +44,26 @@ class Turnstile:
                 self._permit, self._session = permit, sessions[permit.address]
                 self._session.grab_of(permit.line.function.encode())
                 return 0
-        return 1 - held  # none ahead: so it is free soon
+        return 1 - held  # none are held ahead, so that the slot is free soon
 
     def may_start(self) -> bool:
-        """A job has come; whether it may run: one of a key may not where that is another supervisor's by now."""
+        """Whether a job that has come may run: one of a key may not if the key is another supervisor's by now."""
         if self._permit is not None:
             return self._gate.came(self._permit)
         if self._owes_turn:
             self._owes_turn = False
-            self._gate.look()  # this slot is busy: others may be free
+            self._gate.look()  # this slot is busy now, but others may be free
         return True
 
     def no_job(self) -> bool:
-        """There was none; whether that was one without a key."""
+        """Note that there was no job; whether one without a key had been asked for."""
         if self._permit is not None:
             return False
         self._owes_turn = False
         return True
 
     def leave(self) -> None:
-        """The slot holds nothing: the job of a key that it had has ended. Next comes one without, if one waits."""
+        """Give the permit back: the slot holds nothing, so the key's job has ended. One without a key is taken next."""
         session = self._session
         if self._permit is None or session is None:
             return
@@ -74,7 +74,7 @@ class Turnstile:
         session.adapt()
 
     def close(self) -> None:
-        """The slot ends, or is through."""
+        """Give the permit back, if it has one."""
         if self._permit is not None:
             permit, self._permit, self._session = self._permit, None, None
             self._gate.release(permit)

@@ -1,4 +1,4 @@
-"""Asks a job server which keys of limits have something waiting or running, a few times a second, in its own thread."""
+"""Asks a job server, from a thread and a few times a second, for which keys of limits something waits or runs."""
 
 import re
 import threading
@@ -16,11 +16,12 @@ from ..wire.connection import Connection
 EVERY = 0.25
 """Seconds between two questions, at least."""
 SHARE = 50
-"""So many times as long as an answer takes to be read is waited until the next question: two percent of a core."""
+"""The pause until the next question, as a multiple of the time that it takes to read an answer: two percent of a core.
+"""
 SERVERS_SHARE = 10
 SLOWEST = 2.0
-"""The same for how long the answer takes to come, but no more than so many seconds: gearmand names each queue that it
-has had, a hundred thousand of them in a tenth of a second of its own time."""
+"""The pause is also `SERVERS_SHARE` times as long as the answer took to come, but for that no longer than `SLOWEST`
+seconds: gearmand lists every queue that it ever had, a hundred thousand in a tenth of a second of its own time."""
 TIMEOUT = 2.0
 """Seconds until a job server must have answered."""
 IDLE = 60.0
@@ -28,11 +29,11 @@ IDLE = 60.0
 _MOST = 500
 """Queues that are dropped between two questions, at most."""
 _BUSY = re.compile(rb"\t([1-9]\d*)\t(\d+)\t\d+\n")
-"""The end of a line of gearmand's `status`, of a queue that has jobs: how many, and how many run."""
+"""The end of a line of gearmand's `status` for a queue that has jobs: how many there are, and how many run."""
 
 
 class Count(NamedTuple):
-    """What a job server says of a key's queue: jobs that wait (of gearmand those that are delayed, too), and run."""
+    """How many jobs of a key's queue wait (gearmand counts delayed ones too), and how many run."""
 
     waiting: int
     running: int
@@ -43,12 +44,12 @@ Answer = Mapping[str, Count] | None
 
 
 class Watch:
-    """See the module.
+    """The thread that asks one job server, again and again.
 
     Args:
         address: the job server.
-        tell: has the loop call something.
-        then: called in the loop with the address, when it was asked (of `time.monotonic`), and the answer.
+        tell: has a function called in the loop.
+        then: called in the loop with the address, the time of the question (by `time.monotonic`), and the answer.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Watch:
         self._has_no_thread = False
 
     def tend(self) -> None:
-        """Have the thread run: the system may have had none before."""
+        """Start the thread where it does not run: the system may have had none to give before."""
         if self._thread is None and not self._stop.is_set():
             thread = threading.Thread(target=self._run, daemon=True, name=f"gearwsgi limits {self.address}")
             try:
@@ -95,7 +96,7 @@ class Watch:
             waited = time.monotonic() - began
             self._taken.clear()
             self._tell(partial(self._deliver, began, answer))
-            self._taken.wait()  # so the loop is never given more than it can take
+            self._taken.wait()  # so that the loop is never given more than it can take
             used = time.thread_time() - used + self._took
             pause = max(EVERY, SHARE * used, min(SLOWEST, SERVERS_SHARE * waited))
         if self._connection is not None:
@@ -120,7 +121,7 @@ class Watch:
             found, empty = self._read(line for line in lines if SEPARATOR in line)
             self._drop(empty)
         except (ServerUnavailable, ValueError):
-            # It is away, or is no job server: whoever connects to it for jobs says so.
+            # It is away, or is no job server: whoever connects to it for jobs will log that.
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -143,9 +144,9 @@ class Watch:
         return found, [name for name, since in empty.items() if now - since > IDLE][:_MOST]
 
     def _drop(self, names: Iterable[str]) -> None:
-        """Have the job server forget queues: ours does not while one has jobs, also where they came just now.
+        """Have an embedded job server drop queues. It keeps those that have jobs, even if they came just now.
 
-        gearmand would drop a job with them that came since it was asked, so there they stay.
+        gearmand would drop such jobs too, so its queues are left alone.
         """
         assert self._connection is not None
         for name in names:
@@ -154,7 +155,7 @@ class Watch:
 
 
 def _read_status(answer: bytes) -> dict[str, Count]:
-    """The queues of keys that have jobs, from gearmand's `status`: the few among all that it ever had."""
+    """The queues of keys that have jobs, picked from gearmand's `status`, which lists all queues it ever had."""
     found = {}
     for match in _BUSY.finditer(answer):
         name = answer[answer.rfind(b"\n", 0, match.start()) + 1 : match.start()].decode("utf-8", "replace")
