@@ -20,7 +20,7 @@ _log = logging.getLogger("gearwsgi")
 _REASON = 1000
 """Characters of a reason that are kept: an exception's text may hold a whole request."""
 _SHORTEST = 4
-"""Characters that the beginning of an id must have to stand for it."""
+"""Characters that a shortened id must have at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class AmbiguousId(SpoolError):
 
 
 class Place(NamedTuple):
-    """Where a dead letter is: the task's id, and its file's name."""
+    """Where a dead letter is kept: the task's id, and the name of its file."""
 
     id: str
     name: str
@@ -87,19 +87,19 @@ class DeadLetters:
         self._retention = Retention(self.spool, settings.dead_max_age, settings.dead_max_count)
 
     def put(self, job: Grabbed, task: model.Message | None, reason: str, outcome: Outcome) -> "Place":
-        """Keep a job that is not tried again, durably; where it is.
+        """Keep a job that is not tried again, durably on disk.
 
         Args:
-            job: as it was grabbed.
+            job: as the job server has handed it out.
             task: its message; None where the payload holds none that may run.
-            reason: why.
-            outcome: of its last attempt.
+            reason: why it is not tried again.
+            outcome: the outcome of its last attempt.
 
         Raises:
             SpoolError: it can't be kept.
         """
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        # A file's name never comes from a payload that nobody vouched for.
+        # The file's name is never taken from a message that was not verified.
         name = task.id if task is not None and is_task_id(task.id) else secrets.token_hex(16)
         if self._is_of_another_queue(name, job.queue_name):
             name = secrets.token_hex(16)
@@ -125,14 +125,14 @@ class DeadLetters:
         return Place(fields["id"], name)
 
     def _is_of_another_queue(self, name: str, queue: str) -> bool:
-        """Whether a letter of that name came through another queue: whoever may feed this one can't overwrite it."""
+        """Whether a letter of that name came through another queue: users of this queue must not overwrite it."""
         try:
             return self.spool.get(name).fields.get("queue") != queue
         except SpoolError:
             return False
 
     def _content(self, job: Grabbed, task: model.Message | None) -> bytes:
-        """What is kept: a plain call as the request it stands for, so that `curl` can send it; else the payload."""
+        """The message to keep: the payload, but a plain call as its request, so that `curl` can send it."""
         return task.to_bytes() if task is not None and task.plain is not None else job.payload
 
     def entries(self, since: float = 0.0, service: str | None = None) -> Iterator[Entry]:
@@ -147,7 +147,7 @@ class DeadLetters:
         """
         for written, name in sorted(self.spool.dated(), reverse=True):
             if written < since:
-                return  # a letter is written after its task has died
+                return  # all files from here on are older, and a letter is written after its task has died
             try:
                 entry = _entry(name, self.spool.fields(name))
             except SpoolError as error:
@@ -169,7 +169,7 @@ class DeadLetters:
                 self._warn(name, error)
 
     def _warn(self, name: str, error: SpoolError) -> None:
-        if self.spool.modified(name):  # else it was retried or discarded meanwhile
+        if self.spool.modified(name):  # if not, it was retried or discarded meanwhile
             _log.warning("dead letters: %s", error)
 
     def get(self, name: str) -> DeadLetter:
@@ -181,10 +181,10 @@ class DeadLetters:
         return read_letter(name, self.spool.get(name))
 
     def find(self, wanted: str) -> DeadLetter:
-        """The dead letter with this id, or of this file's name; of either a beginning is enough that no other has.
+        """The dead letter with this id, or in the file of this name. Either may be shortened, if no other begins so.
 
         Raises:
-            SpoolError: there is none, or more than one begins so.
+            SpoolError: there is none, or the shortened text fits more than one.
         """
         names = self.spool.names()
         if wanted in names:
@@ -205,23 +205,23 @@ class DeadLetters:
         raise SpoolError(f"no dead letter {wanted!r} in {self.spool.folder}; `gearwsgi dead list` shows them")
 
     def set_apart(self, letter: DeadLetter) -> DeadLetter:
-        """Move a letter that is about to be queued again out of its successor's way.
+        """Rename a letter that is about to be queued again, so that a new letter of the same task can't overwrite it.
 
-        The task may die again before the old letter is discarded, and its new one has the same name.
+        The task may die again before the old letter is discarded, and the new letter has the same name.
         """
         name = secrets.token_hex(16)
         self.spool.rename(letter.name, name)
         return replace(letter, name=name)
 
     def discard(self, letter: DeadLetter) -> None:
-        """Throw it away."""
+        """Throw a letter away."""
         self.spool.remove(letter.name)
 
     def submission(self, letter: DeadLetter, queued: float | None = None) -> Submission:
-        """A new first attempt of the task, under its old id. What was never trusted goes as it came, not re-signed.
+        """A new first attempt of the task, under its old id. A message that was never verified is not signed anew.
 
         Args:
-            letter: the letter.
+            letter: the dead letter.
             queued: when it is queued again, in Unix time; None: now.
 
         Raises:
@@ -242,12 +242,12 @@ class DeadLetters:
 
 
 def may_be_short(wanted: str) -> bool:
-    """Whether this is long enough to stand for an id that begins so."""
+    """Whether a text is long enough to be taken for a shortened id."""
     return len(wanted) >= _SHORTEST
 
 
 def ambiguous(wanted: str, ids: Sequence[str]) -> AmbiguousId:
-    """Several ids begin with what is wanted."""
+    """The error for a shortened id that fits several ids."""
     shown = ", ".join(map(repr, ids[:3]))
     return AmbiguousId(f"{len(ids)} dead letters begin with {wanted!r}: {shown}{' …' if len(ids) > 3 else ''}")
 
@@ -274,7 +274,7 @@ def _entry(name: str, fields: Mapping[str, str]) -> Entry:
 
 
 def _unix(text: str) -> float:
-    """An ISO 8601 time in UTC as Unix time; 0 where it is none."""
+    """An ISO 8601 time in UTC as Unix time; 0 where it can't be read."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

@@ -9,15 +9,15 @@ from .records.steering import LIMIT
 from .records.store import FRESH, Store
 
 MOST_KEYS = 100
-"""Keys that are shown, at most: those of which most waits."""
+"""How many keys are shown, at most: those of which most tasks wait."""
 
 
 def given(settings: Settings, supervisors: Iterable[Mapping[str, Any]]) -> tuple[Limit, ...]:
-    """The limits of the setting.
+    """The limits as the setting `limits` has them.
 
     Args:
         settings: the middleware's, where the application is known.
-        supervisors: what supervisors say of themselves, for who does not know the application.
+        supervisors: what supervisors report of themselves: used where the application is not known.
     """
     if settings.limits:
         return settings.limits
@@ -26,7 +26,7 @@ def given(settings: Settings, supervisors: Iterable[Mapping[str, Any]]) -> tuple
 
 
 def changes(store: Store) -> dict[str, tuple[Limit, str]]:
-    """What was changed at run time, by its pattern, and by whom.
+    """The limits that were changed at run time, by their patterns, and who has changed each.
 
     Raises:
         RecordsUnavailable: the database is away.
@@ -35,7 +35,7 @@ def changes(store: Store) -> dict[str, tuple[Limit, str]]:
 
 
 def in_use(settings: Settings, store: Store) -> dict[str, tuple[Limit, str | None]]:
-    """The limits that hold now, by their patterns, and who has changed them; None: they are the setting's.
+    """The limits that hold now, by their patterns, and who has changed each; None: it is as the setting says.
 
     Raises:
         RecordsUnavailable: the database is away.
@@ -48,11 +48,11 @@ def in_use(settings: Settings, store: Store) -> dict[str, tuple[Limit, str | Non
 def describe(
     limits: Iterable[Limit], changed: Mapping[str, tuple[Limit, str]], rows: Iterable[Mapping[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The limits, and the keys of which most waits, as JSON's types.
+    """The limits, and the keys of which most tasks wait, as JSON's types.
 
     Args:
-        limits: the setting's.
-        changed: what was changed at run time.
+        limits: as the setting has them.
+        changed: those that were changed at run time.
         rows: the queues of the job servers.
     """
     held = [(*changed.get(limit.pattern, (limit, None)),) for limit in limits]

@@ -22,17 +22,17 @@ _PAUSE = 5.0
 """Seconds until a task that could not be submitted is tried again; doubled each time."""
 _PAUSE_MAX = 60.0
 _HEAD = 2 * (model.MAX_HEAD + model.MAX_OWN)
-"""Bytes that a file may have beside a body: the message's head, and what we say of it."""
+"""Bytes that a file may have beside the body: the message's head, and our own lines about it."""
 
 
 @dataclass(slots=True)
 class _PassedOver:
-    """A task that others are submitted before.
+    """A task that was tried and is put off, so that others are submitted before it.
 
     Attributes:
         until: Unix time when it is tried again.
         tries: how often it was tried.
-        sent_to: the job server that has got it whole and did not say so; empty: none.
+        sent_to: the job server that was sent it whole and did not answer; empty: none.
     """
 
     until: float = 0.0
@@ -41,7 +41,7 @@ class _PassedOver:
 
 
 class Outbox:
-    """The submissions in `state_dir/outbox`, oldest first."""
+    """The tasks in `state_dir/outbox`, as they are to be submitted, oldest first."""
 
     def __init__(self, settings: Settings) -> None:
         self.spool = Spool(settings.state_dir / "outbox", "outbox")
@@ -49,7 +49,7 @@ class Outbox:
         self._passed_over: dict[str, _PassedOver] = {}
 
     def put(self, submission: Submission) -> str:
-        """Keep it on disk, durably; its name.
+        """Keep a submission on disk, durably; the name of its file.
 
         Raises:
             SpoolError: it can't be kept.
@@ -68,11 +68,11 @@ class Outbox:
         return self.spool.put(Letter(submission.payload, fields), name)
 
     def holds(self, task_id: str) -> bool:
-        """Whether the task with this id waits here."""
+        """Whether the task with this id waits in the outbox."""
         return any(name.endswith(f"-{task_id}") for name in self.spool.names())
 
     def get(self, name: str) -> Submission:
-        """The submission of that name, with a fresh signature where there are keys.
+        """The submission in the file of that name, signed anew where there are keys.
 
         Raises:
             BadLetter: it can't be used.
@@ -92,20 +92,20 @@ class Outbox:
             raise ValueError(f"unique {unique[:80]!r} can't be one")
         if priority not in model.PRIORITIES or not letter.message or not 0 <= at <= now + 2 * MAX_DELAY:
             raise ValueError("a field of its head has a wrong value")
-        # Only what one of our keys signed is signed anew: `dead retry` may have put here what a stranger sent.
+        # Only what one of our keys has signed is signed anew: `dead retry` may have put a stranger's message here.
         payload = letter.message
         if keys := self._settings.secret_keys:
             payload = signature.renew(payload, queue, keys, max(now, at))
         return Submission(queue, unique, payload, priority, at, fields["id"], fields.get("sent-to", ""))
 
     def relay(self, submit: Callable[[Submission], str]) -> int:
-        """Submit all, in order, each removed when its JOB_CREATED has come; how many went.
+        """Submit all, in order; each is removed once its JOB_CREATED has come. How many were submitted.
 
-        What can't be submitted blocks no other: a file that can't be used is set aside; what the job server refuses or
-        doesn't answer in time, and what can't be read just now, is tried again after a pause that grows.
+        One that can't be submitted blocks no other: a file that can't be used is set aside; what the job server refuses
+        or doesn't answer in time, and what can't be read just now, is tried again after a pause that grows.
 
         Args:
-            submit: answers the handle, or "" where the job server had it already.
+            submit: submits one, and answers its handle, or "" where the job server had it already.
 
         Raises:
             ServerUnavailable: no job server takes any; what is left waits.
@@ -130,7 +130,7 @@ class Outbox:
             _log.error("outbox: set aside as %s: %s", self.spool.set_aside(name, str(error)), error)
             return 0
         except SpoolError as error:
-            if self.spool.modified(name):  # else another relay was first
+            if self.spool.modified(name):  # if not, another relay has submitted it
                 self._pass_over(name, name, error)
             return 0
         except ServerUnavailable as error:
@@ -142,7 +142,7 @@ class Outbox:
             if error.code == "ARGUMENT_TOO_LARGE":
                 _log.error("outbox: set aside as %s: %s", self.spool.set_aside(name, str(error)), error)
             else:
-                # A job server without delays refuses the submission until it is due; then it goes as any other.
+                # A job server without delayed jobs refuses it until it is due; then it is submitted as any other.
                 self._pass_over(name, f"id {submission.id}", error, due=submission.at)
             return 0
         self._passed_over.pop(name, None)
@@ -179,13 +179,13 @@ class Relay:
         self._forever = forever
         self._stop = threading.Event()
         self.has_passed = False
-        """Whether it has been through the outbox once: what is left then waits for a job server, or for its time."""
+        """Whether it has gone through the outbox once: what is left then waits for a job server, or for its time."""
         self._thread: threading.Thread | None = None
         self._has_no_thread = False
         self._starting = threading.Lock()
 
     def start(self) -> None:
-        """Start it unless it runs. Where the system has no thread for it just now, the next call starts it."""
+        """Start the thread, unless it runs. If the system has no thread to give now, the next call tries again."""
         with self._starting:
             if self._thread is None or not self._thread.is_alive():
                 self._stop.clear()
@@ -200,7 +200,7 @@ class Relay:
                     self._thread, self._has_no_thread = thread, False
 
     def stop(self) -> None:
-        """Let it end, and wait until it has."""
+        """Have the thread end, and wait until it has."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
@@ -216,7 +216,7 @@ class Relay:
                         self._thread = None
                         return
             except Exception as error:
-                # Whatever it was, the next round may go well: nobody would start this thread again.
+                # No such error is known. The next round may go well, and nobody would start the thread again.
                 if repr(error) != trouble:
                     trouble = repr(error)
                     unexpected = not isinstance(error, GearwsgiError)

@@ -1,4 +1,4 @@
-"""What goes on: on the job servers, with the supervisors, in the records, the outbox and the dead letters."""
+"""What goes on, for `status` and the dashboard: job servers, supervisors, records, outbox and dead letters."""
 
 import socket
 import time
@@ -24,11 +24,11 @@ from .status import read_all
 _HOUR = 3600.0
 _MINUTE = 60.0
 _WHOLE_ANSWER = 5.0
-"""Seconds until a job server must have said all."""
+"""Seconds until a job server must have given its whole answer."""
 
 
 def collect(settings: Settings) -> dict[str, Any]:
-    """All that is known, as JSON's types. Where something can't be had, that is said in it."""
+    """All that is known, as JSON's types. Where something can't be found out, the reason stands in its place."""
     servers = [_ask(address, settings.connect_timeout) for address in settings.servers]
     records, error = _ask_records(settings)
     hour_ago = time.time() - _HOUR
@@ -61,7 +61,7 @@ def _since(spool: Spool, since: float) -> int:
 def _ask(address: Address, timeout: float) -> dict[str, Any]:
     try:
         version = " ".join(_admin(address, "version", timeout)).removeprefix("OK ")
-        # A queue's name is whatever someone submitted to: tabs, or what a terminal obeys.
+        # Anyone may submit to a queue of any name: it may hold tabs, or characters that a terminal obeys.
         is_ours = "+gearwsgi" in version
         size = 6 if is_ours else 4
         lines = [
@@ -87,7 +87,7 @@ def _is_row(line: list[str], size: int) -> bool:
 
 
 def _row(line: list[str]) -> dict[str, Any]:
-    """A queue of one job server: the embedded one also tells what is due later, and how long the oldest job waits."""
+    """A queue of one job server. Only the embedded one says how many are due later, and how long the oldest waits."""
     if len(line) == 4:
         total, running, workers = map(int, line[1:])
         more: dict[str, Any] = {"waiting": total - running, "later": None, "oldest": None}
@@ -98,7 +98,7 @@ def _row(line: list[str]) -> dict[str, Any]:
 
 
 def _ask_records(settings: Settings) -> tuple[dict[str, Any], str | None]:
-    """What the records know of now and of the last hour; and why they can't be asked."""
+    """What the records know of now and of the last hour; and, where they can't be asked, why not."""
     nothing: dict[str, Any] = {"counts": [], "waiting": [], "pauses": [], "fleet": [], "now": 0.0}
     nothing["limits"] = {}
     if not settings.records:
@@ -128,7 +128,7 @@ def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict
     told = set[str]()
 
     def of(name: str) -> dict[str, Any]:
-        counted = 0 if records["now"] else None  # without records nobody knows
+        counted = 0 if records["now"] else None  # without records it is not known
         nothing = {"ready": 0, "later": 0, "running": 0, "workers": 0, "oldest": None, "per_minute": counted,
                    "failed": counted, "paused": False, "paused_for": None,
                    "paused_by": ""}  # fmt: skip
@@ -139,7 +139,7 @@ def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict
         queue = of(base)
         queue["ready"] += row["waiting"]
         queue["running"] += row["running"]
-        queue["workers"] += 0 if key else row["workers"]  # who asks for a key's is a worker of its queue
+        queue["workers"] += 0 if key else row["workers"]  # who serves a key's queue also serves the queue itself
         if row["later"] is not None:
             queue["later"] += row["later"]
             queue["oldest"] = max(filter(None, (queue["oldest"], row["oldest"])), default=None)
@@ -148,7 +148,7 @@ def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict
         queue = of(name)
         if queue["queue"] in told:
             continue
-        # What a job server has lost waits nowhere.
+        # A job that a job server has lost waits nowhere, though its record may say so.
         queue["later"] = min(later, queue["ready"])
         queue["ready"] -= queue["later"]
         queue["oldest"] = oldest if queue["ready"] else None
@@ -162,7 +162,7 @@ def _queues(servers: list[dict[str, Any]], records: dict[str, Any]) -> list[dict
 
 
 def _supervisors(local: list[dict[str, Any]], fleet: list[Supervisor]) -> list[dict[str, Any]]:
-    """Those of this state directory, and those that share the records; what was written last counts."""
+    """The supervisors of this state directory, and those that share the records; of each what was written last."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for each in fleet:
         host, pid = str(each.about.get("host", "")), int(each.about.get("pid", 0))
@@ -184,7 +184,7 @@ def _supervisors(local: list[dict[str, Any]], fleet: list[Supervisor]) -> list[d
 
 
 def warnings(known: Mapping[str, Any]) -> list[str]:
-    """What somebody should look at now, each in a line; none: all is well."""
+    """What somebody should look at now, a line for each; none: all is well."""
     found = [f"job server {each['address']} is down: {each['error']}" for each in known["servers"] if not each["up"]]
     if known["records"]["error"]:
         found.append(f"records: {known['records']['error']}")
@@ -198,5 +198,5 @@ def warnings(known: Mapping[str, Any]) -> list[str]:
 
 
 def is_unserved(queue: Mapping[str, Any]) -> bool:
-    """Whether jobs wait in it and nobody takes any. A paused one is as somebody wants it."""
+    """Whether jobs wait in a queue that no worker serves. A paused queue does not count: somebody wants it so."""
     return bool(queue["ready"] + queue["later"]) and not queue["workers"] and not queue["paused"]

@@ -7,29 +7,30 @@ from ..message.model import Message
 from .dead import DeadLetter
 
 _INLINE = 8192
-"""Bytes of a body that stands in a command line; a longer one, and what is no text, is read from the letter's file."""
+"""Bytes of a body that is put into the command line; a longer one, or one that is no text, is read from the letter's
+file."""
 ENDS_A_PROCESS = ("timeout", "lost")
-"""Outcomes that only a worker process can show."""
+"""Outcomes that end a worker process, and so can't be shown in a test's own."""
 _MARGIN = 30.0
-"""Seconds that a test waits beyond the time limit: for the worker's start, and its end."""
+"""Seconds that a test waits beyond the time limit, for the worker to start and to end."""
 
 
 def write_curl(task: Message, file: Path) -> str:
-    """A line for a shell that sends the request as it is: nothing in it is a file's name, a pattern or an option.
+    """A shell command line that sends the request as it is. No part of it is taken for a file, a pattern or an option.
 
     Args:
         task: the request.
-        file: the letter's, at whose end its body is.
+        file: the letter's file, at whose end the body is.
     """
     words = ["curl", "--include", "--globoff", "--path-as-is"]
     words += ["--head"] if task.method == "HEAD" else ["--request", task.method]
     for name, value in task.headers:
-        raw = value.encode("latin-1").decode("utf-8", "surrogateescape")  # the bytes as they came
+        raw = value.encode("latin-1").decode("utf-8", "surrogateescape")  # the same bytes as they came
         words += ["--header", f"{name}: {raw}" if raw else f"{name};"]
     before = []
     if task.body:
         if not any(name.lower() == "content-type" for name, _ in task.headers):
-            words += ["--header", "Content-Type:"]  # else curl says that it is a form
+            words += ["--header", "Content-Type:"]  # without it, curl would say that it is a form
         text = task.body.decode("utf-8", "replace")
         if len(task.body) <= _INLINE and text.isprintable() and text.encode() == task.body:
             words += ["--data-raw", text]
@@ -41,7 +42,7 @@ def write_curl(task: Message, file: Path) -> str:
 
 
 def _quote(word: str) -> str:
-    """A word for a shell; where it holds more than text, in the way that bash, zsh and ksh write bytes."""
+    """A word for a shell. Where it is no printable text, in the `$'…'` form of bash, zsh and ksh."""
     if word.isprintable():
         return shlex.quote(word)
     return "$'" + "".join(map(_escape, word)) + "'"
@@ -56,13 +57,13 @@ def _escape(char: str) -> str:
 
 
 def write_test(letter: DeadLetter, payload: bytes, app: str, name: str, limit: float) -> str:
-    """The test's text.
+    """The text of a test.
 
     Args:
-        letter: what it is about.
+        letter: the dead letter that it is about.
         payload: its request.
         app: `module:name`.
-        name: the end of the test's name.
+        name: what the test's name ends with.
         limit: seconds that the task may take.
     """
     target = letter.target.partition("?")[0]
@@ -89,7 +90,7 @@ def _in_memory(queue: str) -> str:
 
 
 def _in_a_worker(limit: float) -> str:
-    """A task that ran over its time limit, or ended its process, would do that to the test, too."""
+    """For a task that ran over its time limit or ended its process: it would do that to the test's own, too."""
     return (
         "(gearman_live) -> None:\n"
         "    gearman_live.put(MESSAGE)\n"
@@ -99,12 +100,12 @@ def _in_a_worker(limit: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that can stand in a docstring, whoever wrote it."""
+    """Text, whoever wrote it, that can safely stand in a docstring."""
     return "".join(char if char.isprintable() and char not in '\\"' else "?" for char in text)
 
 
 def _lines(payload: bytes, width: int = 90) -> list[bytes]:
-    """The message's head line by line, and its body in pieces."""
+    """The message in short pieces: its head line by line, its body cut up."""
     head, _, body = payload.partition(b"\r\n\r\n")
     lines = [line + b"\r\n" for line in head.split(b"\r\n")]
     lines.append(b"\r\n")

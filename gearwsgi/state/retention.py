@@ -12,18 +12,18 @@ from .spool import Spool
 _log = logging.getLogger("gearwsgi")
 
 _BITE = 1000
-"""Letters that are chosen at a time: what is in memory at once."""
+"""Letters that are chosen at a time; so many are in memory at once."""
 _SHARE = 20
-"""It rests so many times as long as it has worked, and a second at least."""
+"""The pause, as a multiple of the time that was worked; it is a second at least."""
 
 
 class Retention:
-    """Removes letters in a thread of its own, after one has come: to look through a large folder takes a while.
+    """Removes letters in a thread of its own, after a new one has come: looking through a large folder takes a while.
 
     Args:
         spool: the letters.
-        max_age: seconds that one is kept; None: for ever.
-        max_count: how many are kept, the newest; None: all.
+        max_age: seconds that a letter is kept; None: for ever.
+        max_count: how many letters are kept, the newest ones; None: all.
     """
 
     def __init__(self, spool: Spool, max_age: float | None, max_count: int | None) -> None:
@@ -35,7 +35,7 @@ class Retention:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Have it look through the letters, soon. Where the system has no thread just now, the next call does."""
+        """Have the thread look through the letters soon. Where the system has no thread, the next call tries again."""
         if self._max_age is None and self._max_count is None:
             return
         with self._lock:
@@ -50,7 +50,7 @@ class Retention:
                     self._thread = thread
 
     def _run(self) -> None:
-        rest = threading.Event()  # never set: nothing has to wait for the end of this
+        rest = threading.Event()  # never set, so a wait is a pause; nobody waits for this thread to end
         while True:
             with self._lock:
                 if not self._wanted:
@@ -65,7 +65,7 @@ class Retention:
             rest.wait(max(1.0, _SHARE * (time.monotonic() - began)))
 
     def sweep(self) -> None:
-        """Remove all that are over a limit now.
+        """Remove all letters that are over a limit now.
 
         Raises:
             SpoolError: the folder can't be used.
@@ -76,7 +76,7 @@ class Retention:
                     _log.warning("dead letters: removed %s, over dead_max_age or dead_max_count", name)
 
     def _over(self) -> list[str]:
-        """Letters that are over a limit, not all at once."""
+        """Some letters that are over a limit; none when there are no more."""
         if self._max_age is not None:
             limit = time.time() - self._max_age
             if old := list(islice((name for written, name in self._spool.dated() if written < limit), _BITE)):

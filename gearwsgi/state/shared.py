@@ -1,7 +1,7 @@
-"""The dead letters of all machines that share the records: the files here, and what the records have of others'.
+"""The dead letters of all machines that share the records: the files here, and the copies of others' in the records.
 
-A file stays the truth on the machine where its task died. Whoever retries or discards it elsewhere takes it out of the
-records first, and then asks that machine's supervisors to remove the file, where it still is what was taken.
+The file on the machine where the task died is the truth. To retry or discard a letter elsewhere, it is first taken out
+of the records; then that machine's supervisors are asked to remove the file, if it is still the same letter.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,9 +29,9 @@ class Found(NamedTuple):
     """A dead letter, and where it lies.
 
     Attributes:
-        letter: as its file has it.
-        spool: the other machine's state directory that it lies in; empty: it lies here.
-        content: what the records have of it, where it lies elsewhere.
+        letter: the letter, as in its file.
+        spool: the state directory on another machine that it lies in; empty: it lies here.
+        content: the file's bytes from the records, where it lies elsewhere.
     """
 
     letter: DeadLetter
@@ -40,11 +40,11 @@ class Found(NamedTuple):
 
 
 class SharedLetters:
-    """See the module.
+    """All dead letters, to be read, retried and discarded from any of those machines.
 
     Args:
         settings: the middleware's.
-        store: the records; None where there are none, or they can't be had: only what lies here counts.
+        store: the records; None where they are off or can't be asked: then only letters here are known.
     """
 
     def __init__(self, settings: Settings, store: Store | None) -> None:
@@ -55,7 +55,7 @@ class SharedLetters:
     @classmethod
     @contextmanager
     def opened(cls, settings: Settings) -> Iterator["SharedLetters"]:
-        """Those of these settings, with the records where they are on."""
+        """The letters for these settings, with the records where they are on."""
         if not settings.records:
             yield cls(settings, None)
             return
@@ -63,14 +63,14 @@ class SharedLetters:
             yield cls(settings, store)
 
     def _own(self) -> str:
-        """What the records call this state directory; empty where they don't know it."""
+        """The id of this state directory in the records; empty where they don't know it."""
         path = self._settings.state_dir / "id"
         return spool_id(self._settings.state_dir) if path.exists() else ""
 
     # -- to read -----------------------------------------------------------------------------------------------------
 
     def entries(self, since: float = 0.0, service: str | None = None) -> Iterator[Entry]:
-        """All dead letters, the newest first, as `DeadLetters.entries`.
+        """All dead letters, the newest first; see `DeadLetters.entries`.
 
         Raises:
             SpoolError: the folder can't be read.
@@ -94,10 +94,10 @@ class SharedLetters:
         return [_entry(row) for row in rows]
 
     def find(self, wanted: str) -> Found:
-        """The dead letter with this id, which may be shortened: the one that lies here, or what the records have of it.
+        """The dead letter with this id, which may be shortened: the one that lies here, or its copy in the records.
 
         Raises:
-            SpoolError: there is none, or several begin so.
+            SpoolError: there is none, or the shortened id fits several.
             RecordsUnavailable: it does not lie here, and the database is away.
         """
         try:
@@ -114,7 +114,7 @@ class SharedLetters:
         return Found(letter)
 
     def get(self, entry: Entry) -> Found | None:
-        """The letter of a list's entry; None where somebody else was quicker.
+        """The letter for an entry of a list; None where it was retried or discarded meanwhile.
 
         Raises:
             SpoolError: its file can't be read.
@@ -155,10 +155,10 @@ class SharedLetters:
     # -- to change ---------------------------------------------------------------------------------------------------
 
     def take(self, found: Found) -> Found:
-        """Take a letter that is about to be queued again out of everybody's way; where it is then.
+        """Set a letter apart that is about to be queued again, so that nobody else does so; returns where it is then.
 
         Raises:
-            SpoolError: somebody else was quicker.
+            SpoolError: somebody else was first.
             RecordsUnavailable: the database is away.
         """
         if not found.spool:
@@ -174,22 +174,22 @@ class SharedLetters:
         return found
 
     def put_back(self, taken: Found) -> None:
-        """It could not be queued again. What lies here is a letter still.
+        """Put a letter back that could not be queued again. One that lies here still is a letter.
 
         Raises:
-            RecordsUnavailable: the database is away: the machine where it lies makes up for that.
+            RecordsUnavailable: the database is away; the machine where the letter lies makes up for that.
         """
         if taken.spool and self._store is not None:
             with self._store.database.transaction(write=True) as transaction:
                 self._store.keep_letter(transaction, taken.spool, taken.letter.name, taken.letter.id, taken.content)
 
     def retried(self, found: Found, taken: Found, queued: float, by: str) -> None:
-        """It was queued again: its file goes, here at once, elsewhere within seconds.
+        """Remove a letter whose task was queued again: its file goes at once where it lies here, else within seconds.
 
         Args:
             found: the letter.
-            taken: the same, as `take` answered it.
-            queued: when, in Unix time, as its message says now.
+            taken: the same letter, as `take` returned it.
+            queued: when it was queued again, in Unix time, as its message says now.
             by: who did it.
 
         Raises:
@@ -213,7 +213,7 @@ class SharedLetters:
             note(transaction, key, "retried", now, by)
 
     def discard(self, found: Found, by: str) -> None:
-        """Throw it away.
+        """Throw a letter away.
 
         Raises:
             SpoolError: the file can't be removed, or is gone.
@@ -230,7 +230,7 @@ class SharedLetters:
             note(transaction, found.letter.id, "discarded", now, by)
 
     def _forget(self, transaction: Transaction, found: Found) -> None:
-        """It is no letter any more."""
+        """Remove it from the records, and have its machine remove the file."""
         spool, name = found.spool or self._own(), found.letter.name
         transaction.run("DELETE FROM gearwsgi_letter WHERE spool = ? AND name = ?", (spool, name))
         if found.spool and self._store is not None:

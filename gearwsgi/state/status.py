@@ -1,4 +1,4 @@
-"""What a supervisor tells others of itself, as a file in the state directory: for `status` and `check --live`."""
+"""A file in the state directory in which a supervisor reports what it does: for `status` and `check --live`."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from typing import Any
 from .spool import make_private_folder
 
 FRESH = 15.0
-"""Seconds after which a file that is not written again belongs to a supervisor that is dead or stuck."""
+"""Seconds after which a file that was not written again belongs to a supervisor that is dead or stuck."""
 
 
 class StatusFile:
-    """`state_dir/run/<pid>.json`, written when it changes and as a sign of life.
+    """The file `state_dir/run/<pid>.json`. It is written when it changes, and as a sign of life.
 
     Args:
         state_dir: the state directory.
@@ -26,10 +26,10 @@ class StatusFile:
         self._path = state_dir / "run" / f"{os.getpid()}.json"
 
     def write(self, values: dict[str, Any]) -> None:
-        """Replace what it says.
+        """Replace what the file says.
 
         Raises:
-            OSError: it can't be written; the old text stays, and its age tells.
+            OSError: it can't be written. The old text stays, and gets older.
         """
         temporary = self._path.with_suffix(".new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -38,21 +38,21 @@ class StatusFile:
         temporary.replace(self._path)
 
     def remove(self) -> None:
-        """Remove it: the supervisor ends.
+        """Remove the file: the supervisor ends.
 
         Raises:
-            OSError: it can't be removed; whoever reads it sees that nobody has this pid.
+            OSError: it can't be removed. Whoever reads it sees that no process has this pid.
         """
         self._path.unlink(missing_ok=True)
 
 
 def read_all(state_dir: Path) -> Iterator[dict[str, Any]]:
-    """What the supervisors of this state directory say, those that live; a file of a dead one is removed."""
+    """What the supervisors of this state directory report, if they are alive; the files of dead ones are removed."""
     for path in sorted((state_dir / "run").glob("*.json")):
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            continue  # it ends, or writes, just now
+            continue  # just being removed, or written
         if not _is_whole(values):
             continue
         if not _is_alive(values["pid"]):
@@ -66,7 +66,7 @@ _FIELDS = {"pid": int, "at": int | float, "app": str, "stopping": bool, "workers
 
 
 def _is_whole(values: Any) -> bool:
-    """Whether it is what a supervisor writes, of this version."""
+    """Whether it is what a supervisor of this version writes."""
     return isinstance(values, dict) and all(isinstance(values.get(name), kind) for name, kind in _FIELDS.items())
 
 

@@ -1,6 +1,6 @@
-"""What waits on the job servers, one by one: the embedded one tells all of it, gearmand its jobs' uniques.
+"""The jobs that wait on the job servers, one by one. The embedded one tells all about each; gearmand only its unique.
 
-A unique is `id:attempt`, so the records know the rest, where a supervisor has seen the task.
+A unique is `id:attempt`, so the records know the rest, if a supervisor has seen the task before.
 """
 
 import re
@@ -18,7 +18,7 @@ from .records.opening import reading
 
 READY, LATER = "ready", "later"
 _ANSWER = 5.0
-"""Seconds until a job server must have said all."""
+"""Seconds until a job server must have given its whole answer."""
 _OURS = re.compile(r"(.+):(\d+)(?:[~r][0-9a-f]+)?")
 
 
@@ -26,11 +26,11 @@ class Waiting(NamedTuple):
     """A job that waits.
 
     Attributes:
-        queue: the queue; `-` where nobody can tell, as the next two.
+        queue: the queue; `-` where it is not known, as in the next two.
         service: what was called.
-        id: the task's id, or the job's unique where that is not one of ours.
-        state: `ready` (for a worker) or `later` (for its time).
-        due: when its time comes, in Unix time; None: at once.
+        id: the task's id; the job's unique where that is not one of ours.
+        state: `ready`: it waits for a worker; `later`: it is not due yet.
+        due: when it is due, in Unix time; None: at once.
     """
 
     queue: str
@@ -41,13 +41,13 @@ class Waiting(NamedTuple):
 
 
 def list_waiting(settings: Settings, limit: int) -> list[Waiting]:
-    """What waits: what is ready first, at most `limit` of each job server that answers."""
+    """The jobs that wait, those that are ready first; at most `limit` of each job server that answers."""
     found: list[Waiting] = []
     for address in settings.servers:
         try:
             lines, is_ours = _ask(address, settings.connect_timeout, limit)
         except GearwsgiError:
-            continue  # `status` says that it is down
+            continue  # `status` says that this one is down
         found += _read(lines) if is_ours else _look_up([_id(line) for line in lines], settings, limit)
     return sorted(found, key=lambda each: (each.state == LATER, each.due or 0.0))
 
@@ -76,13 +76,13 @@ def _id(unique: str) -> str:
 
 
 def _look_up(ids: Sequence[str], settings: Settings, limit: int) -> list[Waiting]:
-    """What the records say of jobs of which only the id is known. Those that run are left out."""
+    """What the records say of jobs of which only the id is known; those that run are left out."""
     known = {}
     try:
         with reading(settings) as store:
             known = store.find_many(ids) if store is not None else {}
     except RecordsError:
-        pass  # off, or away: `status` says so
+        pass  # the records are off or away: `status` says so
     found = []
     for each in ids:
         record = known.get(each)

@@ -9,22 +9,22 @@ from . import schema
 
 
 class Refused(RecordsUnavailable):
-    """The database is well, and won't have these values: the same again is refused again."""
+    """The database works, but refuses these values; it would refuse them again."""
 
 
 class Transaction(Protocol):
-    """One transaction. Places for values are written `?`."""
+    """One transaction. In SQL, `?` stands for each value."""
 
     def all(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows that a query finds."""
         ...
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> int:
-        """Change something; how many rows."""
+        """Change rows; how many were changed."""
         ...
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Change something for each of these."""
+        """Change something for each of these rows of values."""
         ...
 
     def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]], one: str = "") -> None:
@@ -33,23 +33,24 @@ class Transaction(Protocol):
 
 
 class Database(Protocol):
-    """A database, connected when it is first used, and again when it was lost. One thread's at a time.
+    """A database, connected when it is first used, and again when the connection was lost. For one thread at a time.
 
     Attributes:
-        name: what a log calls it, without a password.
+        name: what a log calls it; without its password.
     """
 
     name: str
 
     def transaction(self, *, write: bool, single: bool = False) -> AbstractContextManager[Transaction]:
-        """All that happens in it, or nothing.
+        """A transaction: all that is done in the block happens, or nothing of it.
 
         Args:
             write: whether something is changed.
-            single: it is one statement on one row at most, which needs no transaction around it.
+            single: whether it is one statement about one row at most, which needs no transaction around it.
 
         Raises:
-            RecordsUnavailable: the database is away, locked, full, broken, or not ours. `Refused` where it is well.
+            RecordsUnavailable: the database is away, locked, full or broken, or is not ours. `Refused`: only these
+                values are the trouble.
         """
         ...
 
@@ -58,7 +59,7 @@ class Database(Protocol):
         ...
 
     def tidy(self) -> None:
-        """Give back room that is free, a little of it."""
+        """Give a little of the file's free room back to the system."""
         ...
 
     def close(self) -> None:
@@ -67,12 +68,12 @@ class Database(Protocol):
 
 
 def places(row: Sequence[Any]) -> str:
-    """Places for the values of a row."""
+    """Question marks for the values of a row, in parentheses."""
     return f"({', '.join('?' * len(row))})"
 
 
 def migrate(transaction: Transaction, version: int, words: dict[str, str]) -> None:
-    """Bring a store from `version` (0: there is none) to ours, where nobody else does so just now."""
+    """Bring a store from `version` (0: there is none) to ours; called while no other process does the same."""
     if not version:
         transaction.run(schema.META)
         transaction.run("INSERT INTO gearwsgi_meta (name, value) VALUES ('version', 0)")
@@ -83,8 +84,10 @@ def migrate(transaction: Transaction, version: int, words: dict[str, str]) -> No
 
 
 def check_version(version: int, name: str) -> None:
-    """Raises:
-    RecordsUnavailable: the store is of a version that is newer than this one knows.
+    """Check that the store is not of a newer version than this release knows.
+
+    Raises:
+        RecordsUnavailable: it is.
     """
     if version > schema.VERSION:
         raise RecordsUnavailable(

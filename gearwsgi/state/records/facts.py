@@ -1,4 +1,4 @@
-"""What a record says of a message, read in a hurry: it was read whole, and verified, by the worker that ran it."""
+"""Reads in a hurry what a record says of a message. Nothing is checked: the worker that ran it has verified it."""
 
 import re
 from collections.abc import Callable
@@ -34,30 +34,30 @@ class Facts(NamedTuple):
 
 
 def read_facts(payload: bytes, own_id: Callable[[], str] = str) -> Facts:
-    """The facts of a message that was found good before.
+    """The facts of a message that was verified before.
 
     Args:
         payload: its bytes.
-        own_id: answers the task's id, where the message brings none.
+        own_id: answers an id for the task, where the message has none.
 
     Raises:
-        BadMessage: it is none.
+        BadMessage: it is no message.
     """
     return _usual(payload) or _any(payload, own_id)
 
 
 def read_usual(payload: bytes) -> list[str] | None:
-    """What stands in a message as `task()` writes most; None where it has more than that.
+    """The parts of a message that has only what `task()` usually writes; None where it has more.
 
-    The method, the path, the headers that are not this package's, the id, the service, the attempt, how many there
-    may be, and when it was queued.
+    They are the method, the path, the headers that are not this package's, the id, the service, the attempt, the
+    greatest number of attempts, and when it was queued.
     """
     found = _USUAL.match(payload)
     return str(b"\0".join(found.groups()), "latin-1").split("\0") if found is not None else None
 
 
 def read_about(headers: str) -> tuple[str | None, str | None]:
-    """Of the headers of a usual message, its X-Request-ID and its traceparent."""
+    """X-Request-ID and traceparent, from the headers of a usual message."""
     folded = headers.lower()
     if "x-request-id: " not in folded and "traceparent: " not in folded:
         return None, None
@@ -92,7 +92,7 @@ def _any(payload: bytes, own_id: Callable[[], str]) -> Facts:
 
 
 def log_fields(job: Grabbed) -> dict[str, Any]:
-    """What a log's lines of JSON say of a job: the fields of its record."""
+    """The fields about a job in the log's lines of JSON: those of its record."""
     try:
         facts = read_facts(job.payload, partial(own_id, job))
     except BadMessage:

@@ -1,6 +1,7 @@
-"""Which supervisor owns which keys of limits: in shares, each its owner's for as long as that one tells that it lives.
+"""Which supervisor owns which keys of limits. Keys are divided into shares; an owner has a share as long as it renews.
 
-All who share the records see the same. The clock is the database's; an owner goes by its own, and stops sooner.
+All who share the records see the same owners. Times are by the database's clock; an owner goes by its own clock, and
+stops sooner than others may take over.
 """
 
 import functools
@@ -14,23 +15,23 @@ from .rows import clean
 from .starts import LASTS, Count
 
 SHARES = 64
-"""Shares of each queue's keys."""
+"""Into how many shares the keys of each queue are divided."""
 AFTER = 5.5
-"""Seconds until somebody else may be a share's owner, after those for which its owner goes by what it was told: the
-processes of one that has died have ended by then."""
+"""Seconds that are added, before another supervisor may own a share, to those for which its owner may rely on it: by
+then the processes of an owner that has died have ended."""
 
 Share = tuple[str, int]
-"""A queue, and the number of a share of its keys."""
+"""A queue, and the number of one share of its keys."""
 
 
 class Owned(NamedTuple):
-    """What a supervisor owns.
+    """The shares that a supervisor owns.
 
     Attributes:
-        shares: its shares.
-        unwanted: those of them that are another's by right, once it gives them up.
-        taken: those of them that it did not own before.
-        counts: what began of the keys of those.
+        shares: all of them.
+        unwanted: those that are to be another's, once this one gives them up.
+        taken: those that it did not own before.
+        counts: the starts, so far, of the keys in `taken`.
     """
 
     shares: frozenset[Share]
@@ -40,21 +41,21 @@ class Owned(NamedTuple):
 
 
 def share_of(key: str) -> int:
-    """The number of the share that a key is in: the same in each queue."""
+    """The number of the share that a key belongs to; it does not depend on the queue."""
     return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=2).digest()[0] % SHARES
 
 
 def renew(
     database: Database, owner: str, queues: Collection[str], leave: Iterable[Share], counts: Iterable[Count] = ()
 ) -> Owned:
-    """Tell that this supervisor lives, take what is its by right and free, and give up what it does not use.
+    """Renew a supervisor's leases, take the shares that are to be its and are free, and give up others.
 
     Args:
         database: the records'.
-        owner: the supervisor.
-        queues: those that it serves.
-        leave: shares that it gives up.
-        counts: what began of their keys.
+        owner: the supervisor's name.
+        queues: the queues that it serves.
+        leave: the shares that it gives up.
+        counts: the starts of the keys in those.
 
     Raises:
         RecordsUnavailable: the database is away.
@@ -103,9 +104,9 @@ def renew(
 
 
 def book(database: Database, owner: str, counts: Iterable[Count]) -> frozenset[Share]:
-    """Write of these keys what began, and what is about to; the shares that are this supervisor's, of theirs.
+    """Write down the starts of these keys, past and about to come; of their shares, those that this supervisor owns.
 
-    Nothing is written of the others. A share can't become another's between the look and the writing.
+    Of keys in other shares nothing is written. No share can change hands between the look and the writing.
 
     Raises:
         RecordsUnavailable: the database is away.
@@ -118,12 +119,12 @@ def book(database: Database, owner: str, counts: Iterable[Count]) -> frozenset[S
 
 
 def leave(database: Database, owner: str, counts: Iterable[Count] = ()) -> None:
-    """This supervisor ends, and nothing of it runs any more: what it owned is free at once.
+    """Free all that a supervisor owned, at once: it ends, and nothing of it runs any more.
 
     Args:
         database: the records'.
-        owner: the supervisor.
-        counts: what began of its keys.
+        owner: the supervisor's name.
+        counts: the starts of its keys.
 
     Raises:
         RecordsUnavailable: the database is away.
@@ -137,7 +138,7 @@ def leave(database: Database, owner: str, counts: Iterable[Count] = ()) -> None:
 
 
 def _lock(transaction: Transaction) -> None:
-    """Have one supervisor after the other do this: PostgreSQL would let them look at the same time."""
+    """Have supervisors do this one after the other: PostgreSQL would let them look at the same time."""
     transaction.run(
         "INSERT INTO gearwsgi_meta (name, value) VALUES ('leases', 1)"
         " ON CONFLICT (name) DO UPDATE SET value = gearwsgi_meta.value + 1"
@@ -145,7 +146,7 @@ def _lock(transaction: Transaction) -> None:
 
 
 def _ours(transaction: Transaction, owner: str, counts: Iterable[Count]) -> list[Count]:
-    """Those whose share this supervisor owns; until the transaction's end nobody else can have it."""
+    """Those whose share this supervisor owns. Until the transaction's end nobody else can own it."""
     counts = list(counts)
     ours = {
         share
@@ -164,9 +165,9 @@ def _delete(transaction: Transaction, owner: str, shares: Iterable[Share]) -> No
         transaction.run_many("DELETE FROM gearwsgi_lease WHERE queue = ? AND share = ? AND owner = ?", rows)
 
 
-@functools.lru_cache(maxsize=16)  # it is asked several times a second, and supervisors seldom come or go
+@functools.lru_cache(maxsize=16)  # called several times a second, while supervisors seldom come or go
 def _winners(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Whose each share is by right: who comes or goes changes only what is theirs."""
+    """The supervisor that each share is to be owned by. When one comes or goes, only shares of its own change."""
 
     def weight(share: int, name: str) -> bytes:
         return hashlib.blake2b(f"{share} {name}".encode(), digest_size=8).digest()

@@ -1,4 +1,4 @@
-"""Dead letters in the records: the file on the machine where a task died is the truth, this is how others see it."""
+"""Dead letters in the records: copies for other machines. The file on the machine where the task died is the truth."""
 
 import logging
 import os
@@ -22,11 +22,11 @@ _log = logging.getLogger("gearwsgi")
 
 TITLE = "dead letter"
 BITE = 100
-"""Letters that one look writes at most."""
+"""Letters that are written in one go, at most."""
 
 
 class Letters:
-    """The dead letters of one state directory, and what the records have of them.
+    """The dead letters of one state directory, and their copies in the records.
 
     Args:
         store: the records.
@@ -47,7 +47,7 @@ class Letters:
         return self._id
 
     def keep(self, transaction: Transaction, name: str, task_id: str) -> None:
-        """Keep the letter of that name; one that is gone already, is."""
+        """Copy the letter of that name into the records; if its file is gone already, do nothing."""
         try:
             letter = self._spool.get(name)
         except SpoolError:
@@ -55,7 +55,7 @@ class Letters:
         self._store.keep_letter(transaction, self.id, name, task_id, letter.to_bytes(TITLE))
 
     def forget(self, requests: Iterable[Request]) -> list[Request]:
-        """Remove the letters here that were retried or discarded elsewhere; the requests that are done with that.
+        """Remove the letters here that were retried or discarded elsewhere; returns the requests that are done thereby.
 
         Raises:
             SpoolError: one can't be removed.
@@ -64,7 +64,7 @@ class Letters:
         for request in done:
             name, _, wanted = request.name.partition(" ")
             if self._is(name, wanted):
-                # Its task may be running, and die again under this name: what is removed has another one by then.
+                # Its task may run again, and die under the same name: so remove it under another name.
                 aside = secrets.token_hex(16)
                 self._spool.rename(name, aside)
                 if self._is(aside, wanted):
@@ -79,14 +79,14 @@ class Letters:
             return False  # it is gone
 
     def names(self) -> set[str]:
-        """The letters that are here."""
+        """The names of the letters that are here."""
         return set(self._spool.names())
 
     def compare(self, before: set[str] | None = None) -> None:
-        """Have the records say what is true here: a letter that they lack is added, one that is gone, is discarded.
+        """Make the records true: add letters that they lack, and note as discarded those that are gone here.
 
         Args:
-            before: only what was here then is added: of what is newer, its supervisor writes more. None: all.
+            before: only letters of these names are added: for newer ones, the supervisor writes more itself. None: all.
 
         Raises:
             RecordsUnavailable, SpoolError: it can't be done now.
@@ -116,7 +116,7 @@ class Letters:
 
 
 def lose(transaction: Transaction, spool: str, name: str, now: float) -> None:
-    """A letter is gone from its place. A task that is still dead, and has no other, was discarded."""
+    """Remove a letter that is gone. If its task is still dead and has no other letter, the task was discarded."""
     found = transaction.all("SELECT task FROM gearwsgi_letter WHERE spool = ? AND name = ?", (spool, name))
     transaction.run("DELETE FROM gearwsgi_letter WHERE spool = ? AND name = ?", (spool, name))
     for (task_id,) in found:
@@ -128,7 +128,7 @@ def lose(transaction: Transaction, spool: str, name: str, now: float) -> None:
 
 
 def letter_row(letter: Letter, name: str) -> Row:
-    """The row of a task, from its dead letter: its attempts are what the letter says."""
+    """The row of a task, made from its dead letter, with the attempts that the letter tells of."""
     fields = letter.fields
     died = _unix(fields.get("died", ""))
     number = fields.get("attempts", "0")
@@ -160,7 +160,7 @@ def _unix(stamp: str) -> float:
 
 
 def spool_id(state_dir: Path) -> str:
-    """A state directory's name among all that share the records: made once, kept in its file `id`.
+    """The name of a state directory among all that share the records: made once, kept in its file `id`.
 
     Raises:
         SpoolError: the file can't be read or made.
@@ -173,7 +173,7 @@ def spool_id(state_dir: Path) -> str:
             with open(open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="ascii") as file:
                 file.write(secrets.token_hex(16) + "\n")
             try:
-                os.link(new, path)  # whoever comes first
+                os.link(new, path)  # fails where another process was first
             except FileExistsError:
                 pass
             finally:

@@ -12,7 +12,7 @@ UNKNOWN = "unknown"
 STATES = (QUEUED, SCHEDULED, RUNNING, RETRYING, DONE, DEAD, CANCELLED, DISCARDED)
 """Every state that a record can have."""
 ENDED = frozenset({DONE, DEAD, CANCELLED, DISCARDED})
-"""Those in which nothing more happens by itself."""
+"""The states in which nothing more happens by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From the setting to the database of the records."""
+"""Opens the records' database, as the setting `records` says."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def open_database(settings: Settings) -> Database | None:
         return None
     if settings.records == "sqlite":
         try:
-            from .sqlite import Sqlite  # sqlite3, which few processes need
+            from .sqlite import Sqlite  # imports sqlite3, which few processes need
         except ImportError as error:
             raise RecordsUnavailable(f"{error}: this Python was built without SQLite; records='' is off") from error
         return Sqlite(_file(settings))
@@ -32,7 +32,7 @@ def open_database(settings: Settings) -> Database | None:
 
 
 def has_begun(settings: Settings) -> bool:
-    """Whether there may be records to read: nobody has to make a file to find it empty."""
+    """Whether there may be records to read. Where not, nobody needs to make a file only to find it empty."""
     return settings.records != "sqlite" or _file(settings).exists()
 
 
@@ -42,7 +42,7 @@ def _file(settings: Settings) -> Path:
 
 @contextlib.contextmanager
 def writing(settings: Settings) -> Iterator[Store]:
-    """The records for who asks or changes something: one thread's, closed at the end of the block.
+    """The records, to be asked or changed: for one thread, and closed at the end of the block.
 
     Raises:
         RecordsUnavailable: they are off, or their driver is missing.
@@ -58,9 +58,9 @@ def writing(settings: Settings) -> Iterator[Store]:
 
 @contextlib.contextmanager
 def reading(settings: Settings) -> Iterator[Store | None]:
-    """As `writing`, for who only asks.
+    """The records, only to be asked, as `writing` has them.
 
-    None where there is no file of SQLite's yet: who writes makes it, so that it is theirs.
+    None where SQLite's file is not there yet: the first who writes makes it, so that it belongs to them.
 
     Raises:
         RecordsUnavailable: as `writing`.

@@ -1,7 +1,7 @@
-"""What is to be written of tasks, from the moment that something happens until it is in the database.
+"""What is to be written to the records about tasks, from when it happens until it is in the database.
 
-What happens is an event, which costs the loop next to nothing: `Happened`. The writer's thread makes a row of it, or
-adds it to the row that waits already: `Pending`. Both hold so much at most, and count what they drop.
+First it is an event, which costs the loop next to nothing: `Happened`. Later the writer's thread makes a row of it, or
+adds it to a row that waits already: `Pending`. Both hold only so much, and count what they drop.
 """
 
 import logging
@@ -15,20 +15,20 @@ from .rows import Row, finished_row, merge
 _log = logging.getLogger("gearwsgi")
 
 SOON = 300
-"""Events from which on they are read without waiting: a row takes half of an event's memory."""
+"""From so many events on they are read without waiting: as a row, each takes half the memory."""
 MAX_EVENTS = 10_000
 MAX_ROWS = 10_000
 MAX_BYTES = 16 * 1024 * 1024
-"""What is held at most while the database is away."""
+"""Bytes that are held at most while the database is away."""
 
 
 class Change(NamedTuple):
-    """What is to be written of a task.
+    """What is to be written about a task.
 
     Attributes:
-        row: its row.
-        result: seconds that a response is kept, and the response as a message.
-        letter: its dead letter's name in the spool.
+        row: the row with what has changed.
+        result: for how many seconds a response is kept, and the response as a message; None: there is none.
+        letter: the name of its dead letter in the spool.
     """
 
     row: Row
@@ -37,17 +37,17 @@ class Change(NamedTuple):
 
 
 Finished = tuple[Any, ...]
-"""A task that was done at its first attempt: its values of `rows.FINISHED`."""
+"""A task that was done at its first attempt: the values of the columns `rows.FINISHED`."""
 Found = Change | Finished | None
-"""What becomes of an event; None: there is nothing to be written."""
+"""What an event leads to; None: there is nothing to write."""
 
 
 class Pending:
-    """What waits to be written: a row a task, the oldest first.
+    """The rows that wait to be written, one for each task, the oldest first.
 
     Attributes:
-        finished: tasks that were done at their first attempt, and of which nothing else waits.
-        rows: all others.
+        finished: tasks that were done at their first attempt, and about which nothing else waits.
+        rows: all other tasks.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Pending:
         return len(self.rows) + len(self.finished)
 
     def add(self, found: Change | Finished) -> None:
-        """Add what has happened to what waits."""
+        """Add what has happened to the rows that wait."""
         if isinstance(found, Change):
             self._add(found)
             return
@@ -88,14 +88,14 @@ class Pending:
             self.letters.setdefault(key, []).append(change.letter)
 
     def remove(self, key: str) -> None:
-        """It is written, or given up."""
+        """Take out a row: it is written, or given up."""
         if self.finished.pop(key, None) is not None:
             return
         self._bytes -= self.rows.pop(key).size() + len(self.results.pop(key, (0.0, b""))[1])
         self.letters.pop(key, None)
 
     def shrink(self) -> int:
-        """Give up the oldest, those that went well first, until it is no more than may be held; how many."""
+        """Drop the oldest rows, of successful tasks first, until no more is held than may be; how many were dropped."""
         dropped = 0
         while len(self) > MAX_ROWS or (self._bytes > MAX_BYTES and self.rows):
             self.remove(next(iter(self.finished or self.rows)))
@@ -104,11 +104,11 @@ class Pending:
 
 
 class Happened:
-    """Events that no row is made of yet, the oldest first.
+    """Events of which no rows are made yet, the oldest first.
 
     Args:
-        read: makes of what `put_small` was given what is to be written; called in the thread.
-        wake: is set where they are to be read soon.
+        read: says what is to be written for an event of `put_small`; called in the writer's thread.
+        wake: is set when they are to be read soon.
     """
 
     def __init__(self, read: Callable[[Any], Found], wake: threading.Event) -> None:
@@ -119,7 +119,7 @@ class Happened:
         self._refused = self._lost = 0
 
     def put(self, change: Callable[[], Found], size: int) -> None:
-        """Something has happened: `change` is called in the thread and says what is to be written.
+        """Take an event: `change` is called in the writer's thread, and answers what is to be written.
 
         Args:
             change: answers it.
@@ -132,7 +132,7 @@ class Happened:
         self.put_small((size, change))
 
     def put_small(self, event: Any) -> None:
-        """Something has happened that holds on to a kilobyte or so: `read` says what is to be written."""
+        """Take an event that holds on to only a kilobyte or so: `read` says what is to be written for it."""
         waiting = len(self._events)
         if waiting >= MAX_EVENTS:
             self._refused += 1
@@ -142,7 +142,7 @@ class Happened:
             self._wake.set()
 
     def gather(self, pending: Pending) -> None:
-        """Make rows of them, in the thread: `pending` is where those wait."""
+        """Make rows of all events, and add them to `pending`. Called in the writer's thread."""
         for _ in range(len(self._events)):
             event = self._events.popleft()
             try:
@@ -152,7 +152,7 @@ class Happened:
                 else:
                     found = self._read(event)
             except Exception as error:
-                # None is known. Should one be found, it costs that record, and not all that come after it.
+                # No such error is known. Should one occur, it costs that one record, and not all that follow.
                 _log.error("records: one can't be made: %s: %s", type(error).__name__, error)
                 self._lost += 1
                 continue
@@ -162,9 +162,9 @@ class Happened:
 
     @property
     def dropped(self) -> int:
-        """Records that were not written and never will be."""
+        """How many records were not written and never will be."""
         return self._refused + self._lost
 
     def drop(self, number: int) -> None:
-        """So many rows could not be written, and are given up; called in the thread."""
+        """Count rows that could not be written and are given up. Called in the writer's thread."""
         self._lost += number

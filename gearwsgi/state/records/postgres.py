@@ -1,4 +1,4 @@
-"""The records in PostgreSQL, for many machines: psycopg 3, which is imported here only."""
+"""The records in PostgreSQL, which many machines can share. Only this module imports psycopg 3."""
 
 import contextlib
 import functools
@@ -13,12 +13,12 @@ from . import schema
 from .database import Refused, check_version, migrate, places
 
 CONNECT_TIMEOUT = 5
-"""Seconds."""
+"""Seconds that a connection may take."""
 WORDS = {"key": 'TEXT COLLATE "C"', "real": "DOUBLE PRECISION", "blob": "BYTEA"}
 _LOCK = 0x67777263
-"""The advisory lock of who makes or changes the tables."""
+"""The advisory lock that is held while tables are made or changed."""
 _LIMITS = {"statement_timeout": "30s", "lock_timeout": "5s"}
-# A host that is gone without a word is noticed in seconds, not after the system's two hours.
+# With these, a host that is gone without a word is noticed in seconds, not after the system's two hours.
 _ALIVE: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3}
 if sys.platform == "linux":
     _ALIVE["tcp_user_timeout"] = 15000
@@ -72,7 +72,7 @@ class Postgres:
         return float(row[0]) if row else 0.0
 
     def tidy(self) -> None:
-        """Autovacuum does it."""
+        """Nothing: PostgreSQL's autovacuum does it."""
 
     def close(self) -> None:
         if self._connection is not None:
@@ -97,7 +97,7 @@ class Postgres:
         return self._connection
 
     def _check(self, connection: "psycopg.Connection[tuple[Any, ...]]") -> None:
-        """That the tables are there, and of our version: made and changed by one process at a time."""
+        """Check that the tables are there and of our version; they are made and changed by one process at a time."""
         version = _version(connection)
         if version < schema.VERSION:
             cursor = connection.cursor()
@@ -125,7 +125,7 @@ class _Transaction:
         return count
 
     def run_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        if len(rows) == 1:  # a pipeline for one would cost twice that
+        if len(rows) == 1:  # for one row, a pipeline would cost twice as much
             self._cursor.execute(_translated(sql), rows[0])
         else:
             self._cursor.executemany(_translated(sql), rows)
@@ -144,13 +144,13 @@ def _translated(sql: str) -> str:
 
 
 def _is_pooled(connection: "psycopg.Connection[tuple[Any, ...]]") -> bool:
-    """Whether a pooler such as PgBouncer lends us the server's process: what we set there would be the next one's."""
+    """Whether a pooler such as PgBouncer lends the server's process to many: a setting would reach the next one."""
     row = connection.execute("SELECT pg_backend_pid()").fetchone()
     return row is None or row[0] != connection.info.backend_pid
 
 
 def _version(connection: "psycopg.Connection[tuple[Any, ...]]") -> int:
-    # A look into the table itself: what is cached of the catalog may be older than the lock that we have waited for.
+    # Look into the table itself: the cached catalog may be older than the lock that was waited for.
     found = connection.execute(
         "SELECT 1 FROM pg_catalog.pg_class WHERE relname = 'gearwsgi_meta' AND pg_catalog.pg_table_is_visible(oid)"
     ).fetchone()
@@ -171,5 +171,5 @@ def describe(url: str) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """What the driver says, its first line."""
+    """The first line of what the driver says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

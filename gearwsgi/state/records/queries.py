@@ -1,6 +1,6 @@
-"""What somebody who looks through the records asks them: pages of tasks, counts, statistics. Each answer is bounded.
+"""Queries for people who look through the records: pages of tasks, counts, statistics. Each answer is bounded.
 
-A question looks at the newest `WINDOW` records at most, so that it costs the same however many there are.
+A query looks at no more than the newest `WINDOW` records, so that it costs the same however many there are.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from .rows import clean
 from .store import FRESH, RECORD_COLUMNS, Found, make_record
 
 WINDOW = 100_000
-"""Records that one question looks at, the newest."""
+"""How many records one query looks at: the newest."""
 SAMPLE = 20_000
-"""Records that statistics are made of, the newest."""
+"""How many records statistics are made of: the newest."""
 SHORTEST = 1.0
-"""Seconds from which on somebody is said to wait."""
+"""Seconds that a task must have waited to be counted as waiting."""
 GROUPED = 100
-"""Characters of a reason by which dead ones are told apart in groups."""
+"""Characters of a reason by which dead tasks are put into groups."""
 _MAX_GROUPS = 200
 _FAILED = (model.DEAD, model.RETRYING)
 _WAITING = (model.QUEUED, model.SCHEDULED)
@@ -27,7 +27,7 @@ _WAITING = (model.QUEUED, model.SCHEDULED)
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which records are meant; what is empty or None is any.
+    """Which records are meant: all that match every field. A field that is empty or None matches any.
 
     Attributes:
         state: their state.
@@ -37,7 +37,7 @@ class Filter:
         text: a part of the reason; capitals don't matter.
         since: queued then or later, in Unix time.
         until: queued then or before, in Unix time.
-        settled: nothing has happened to them after that, in Unix time.
+        settled: nothing has happened to them since then, in Unix time.
     """
 
     state: str = ""
@@ -51,18 +51,18 @@ class Filter:
 
 
 class Key(NamedTuple):
-    """A record's place among all, the newest first."""
+    """A record's place in the list of all, the newest first."""
 
     queued: float
     id: str
 
 
 class Page(NamedTuple):
-    """Some records.
+    """A page of records.
 
     Attributes:
-        found: they, the newest first.
-        next: after which record the next page begins; None: there is none.
+        found: the records, the newest first.
+        next: the place of the last one, after which the next page begins; None: there is no next page.
     """
 
     found: list[Found]
@@ -70,7 +70,7 @@ class Page(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Dead tasks of one service that died of one reason; `last` is when the last one did, in Unix time."""
+    """Dead tasks of one service that died for the same reason; `last` is when the last of them did, in Unix time."""
 
     service: str
     reason: str
@@ -88,7 +88,7 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class Service:
-    """What the newest records say of a service. Times are in seconds, of the last attempts, sorted."""
+    """What the newest records say of one service. Times are in seconds, of the last attempts, in ascending order."""
 
     name: str
     count: int
@@ -97,11 +97,11 @@ class Service:
     seconds: list[float]
     waited: list[float]
     last_failure: tuple[float, str, str] | None
-    """When (Unix time), the task's id, why."""
+    """The last failure: when, in Unix time, the task's id, and why."""
 
 
 class LetterKept(NamedTuple):
-    """A dead letter as the records have it: the state directory it lies in, its name there, the file's bytes."""
+    """A dead letter as kept in the records: which state directory it lies in, its name there, and the file's bytes."""
 
     spool: str
     name: str
@@ -109,7 +109,7 @@ class LetterKept(NamedTuple):
 
 
 class Queries:
-    """See the module. One thread's at a time. All methods raise `RecordsUnavailable`.
+    """Queries on one database. For one thread at a time. All methods raise `RecordsUnavailable`.
 
     Args:
         database: the records'.
@@ -119,7 +119,7 @@ class Queries:
         self._database = database
 
     def page(self, which: Filter, after: Key | None = None, limit: int = 50) -> Page:
-        """Records that are meant, the newest first, from the one after `after` on."""
+        """A page of the records that are meant, the newest first, beginning after the place `after`."""
         fresh = self._database.now() - FRESH
         with self._database.transaction(write=False) as transaction:
             oldest = _oldest(transaction, after)
@@ -144,7 +144,7 @@ class Queries:
         return Page(found, Key(rows[limit - 1][_QUEUED_AT], last.id))
 
     def count(self, which: Filter, most: int = 1000) -> int:
-        """How many are meant; `most + 1`: there are more than `most`."""
+        """How many records are meant; `most + 1` where there are more than `most`."""
         with self._database.transaction(write=False) as transaction:
             where, values = _where(which, _oldest(transaction))
             rows = transaction.all(
@@ -154,7 +154,7 @@ class Queries:
         return int(rows[0][0])
 
     def names(self, which: Filter) -> tuple[list[str], list[str]]:
-        """The services and the queues among the newest of these, by name."""
+        """The services and the queues of the newest of the records that are meant, in alphabetical order."""
         with self._database.transaction(write=False) as transaction:
             where, values = _where(which, None)
             rows = transaction.all(
@@ -165,7 +165,7 @@ class Queries:
         return sorted({row[0] for row in rows})[:_MAX_GROUPS], sorted({row[1] for row in rows})[:_MAX_GROUPS]
 
     def groups(self, which: Filter) -> list[Group]:
-        """Those of these that are dead, by service and reason, the largest groups first."""
+        """The dead tasks among the records that are meant, by service and reason, the largest group first."""
         with self._database.transaction(write=False) as transaction:
             where, values = _where(which, _oldest(transaction))
             rows = transaction.all(
@@ -176,7 +176,7 @@ class Queries:
         return [Group(*row) for row in rows]
 
     def ids(self, which: Filter, limit: int) -> list[str]:
-        """The ids of these, the oldest first."""
+        """The ids of the records that are meant, the oldest first."""
         with self._database.transaction(write=False) as transaction:
             where, values = _where(which, _oldest(transaction))
             rows = transaction.all(
@@ -185,11 +185,11 @@ class Queries:
         return [row[0] for row in rows]
 
     def steps(self, number: int, seconds: float) -> list[Step]:
-        """What happened in each of the last steps of time, the oldest first; the last one is not over.
+        """What happened in each of the last steps of time, the oldest first. The last step is not over yet.
 
         Args:
-            number: of steps, 1440 at most.
-            seconds: that a step takes.
+            number: how many steps, 1440 at most.
+            seconds: how long a step is.
         """
         now = self._database.now()
         last = int(now / seconds)
@@ -200,7 +200,7 @@ class Queries:
         with self._database.transaction(write=False) as transaction:
             where, values = _where(Filter(), _oldest(transaction))
             where, values = f"{where} AND changed >= ?", [*values, first * seconds]
-            # One number to group by: with two columns SQLite takes twice as long.
+            # Group by one number: for two columns SQLite would take twice as long.
             counted = transaction.all(
                 f"SELECT {step} * 4 + {kind} AS code, count(*) FROM gearwsgi_task WHERE {where} GROUP BY code", values
             )
@@ -213,7 +213,7 @@ class Queries:
         return _steps(counted, waited, first, number)
 
     def services(self) -> tuple[list[Service], float | None]:
-        """What the newest records say of each service, by name; and when the oldest of them was queued."""
+        """What the newest records say of each service, in alphabetical order; and when the oldest was queued."""
         with self._database.transaction(write=False) as transaction:
             rows = transaction.all(
                 "SELECT service, state, queued, coalesce(due, queued), began, changed, id, reason FROM gearwsgi_task"
@@ -241,7 +241,7 @@ class Queries:
         return [found[name] for name in sorted(found)], rows[-1][2] if rows else None
 
     def letters(self, task_id: str) -> list[LetterKept]:
-        """The dead letters of a task, wherever they lie."""
+        """The dead letters of a task, in whichever state directory they lie."""
         with self._database.transaction(write=False) as transaction:
             rows = transaction.all(
                 "SELECT spool, name, content FROM gearwsgi_letter WHERE task = ? ORDER BY spool, name LIMIT 10",
@@ -256,7 +256,7 @@ _QUEUED_AT = RECORD_COLUMNS.split(", ").index("queued")
 def _where(which: Filter, oldest: float | None) -> tuple[str, list[Any]]:
     parts, values = ["1 = 1"], list[Any]()
     conditions: Sequence[tuple[str, Any]] = (
-        # Said twice, so that the index of all others is used.
+        # The second condition says nothing new, but lets the index of all states but this one be used.
         ("state = ?" if which.state == model.DONE else f"state = ? AND state <> '{model.DONE}'", which.state),
         ("service = ?", which.service and clean(which.service)),
         ("queue = ?", which.queue and clean(which.queue)),
@@ -280,8 +280,8 @@ def _escape(text: str) -> str:
 
 
 def _oldest(transaction: Transaction, after: Key | None = None) -> float | None:
-    """When the oldest record of the window was queued; None where all are in it."""
-    # Only the index is read, and no further than the window's end.
+    """When the oldest record that a query looks at was queued; None where it looks at all."""
+    # This reads only the index, and no further than the window's end.
     rows = transaction.all(
         "SELECT queued FROM gearwsgi_task WHERE queued <= ? ORDER BY queued DESC LIMIT 1 OFFSET ?",
         (after.queued if after is not None else 1e12, WINDOW),
@@ -290,7 +290,7 @@ def _oldest(transaction: Transaction, after: Key | None = None) -> float | None:
 
 
 def _step(column: str, seconds: float) -> str:
-    # By whole numbers: a fraction is cut off by SQLite's CAST, and rounded by PostgreSQL's.
+    # In whole numbers, for SQLite's CAST cuts fractions off and PostgreSQL's rounds them.
     return f"CAST({column} * 1000 AS BIGINT) / {round(seconds * 1000)}"
 
 
@@ -301,7 +301,7 @@ def _quoted(words: Sequence[str]) -> str:
 def _steps(
     counted: Sequence[tuple[int, int]], waited: Sequence[tuple[int, int]], first: int, number: int
 ) -> list[Step]:
-    """From (step and kind, how many) and (the step from which on one waited, and to which)."""
+    """The steps, from counts of (step and kind) and from pairs of steps: from which to which a task waited."""
     done, failed, waiting = [0] * number, [0] * number, [0] * number
     for code, count in counted:
         at, kind = divmod(code, 4)

@@ -1,6 +1,6 @@
-"""Records that are written when a task is queued, by who queues it: so it is known, with its message, at once.
+"""Records written by the process that queues a task, so that the task is known at once, with its message.
 
-Only of tasks for which that is asked; all others are written by the supervisor that runs them.
+Only for tasks for which that is asked. The records of all others are written by the supervisor that runs them.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from .rows import clean, clean_id
 from .store import Store, unavailable
 
 MAX_IDLE = 16
-"""Connections that are kept for the next task."""
+"""How many connections are kept open for the next tasks."""
 
 
 class QueuedRecords:
-    """Writes them. Any number of threads and forked processes.
+    """Writes such records. For any number of threads and forked processes.
 
     Args:
         settings: the middleware's.
@@ -36,7 +36,7 @@ class QueuedRecords:
         self._foreign: list[Store] = []
 
     def write(self, submissions: Sequence[Submission]) -> None:
-        """The records of these, in one transaction. What a supervisor has written by now stays.
+        """Write records of these tasks, in one transaction. What a supervisor has written already is left as it is.
 
         Raises:
             RecordsUnavailable: they are off, or can't be written.
@@ -47,7 +47,7 @@ class QueuedRecords:
             store.put_queued(transaction, rows)
 
     def forget(self, submission: Submission) -> None:
-        """This one was not queued after all.
+        """Remove the record of a task that was not queued after all.
 
         Raises:
             RecordsUnavailable: they are off, or can't be written.
@@ -57,7 +57,7 @@ class QueuedRecords:
 
     @contextlib.contextmanager
     def _taken(self) -> Iterator[Store]:
-        """A connection; it is kept where the block goes well."""
+        """A connection for the block; it is kept open if the block goes well."""
         store = self._take()
         yield store
         if len(self._idle) < MAX_IDLE:
@@ -70,17 +70,17 @@ class QueuedRecords:
             try:
                 pid, store = self._idle.pop()
             except IndexError:
-                break  # another thread was quicker
+                break  # another thread has taken it
             if pid == os.getpid():
                 return store
-            self._foreign.append(store)  # to close it would be felt by the process that we were forked from
+            self._foreign.append(store)  # made before a fork: closing it would disturb the parent process
         database = open_database(self._settings)
         if database is None:
             raise unavailable()
         return Store(database)
 
     def close(self) -> None:
-        """Let go of the connections that nobody uses."""
+        """Close the connections that nobody uses."""
         while self._idle:
             pid, store = self._idle.pop()
             if pid == os.getpid():
@@ -88,7 +88,7 @@ class QueuedRecords:
 
 
 def _values(submission: Submission, now: float) -> tuple[Any, ...]:
-    """In the order of `WAITING`."""
+    """The values for the columns `WAITING`."""
     facts = read_facts(submission.payload, lambda: submission.id)
     return (
         clean_id(facts.id), clean(facts.service), clean(facts.method), clean(facts.path),

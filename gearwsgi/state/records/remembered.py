@@ -1,6 +1,6 @@
-"""What supervisors are asked to do, as one of them has read it last: a file in the state directory.
+"""A file in the state directory with the requests to supervisors, as one of them has last read them in the records.
 
-Who starts while the database is away goes by it.
+A supervisor that starts while the database is away goes by it.
 """
 
 import json
@@ -19,11 +19,11 @@ _log = logging.getLogger("gearwsgi")
 
 NAME = "requests.json"
 MAX_KEPT = 1000
-"""The latest are kept: there are a few pauses and limits, and of cancelled tasks the file is no archive."""
+"""Only the latest are kept: pauses and limits are few, and the file need not archive cancelled tasks."""
 
 
 def remember(state_dir: Path, requests: Iterable[Request]) -> None:
-    """Write them, in place of what was there; where that fails, a line in the log says so."""
+    """Write these requests in place of the old ones; a failure is logged."""
     kept = sorted((each for each in requests if each.kind != FORGET), key=lambda each: each.made)[-MAX_KEPT:]
     path = state_dir / NAME
     new = state_dir / f".{NAME}-{secrets.token_hex(4)}"
@@ -43,7 +43,7 @@ def remember(state_dir: Path, requests: Iterable[Request]) -> None:
 
 
 def recall(state_dir: Path) -> list[Request]:
-    """What was remembered last and is not over; nothing where there is nothing that can be read."""
+    """The remembered requests that are not over; none where the file can't be read."""
     path = state_dir / NAME
     now = time.time()
     here = time.monotonic() - now

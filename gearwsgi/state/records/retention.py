@@ -1,4 +1,4 @@
-"""What goes from the records when it is too old or too many: in small bites, each a transaction of its own."""
+"""Removes records that are too old or too many, a few at a time, each time in a transaction of its own."""
 
 import time
 from collections.abc import Iterator
@@ -9,16 +9,16 @@ from .model import DEAD
 from .store import GONE, Store
 
 BITE = 500
-"""Rows that one transaction removes at most."""
+"""Rows that one transaction removes, at most."""
 
-# What ended before then was queued before then: that is what there is an index for.
+# A task that ended before some time was queued before it as well: for that there is an index.
 _TOO_OLD = f"queued < ? AND ended IS NOT NULL AND state <> '{DEAD}' AND ended < ?"
-# Nobody will ever end what a job server has lost; what is due later is not forgotten before.
+# A task that a job server has lost will never end. One that is due later is not lost yet.
 _LOST = "ended IS NULL AND changed < ? AND coalesce(due, 0) < ?"
 
 
 class Retention:
-    """See the module.
+    """Removes records in rounds, each in many small steps.
 
     Args:
         store: the records.
@@ -32,11 +32,11 @@ class Retention:
         self._bites: Iterator[int] | None = None
 
     def begin(self) -> None:
-        """A new round."""
+        """Begin a new round."""
         self._bites = self._round()
 
     def work(self, seconds: float) -> None:
-        """Go on with the round for about so long.
+        """Go on with the round for about so many seconds.
 
         Raises:
             RecordsUnavailable: the database is away; the next round makes up for it.
@@ -47,7 +47,7 @@ class Retention:
                 self._bites = None
 
     def _round(self) -> Iterator[int]:
-        """One bite at a time; how many rows it was."""
+        """One round, which stops after each transaction to tell how many rows that removed."""
         now = self._store.database.now()
         oldest = now - self._max_age
         yield from self._remove(_TOO_OLD, (oldest, oldest))
@@ -70,7 +70,7 @@ class Retention:
             yield removed
 
     def _remove_over(self, table: str, key: str, now: float) -> Iterator[int]:
-        """What was to be kept until now, or less."""
+        """Remove what was to be kept until now, or until an earlier time."""
         over = f"SELECT {key} FROM {table} WHERE until <= ? ORDER BY until LIMIT ?"
         removed = BITE
         while removed == BITE:
@@ -91,7 +91,7 @@ class Retention:
 
 
 def _remove(transaction: Transaction, which: str, values: tuple[float, ...], limit: int) -> int:
-    """Remove the oldest such tasks: those that were queued first."""
+    """Remove the oldest such tasks, by when they were queued."""
     return transaction.run(
         f"DELETE FROM gearwsgi_task WHERE id IN (SELECT id FROM gearwsgi_task WHERE {which} ORDER BY queued LIMIT ?)",
         (*values, limit),

@@ -11,19 +11,20 @@ MAX_NAME = 500
 MAX_PATH = 4000
 MAX_REASON = 2000
 MAX_TRACEBACK = 16 * 1024
-"""Characters that are kept of each."""
+"""Characters of a traceback that are kept."""
 _TOP = (1 << 63) - 1
 
 QUEUED, RUNNING, ENDED = 0, 1, 2
-"""How far an attempt is: the last part of a row's place."""
+"""How far an attempt is. It is the last part of a row's place."""
 
 
 @dataclass(slots=True)
 class Row:
-    """One task. `changed` is when this happened; `began` when the attempt did, `started` when the first one did.
+    """A task's row. `changed` is when this happened, `began` when the attempt began, `started` when the first one did.
 
-    `queued` and `place` say which of two rows is the later one: `place` grows with the attempt, and in it from queued
-    to running to ended. A task that is queued anew from a dead letter has a later `queued`, and begins again.
+    Two rows of a task are put in order by `queued` and `place`: `place` grows with the attempt, and within an attempt
+    from queued to running to ended. A task that is queued anew from a dead letter has a later `queued`, and starts
+    over.
     """
 
     id: str
@@ -54,7 +55,7 @@ class Row:
     history: str
 
     def values(self) -> tuple[Any, ...]:
-        """In the order of `COLUMNS`."""
+        """The values of `COLUMNS`, in that order."""
         found: tuple[Any, ...] = _get_all(self)
         return found
 
@@ -71,35 +72,36 @@ FINISHED = (
     "id", "service", "method", "path", "queue", "queued", "started", "began", "ended", "changed", "max_attempts",
     "host", "pid", "request_id", "traceparent",
 )  # fmt: skip
-"""The columns in which tasks differ that were done at their first attempt, as nearly all are: their values alone."""
+"""The columns that are written for a task that was done at its first attempt, as nearly all are; all other columns have
+the same values for each of them."""
 _ENDED_AT_ONCE = 6  # place(1, ENDED)
 FINISHED_AS = {
     "priority": "normal", "state": "done", "attempts": 1, "status": 200, "place": _ENDED_AT_ONCE, "history": "",
 }  # fmt: skip
-"""What the others are; those that are not named are null."""
+"""The values of those other columns; a column that is not named is null."""
 
 
 WAITING = (
     "id", "service", "method", "path", "queue", "priority", "state", "queued", "due", "max_attempts", "request_id",
     "traceparent", "changed", "message",
 )  # fmt: skip
-"""The columns in which tasks differ that were just queued, with the message, which is no supervisor's to write."""
+"""The columns that are written for a task that was just queued; with its message, which a supervisor never writes."""
 WAITING_AS = {"attempts": 0, "place": 4, "history": ""}  # place(1, QUEUED)
-"""What the others are; those that are not named are null."""
+"""The values of all other columns; a column that is not named is null."""
 
 
 def finished_row(values: Sequence[Any]) -> Row:
-    """The row of a task whose values of `FINISHED` these are."""
+    """The row of a task, from its values of the columns `FINISHED`."""
     return Row(**{**dict.fromkeys(COLUMNS), **FINISHED_AS, **dict(zip(FINISHED, values, strict=True))})
 
 
 def place(attempt: int, phase: int) -> int:
-    """The place of a row in its task's life."""
+    """A row's place in the life of its task."""
     return min(attempt, 10**9) * 4 + phase
 
 
 def merge(old: Row | None, new: Row) -> Row:
-    """What is left of two rows of one task that wait to be written."""
+    """One row for a task, from two that wait to be written."""
     if old is None:
         return new
     early, late = (old, new) if (new.queued, new.place) >= (old.queued, old.place) else (new, old)
@@ -112,7 +114,7 @@ def merge(old: Row | None, new: Row) -> Row:
 
 
 def clean(text: str, limit: int = MAX_NAME) -> str:
-    """Text that any database takes: no NUL, no half of a surrogate pair, and not too long."""
+    """Text that any database takes: without NUL and half surrogate pairs, and not too long."""
     if "\0" in text:
         text = text.replace("\0", "\\x00")
     if not text.isascii():
@@ -121,7 +123,7 @@ def clean(text: str, limit: int = MAX_NAME) -> str:
 
 
 def clean_id(task_id: str) -> str:
-    """An id as it is stored: a longer one than any of ours is cut, and stays one of its own."""
+    """An id as it is stored. One that is longer than any of ours is cut, but stays different from others."""
     if len(task_id) <= MAX_ID and task_id.isascii() and "\0" not in task_id:
         return task_id
     text = clean(task_id, 1 << 20)
@@ -131,5 +133,5 @@ def clean_id(task_id: str) -> str:
 
 
 def whole(number: int) -> int:
-    """A number that fits."""
+    """A number that fits a database's integer."""
     return max(-_TOP, min(number, _TOP))

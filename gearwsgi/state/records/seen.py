@@ -1,11 +1,11 @@
-"""Which deliveries were seen, so that a second one is told: over processes, restarts and machines.
+"""Which webhook deliveries were seen, so that a repeated one is noticed: across processes, restarts and machines.
 
-The table has the claims of the schedule's ticks, too: see `ticks.begin`.
+The table also holds the claims of the schedule's ticks: see `ticks.begin`. A delivery goes through these states:
 
     nobody knows it -- claim() --> claimed -- keep(): it is queued --> seen -- its time is over --> nobody knows it
                                    claimed -- release(), or its time is over --> nobody knows it
 
-So an id is blocked only by a delivery that was queued; one whose process has died amid it is taken again.
+So an id is blocked only by a delivery that was queued. One whose process has died before that is taken again.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ CLAIM = 10.0
 
 
 class Seen:
-    """The table of what was seen, for one delivery: one thread's. All methods raise `RecordsUnavailable`.
+    """One delivery in that table. For one thread. All methods raise `RecordsUnavailable`.
 
     Args:
         database: where it is.
-        key: what the delivery is told by.
+        key: what identifies the delivery.
     """
 
     def __init__(self, database: Database, key: str) -> None:
@@ -35,7 +35,7 @@ class Seen:
         self._holder = secrets.token_hex(8)
 
     def claim(self) -> bool | None:
-        """Claim it: whether it is ours; None where another has claimed it just now."""
+        """Claim it. True: it is ours to queue. False: it was seen before. None: another process claims it just now."""
         now = self._database.now()
         with self._database.transaction(write=True) as transaction:
             is_ours = transaction.run(
@@ -50,7 +50,7 @@ class Seen:
         return False if holders == [("",)] else None
 
     def keep(self, seconds: float) -> None:
-        """It is queued: it was seen from now on, for so long."""
+        """Note that it is queued: from now on, and for so many seconds, it was seen."""
         until = self._database.now() + seconds
         with self._database.transaction(write=True) as transaction:
             transaction.run(
@@ -59,14 +59,14 @@ class Seen:
             )
 
     def release(self) -> None:
-        """It could not be queued: it was not seen."""
+        """Give up the claim: it could not be queued."""
         with self._database.transaction(write=True) as transaction:
             transaction.run("DELETE FROM gearwsgi_seen WHERE key = ? AND holder = ?", (self._key, self._holder))
 
 
 @contextlib.contextmanager
 def looking(settings: Settings, key: str) -> Iterator[Seen]:
-    """What is known of one delivery, for one thread; closed at the end of the block.
+    """One delivery, for one thread; closed at the end of the block.
 
     Raises:
         RecordsUnavailable: the records are off, or their driver is missing.

@@ -1,4 +1,4 @@
-"""The records in SQLite: one file in the state directory, in WAL mode, private."""
+"""The records in SQLite: one file in the state directory, in WAL mode, readable for its owner only."""
 
 import contextlib
 import fcntl
@@ -19,18 +19,18 @@ from .database import Refused, check_version, migrate, places
 _log = logging.getLogger("gearwsgi")
 
 APPLICATION_ID = 0x67777263
-"""Says whose the file is: "gwrc"."""
+"""SQLite's mark for whose the file is: "gwrc"."""
 BUSY = 2.0
-"""Seconds to wait for another process's transaction."""
+"""Seconds to wait until another process's transaction is over."""
 WORDS = {"key": "TEXT", "real": "REAL", "blob": "BLOB"}
 PAGE = 8 * 1024
-"""Bytes of a page, in a file that is made here: rows in the order of their random ids touch nearly all pages of their
-index, and it is the number of pages that costs. Larger ones cost memory: SQLite begins with twenty."""
+"""Bytes of a page in a file that is made here. Ids are random, so that writing rows touches nearly all pages of their
+index: fewer, larger pages make that cheaper. Still larger ones cost memory, for SQLite begins with twenty."""
 _WAL_LIMIT = 4 * 1024 * 1024
 _WAL_PAGES = 500
 _SHRINK_PAGES = 250
 CHUNK = 50
-"""Rows of one statement."""
+"""Rows that one statement inserts."""
 _SPARE_PAGES = 128
 _SIDES = ("-wal", "-shm", "-journal")
 _BROKEN = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
@@ -40,7 +40,7 @@ class Sqlite:
     """See `Database`.
 
     Args:
-        path: the file; made, for its owner only, where it is missing.
+        path: the file; it is made, for its owner only, where it is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +78,7 @@ class Sqlite:
             pages, free = (transaction.all(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count"))
         if self._connection is not None and free > _SPARE_PAGES and free > pages // 4:
             try:
-                # `executescript` takes all steps of it, `execute` would take one: one page.
+                # `executescript` runs all steps of the pragma; `execute` would run one step, which is one page.
                 self._connection.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
             except sqlite3.Error as error:
                 self.close()
@@ -90,10 +90,10 @@ class Sqlite:
             self._connection = None
 
     def __del__(self) -> None:
-        self.close()  # of a thread that ended without: its file is not held open until somebody notices
+        self.close()  # a thread may have ended without that: don't hold the file open until it is noticed
 
     def _connected(self) -> sqlite3.Connection:
-        """A connection to the file that is there: it may have been removed, or set aside, since the last time."""
+        """A connection to the file that is there now: since the last time it may have been removed or set aside."""
         inode = self._number()
         if self._connection is not None:
             if inode and self._inode == inode:
@@ -116,23 +116,23 @@ class Sqlite:
         return connection
 
     def _number(self) -> int:
-        """Which file it is; 0 where there is none."""
+        """The number (inode) of the file that is there; 0 where there is none."""
         try:
             return os.stat(self._path).st_ino
         except FileNotFoundError:
             return 0
 
     def _make(self) -> None:
-        """Make it, empty: what SQLite would make is as private as the umask says."""
+        """Make an empty file, for its owner only: one that SQLite makes would be as the umask says."""
         with self._lock():
             if self._number():
-                return  # another process was quicker
-            for side in _SIDES:  # another file's, which SQLite would take for this one's
+                return  # another process has made it
+            for side in _SIDES:  # left over from another file: SQLite would take them for this one's
                 self._beside(side).unlink(missing_ok=True)
             os.close(open_private(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        """That the file is ours and of our version; an empty one, or one of an older version, is brought to it."""
+        """Check that the file is ours and of our version; an empty or an older one is brought to it."""
         version = _version(connection)
         if version is None or version < schema.VERSION:
             with self._lock():
@@ -147,7 +147,7 @@ class Sqlite:
         check_version(version, self.name)
 
     def _begin(self, connection: sqlite3.Connection) -> int:
-        """A file that is not ours: an empty one becomes ours; its version."""
+        """Make an empty file ours, or refuse one that is another program's; its version."""
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             raise RecordsUnavailable(f"{self.name} is another application's file: it is left alone")
         connection.execute(f"PRAGMA page_size = {PAGE}")
@@ -156,10 +156,10 @@ class Sqlite:
         return 0
 
     def _set_aside(self, error: Exception) -> None:
-        """It is no database, or a broken one: keep it under another name, so that a new one can begin."""
+        """Rename a file that is no database, or a broken one, so that a new one can begin."""
         with self._lock():
             if not self._is_broken():
-                return  # another process has set it aside
+                return  # another process has done it
             aside = self._path.with_name(f"{self._path.name}.broken-{time.strftime('%Y%m%dT%H%M%S')}")
             try:
                 for side in ("", *_SIDES):
@@ -181,7 +181,7 @@ class Sqlite:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        """One process at a time makes, changes or sets aside the file."""
+        """Let only one process at a time make, change or set aside the file."""
         try:
             make_private_folder(self._path.parent)
             descriptor = open_private(self._beside(".lock"), os.O_RDWR | os.O_CREAT)
@@ -210,7 +210,7 @@ class _Transaction:
         self._connection.executemany(sql, rows)
 
     def insert(self, head: str, tail: str, rows: Sequence[Sequence[Any]], one: str = "") -> None:
-        # Many rows a statement: between two, each row of `executemany` would have to wait for the interpreter's lock.
+        # Many rows in each statement: with `executemany`, each row would have to wait for the interpreter's lock.
         one = one or places(rows[0])
         whole = len(rows) - len(rows) % CHUNK
         if whole:
@@ -221,7 +221,7 @@ class _Transaction:
 
 
 def _version(connection: sqlite3.Connection) -> int | None:
-    """The store's version; None where the file is not one of ours, or not yet."""
+    """The version of the store; None where the file is not ours, or not yet."""
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         return None
     return int(connection.execute("SELECT value FROM gearwsgi_meta WHERE name = 'version'").fetchone()[0])

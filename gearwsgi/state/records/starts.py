@@ -1,6 +1,6 @@
-"""When tasks of keys with a rate began: written before they do, so that whoever has a key next goes on counting.
+"""The starts of tasks of keys with a rate: written before they happen, so that a key's next owner goes on counting.
 
-Times are told in seconds from now, below zero where they are over: a supervisor's clock is not the database's.
+Times are in seconds from now, and negative in the past: a supervisor's clock is not the database's.
 """
 
 import json
@@ -12,23 +12,25 @@ from .database import Transaction
 from .rows import clean
 
 LASTS = 6.0
-"""Seconds that an owner goes by what it was told: what it has written ahead begins within them, or never."""
+"""Seconds for which an owner may rely on what it was told: a start that is written ahead happens within them, or
+never."""
 PARTS = 50
-"""Parts of a rate's window; of each it is kept how many began in it, and when the last of them did."""
+"""Into how many parts a rate's window is divided. For each part it is kept how many tasks started in it, and when the
+last of them did."""
 
 Start = tuple[float, int]
-"""When, and how many."""
+"""When, and how many tasks started then."""
 
 
 class Count(NamedTuple):
-    """What began of a key in a queue.
+    """The starts of one key's tasks in one queue.
 
     Attributes:
         queue: the queue.
         share: the number of the share that the key is in.
         key: the key.
-        window: seconds that a start counts.
-        starts: those that count, the oldest first.
+        window: seconds for which a start counts.
+        starts: those that still count, the oldest first.
     """
 
     queue: str
@@ -39,7 +41,7 @@ class Count(NamedTuple):
 
 
 def condense(times: Iterable[float], window: float) -> list[Start]:
-    """These times, the oldest first, in few starts: some a little later than they were, none earlier."""
+    """These times in fewer starts, the oldest first: some are moved a little later, none earlier."""
     found: list[Start] = []
     part = None
     for at in times:
@@ -51,7 +53,7 @@ def condense(times: Iterable[float], window: float) -> list[Start]:
 
 
 def keep(transaction: Transaction, now: float, counts: Iterable[Count]) -> None:
-    """Write these, each in place of what was written of its key before."""
+    """Write these, each in place of what was written of the same key before."""
     rows = [
         (
             clean(each.queue), each.share, clean(each.key), now + LASTS + each.window,
@@ -68,12 +70,12 @@ def keep(transaction: Transaction, now: float, counts: Iterable[Count]) -> None:
 
 
 def forget(transaction: Transaction, now: float) -> None:
-    """Of what counts no more nothing is left."""
+    """Remove starts that do not count any more."""
     transaction.run("DELETE FROM gearwsgi_start WHERE until <= ?", (now,))
 
 
 def find(transaction: Transaction, now: float, shares: Collection[tuple[str, int]]) -> list[Count]:
-    """What is known of these shares' keys; their windows are not."""
+    """What is known of the keys in these shares; without their windows, which are not written."""
     known = {(clean(queue), share): queue for queue, share in shares}
     return [
         Count(known[queue, share], share, key, 0.0, [(at - now, number) for at, number in json.loads(starts)])

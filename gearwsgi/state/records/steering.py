@@ -1,7 +1,7 @@
-"""What supervisors are asked to do: pause, cancel, forget. In SQL that both databases run.
+"""Requests to supervisors: pause, limit, cancel, forget. In SQL that both databases run.
 
-A request is a row: of a kind, for a name, until it is withdrawn or its time is over. Each change counts one up, so that
-who looks several times a second reads a number, and all of it only when that has changed.
+A request is a row: of a kind, for a name, until it is withdrawn or its time is over. Each change counts a number up, so
+that a supervisor, which looks several times a second, reads all requests only when that number has changed.
 """
 
 import hashlib
@@ -13,31 +13,32 @@ from .database import Database, Transaction
 from .rows import MAX_PATH, QUEUED, clean, clean_id, place
 
 PAUSE = "pause"
-"""Of the queue of that name: no jobs are taken. `about`: who asked."""
+"""Take no jobs of the queue of that name. `about`: who asked."""
 PAUSE_ENTRY = "pause entry"
-"""Of the schedule's entry of that name: its ticks do not run. `about`: who asked."""
+"""Do not run the ticks of the schedule's entry of that name. `about`: who asked."""
 LIMIT = "limit"
-"""Of the keys that the pattern of that name matches: `about` has what holds for them, and who asked."""
+"""Hold the keys that match the pattern of that name to another limit. `about`: the limit, and who asked."""
 CANCEL = "cancel"
-"""Of the task with that id. `about`: who asked."""
+"""Cancel the task with that id. `about`: who asked."""
 FORGET = "forget"
-"""Of the dead letter of that name and mark, retried or discarded elsewhere. `about`: the state directory it lies in."""
+"""Remove the dead letter of that name and mark, which was retried or discarded elsewhere. `about`: the state directory
+that it lies in."""
 
 KEPT = 86400.0
-"""Seconds that a cancelled task is remembered once it was seen: it may be handed out twice."""
+"""Seconds that a cancelled task is remembered after a supervisor has seen it: it may be handed out twice."""
 _NUMBER = "steering"
 
 
 class Request(NamedTuple):
-    """What supervisors are asked to do.
+    """A request to supervisors.
 
     Attributes:
-        kind: see above.
-        name: of what it is about.
-        made: when, in Unix time.
+        kind: one of the kinds above.
+        name: what it is about, as the kind says.
+        made: when it was made, in Unix time.
         until: when it is over, in Unix time; None: when it is withdrawn.
-        about: see above.
-        ends: `until`, of `time.monotonic` here.
+        about: as the kind says.
+        ends: `until`, by this process's `time.monotonic`.
     """
 
     kind: str
@@ -48,12 +49,12 @@ class Request(NamedTuple):
     ends: float | None = None
 
     def holds(self, now: float) -> bool:
-        """Whether it is not over at `now`, of `time.monotonic`."""
+        """Whether it still holds at `now`, by `time.monotonic`."""
         return self.ends is None or now < self.ends
 
 
 class Steering:
-    """What is asked for in one database. One thread's at a time. All methods raise `RecordsUnavailable`.
+    """The requests in one database. For one thread at a time. All methods raise `RecordsUnavailable`.
 
     Args:
         database: the records'.
@@ -65,7 +66,7 @@ class Steering:
         self._known: list[Request] = []
 
     def requests(self, transaction: Transaction, now: float) -> list[Request]:
-        """All that is asked for at the database's time `now`; what supervisors have done already may be among it."""
+        """All requests that hold at the database's time `now`; supervisors may have done some of them already."""
         number = _number(transaction)
         if number != self._number:
             rows = transaction.all("SELECT kind, name, made, until, about FROM gearwsgi_request")
@@ -96,7 +97,7 @@ class Steering:
         return bool(held)
 
     def pause(self, name: str, seconds: float | None = None, *, by: str = "", kind: str = PAUSE) -> None:
-        """Pause the queue of that name, or what else `kind` says, for so long or until it is resumed."""
+        """Pause the queue of that name, or what else `kind` says, for some seconds or until it is resumed."""
         now = self._database.now()
         with self._database.transaction(write=True) as transaction:
             name = clean(name)
@@ -116,14 +117,14 @@ class Steering:
         return bool(held)
 
     def cancel(self, task: model.Record, *, by: str = "") -> str:
-        """Cancel a task; the state that it had.
+        """Cancel a task; returns the state that it had.
 
-        One that waits is `cancelled` from now on; one that runs, when its supervisor has ended it. What has ended
-        stays as it is.
+        One that waits is `cancelled` from now on. One that runs is, once its supervisor has ended it. One that has
+        ended stays as it is.
 
         Args:
-            task: what is known of it, which may be no more than its id.
-            by: who asks.
+            task: what is known of it; this may be no more than its id.
+            by: who asks for it.
         """
         now = self._database.now()
         key = clean_id(task.id)
@@ -148,7 +149,7 @@ class Steering:
 
     @staticmethod
     def settle(transaction: Transaction, now: float) -> None:
-        """Have what waits be cancelled where that is asked: its supervisor may not have known when it wrote last."""
+        """Mark tasks that wait as cancelled where that is asked: who wrote them may not have known of it."""
         transaction.run(
             "UPDATE gearwsgi_task SET state = ?, ended = ?, changed = ? WHERE state IN (?, ?, ?) AND id IN"
             " (SELECT name FROM gearwsgi_request WHERE kind = ? AND until IS NULL)",
@@ -156,7 +157,7 @@ class Steering:
         )
 
     def allow(self, transaction: Transaction, task_id: str) -> None:
-        """Have a task run again that was cancelled before: somebody wants it after all."""
+        """Let a task run again that was cancelled before: somebody wants it after all."""
         withdraw(transaction, CANCEL, clean_id(task_id))
 
     @staticmethod
@@ -165,16 +166,16 @@ class Steering:
 
         Args:
             transaction: where it is asked.
-            spool: the state directory's id.
-            name: the letter's.
-            content: what it held: its task may have died again, under the same name.
+            spool: the id of that state directory.
+            name: the letter's name.
+            content: the letter's bytes: if the task has died again, under the same name, that letter stays.
             now: the database's time.
         """
         ask(transaction, Request(FORGET, f"{name} {mark(content)}", now, None, spool))
 
     @staticmethod
     def obeyed(transaction: Transaction, request: Request, now: float) -> None:
-        """It is done, by one supervisor: a cancelled task may come to another, too, and is remembered for a while."""
+        """Note that one supervisor has done it. A cancelled task may come to another, and is remembered a while."""
         if request.kind != CANCEL:
             withdraw(transaction, request.kind, request.name, request.about)
             return
@@ -185,7 +186,7 @@ class Steering:
 
 
 def _insert(transaction: Transaction, task: model.Record, key: str, now: float) -> None:
-    """The row of a task that no supervisor has seen: what one will write of it, when it does, counts instead."""
+    """Insert the row of a task that no supervisor has seen; what a supervisor writes of it later replaces this."""
     values = {
         "id": key, "service": clean(task.service), "method": task.method, "path": clean(task.path, MAX_PATH),
         "queue": clean(task.queue), "priority": task.priority, "state": model.CANCELLED, "queued": 0.0, "attempts": 0,
@@ -199,7 +200,7 @@ def _insert(transaction: Transaction, task: model.Record, key: str, now: float) 
 
 
 def note(transaction: Transaction, task_id: str, what: str, now: float, by: str) -> None:
-    """Add to a task's story what somebody has done with it."""
+    """Add to a task's history what somebody has done with it."""
     transaction.run(
         "UPDATE gearwsgi_task SET history = history || ? WHERE id = ?",
         (model.write_event(now, what, clean(by)), clean_id(task_id)),
@@ -207,7 +208,7 @@ def note(transaction: Transaction, task_id: str, what: str, now: float, by: str)
 
 
 def mark(content: bytes) -> str:
-    """What a letter is known by, beside its name."""
+    """What tells a letter from a later one of the same name."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
@@ -217,7 +218,7 @@ def cancelled(by: str) -> str:
 
 
 def ask(transaction: Transaction, request: Request) -> None:
-    """Ask all supervisors for something."""
+    """Make a request to all supervisors."""
     transaction.run(
         "INSERT INTO gearwsgi_request (kind, name, made, until, about) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (kind, name, about) DO UPDATE SET made = excluded.made, until = excluded.until",
@@ -227,7 +228,7 @@ def ask(transaction: Transaction, request: Request) -> None:
 
 
 def withdraw(transaction: Transaction, kind: str, name: str, about: str | None = None) -> None:
-    """Ask for that no more; `about` None: whatever it is."""
+    """Withdraw a request; `about` None: whatever it says there."""
     which, values = ("", (kind, name)) if about is None else (" AND about = ?", (kind, name, about))
     transaction.run(f"DELETE FROM gearwsgi_request WHERE kind = ? AND name = ?{which}", values)
     _count(transaction)

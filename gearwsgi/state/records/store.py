@@ -1,4 +1,4 @@
-"""What the records can do, in SQL that both databases run: write rows, find tasks, results, letters, the fleet."""
+"""The records: writes rows, finds tasks, results, letters and supervisors, in SQL that both databases run."""
 
 import json
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from .rows import COLUMNS, FINISHED, FINISHED_AS, WAITING, WAITING_AS, Row, clea
 from .steering import Steering
 
 GONE = 60.0
-"""Seconds after which a supervisor that is not heard of is left out."""
+"""Seconds of silence after which a supervisor is left out of lists."""
 FRESH = 10.0
-"""Seconds after which it does not respond."""
+"""Seconds of silence after which a supervisor counts as not responding."""
 MAX_HISTORY = 200_000
-"""Characters of a history from which on its older half makes room."""
+"""Characters of a history; when it gets longer, its older half is dropped."""
 MAX_LIST = 10_000
 _BITE = 500
 
@@ -40,7 +40,7 @@ _ADD = f"UPDATE gearwsgi_task SET history = {_HISTORY} WHERE id = ?"
 _NAMES = COLUMNS[: COLUMNS.index("owner")]
 """The columns of a record, in their order."""
 RECORD_COLUMNS = ", ".join(_NAMES)
-"""What `make_record` makes a record of."""
+"""The columns of which `make_record` makes a record."""
 _HISTORY_AT = COLUMNS.index("history")
 
 
@@ -54,7 +54,7 @@ class Supervisor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A record in a list, and whether the supervisor that has the task is heard of; None where it runs nowhere."""
+    """A record in a list; and whether the supervisor that has the task responds: None where no supervisor has it."""
 
     record: model.Record
     is_fresh: bool | None
@@ -67,11 +67,11 @@ class Store:
         database: where they are.
 
     Attributes:
-        steering: what supervisors are asked to do.
+        steering: the requests to supervisors.
     """
 
     lag = 1.0
-    """Seconds after which what has happened is in them: supervisors write several times a second."""
+    """Seconds after which the records surely show what has happened: supervisors write several times a second."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -81,7 +81,7 @@ class Store:
 
     @staticmethod
     def put(transaction: Transaction, rows: Sequence[Row]) -> None:
-        """Write rows, each of another task. What is stored already and later stays; history is added to."""
+        """Write rows, each of another task. A stored row that is later stays as it is; histories are added to."""
         values = [row.values() for row in rows]
         histories = [(row.history, row.id) for row in rows if row.history]
         if histories:
@@ -93,20 +93,20 @@ class Store:
 
     @staticmethod
     def put_finished(transaction: Transaction, rows: Sequence[Sequence[Any]]) -> None:
-        """Write tasks that were done at their first attempt, each another one: their values of `FINISHED`."""
+        """Write tasks that were done at their first attempt, each another task: values of the columns `FINISHED`."""
         if rows:
             transaction.insert(_INSERT_FINISHED, _OR_UPDATE, rows, _ONE_FINISHED)
 
     @staticmethod
     def put_queued(transaction: Transaction, rows: Sequence[Sequence[Any]]) -> None:
-        """Write tasks that are being queued: their values of `WAITING`; of what is stored already only the message."""
+        """Write tasks that are being queued: values of the columns `WAITING`; only the message where there is a row."""
         transaction.insert(
             _INSERT_WAITING, "ON CONFLICT (id) DO UPDATE SET message = excluded.message", rows, _ONE_WAITING
         )
 
     @staticmethod
     def forget_queued(transaction: Transaction, task_id: str) -> None:
-        """A task was not queued after all."""
+        """Remove the row of a task that was not queued after all."""
         transaction.run(
             "DELETE FROM gearwsgi_task WHERE id = ? AND state IN (?, ?)",
             (clean_id(task_id), model.QUEUED, model.SCHEDULED),
@@ -114,7 +114,7 @@ class Store:
 
     @staticmethod
     def keep_result(transaction: Transaction, task_id: str, until: float, content: bytes) -> None:
-        """Keep a response until a time."""
+        """Keep a response until that time."""
         transaction.run(
             "INSERT INTO gearwsgi_result (task, until, content) VALUES (?, ?, ?)"
             " ON CONFLICT (task) DO UPDATE SET until = excluded.until, content = excluded.content",
@@ -133,10 +133,10 @@ class Store:
     # -- tasks -------------------------------------------------------------------------------------------------------
 
     def find(self, task_id: str) -> model.Record:
-        """The record with this id, which may be shortened, with its history.
+        """The record with this id, which may be shortened; with its history.
 
         Raises:
-            UnknownTask: there is none, or several begin so.
+            UnknownTask: there is none, or the shortened id fits several.
         """
         with self.database.transaction(write=False) as transaction:
             full = whole_id(transaction, task_id)
@@ -205,7 +205,7 @@ class Store:
         return found
 
     def counts(self, since: float, recent: float) -> list[tuple[str, str, int, int]]:
-        """(queue, state, how many, how many of them recently) of what has changed since two Unix times."""
+        """(queue, state, how many changed since one time, how many since a later one), in Unix time."""
         with self.database.transaction(write=False) as transaction:
             rows = transaction.all(
                 "SELECT queue, state, count(*), count(CASE WHEN changed >= ? THEN 1 END) FROM gearwsgi_task"
@@ -215,7 +215,7 @@ class Store:
         return [(queue, state, number, few) for queue, state, number, few in rows]
 
     def waiting(self) -> list[tuple[str, int, float | None]]:
-        """(queue, how many are due later, seconds that the oldest of the others waits) of what is known to wait."""
+        """(queue, how many are due later, seconds that the oldest other one has waited) of what is known to wait."""
         now = self.database.now()
         with self.database.transaction(write=False) as transaction:
             rows = transaction.all(
@@ -231,13 +231,13 @@ class Store:
         return self.steering.cancel(task, by=by)
 
     def message(self, task_id: str) -> bytes | None:
-        """The message of a task, where who queued it has kept it here."""
+        """The message of a task, where the process that queued it has written it to the records."""
         with self.database.transaction(write=False) as transaction:
             rows = transaction.all("SELECT message FROM gearwsgi_task WHERE id = ?", (clean_id(task_id),))
         return bytes(rows[0][0]) if rows and rows[0][0] is not None else None
 
     def result(self, task_id: str) -> bytes | None:
-        """The response that is kept of a task, as a message; None where there is none any more."""
+        """The response of a task that is kept, as a message; None where none is kept any more."""
         now = self.database.now()
         with self.database.transaction(write=False) as transaction:
             rows = transaction.all(
@@ -249,7 +249,7 @@ class Store:
 
     @staticmethod
     def hear(transaction: Transaction, supervisor: str, now: float, about: dict[str, Any]) -> None:
-        """A supervisor's sign of life, and what it says of itself."""
+        """Note that a supervisor is alive, and what it says of itself."""
         transaction.run(
             "INSERT INTO gearwsgi_supervisor (id, heard, about) VALUES (?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET heard = excluded.heard, about = excluded.about",
@@ -258,7 +258,7 @@ class Store:
 
     @staticmethod
     def leave(transaction: Transaction, supervisor: str) -> None:
-        """A supervisor has ended."""
+        """Remove a supervisor: it has ended."""
         transaction.run("DELETE FROM gearwsgi_supervisor WHERE id = ?", (supervisor,))
 
     def fleet(self) -> list[Supervisor]:
@@ -272,10 +272,10 @@ class Store:
 
 
 def whole_id(transaction: Transaction, task_id: str) -> str:
-    """The full id of what may be a shortened one; as it is where no record begins so.
+    """The full id for one that may be shortened; the same text where no record's id begins so.
 
     Raises:
-        UnknownTask: several begin so, as all do with an empty one.
+        UnknownTask: several ids begin so, as all do with an empty one.
     """
     key = clean_id(task_id)
     if not key:
@@ -303,7 +303,7 @@ def make_record(values: Sequence[Any], history: tuple[model.Attempt, ...] = ()) 
 
 
 def _with_last(values: Sequence[Any], began: float | None, history: tuple[model.Attempt, ...]) -> tuple[Any, ...]:
-    """A task that was done at its first attempt is one row and has no history: this is it."""
+    """Add to the record of a task that was done at once its one attempt, which is not written to its history."""
     row = dict(zip(_NAMES, values, strict=True))
     if row["state"] != model.DONE or history or began is None:
         return history
@@ -313,5 +313,5 @@ def _with_last(values: Sequence[Any], began: float | None, history: tuple[model.
 
 
 def unavailable() -> RecordsUnavailable:
-    """Records are off."""
+    """The error that says that records are off."""
     return RecordsUnavailable("records are off: set records='sqlite', or a postgresql:// URL")

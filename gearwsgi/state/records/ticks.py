@@ -1,4 +1,4 @@
-"""What the records know of the schedule: the last tick of each entry."""
+"""The schedule in the records: the last tick of each entry, and which job has which tick."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ from .database import Database
 from .rows import clean, clean_id
 
 CLAIMED = 7 * 86400.0
-"""Seconds that a claim is kept: for so long a job server may be away, and bring a tick that has run meanwhile."""
+"""Seconds that it is remembered which job has a tick: a job server may be away for so long, and then bring another."""
 
 
 class LastTick(NamedTuple):
     """The last tick of an entry that a supervisor has seen.
 
     Attributes:
-        at: Unix time; where no tick has come yet, the time since when the entry is known.
-        task: the id of its task; None where it has not come.
+        at: the tick, in Unix time; where no tick has come yet, since when the entry is known.
+        task: the id of its task; None where no tick has come yet.
     """
 
     at: float
@@ -33,7 +33,7 @@ def last_ticks(database: Database) -> dict[str, LastTick]:
 
 
 def came(database: Database, name: str, at: float, task: str) -> None:
-    """An entry runs, and this is its task: somebody has run it now.
+    """Note that an entry was run by hand, and the id of that task.
 
     Raises:
         RecordsUnavailable: the database is away.
@@ -43,18 +43,18 @@ def came(database: Database, name: str, at: float, task: str) -> None:
 
 
 def begin(database: Database, name: str, queue: str, at: float, task: str, job: str) -> str:
-    """A tick has come, and this job of it is to run, unless another one was before it.
+    """Have a job run for a tick, unless another job of the same tick has come before.
 
     Args:
         database: the records'.
-        name: the entry's.
-        queue: its queue: another application's entry of the same name has another.
+        name: the entry's name.
+        queue: the entry's queue: an entry of the same name, of another application, has another queue.
         at: the tick, in Unix time.
         task: the id of its task.
-        job: tells this job from another one of the same tick; it is the same when it is handed out again.
+        job: what tells this job from another of the same tick; the same when the job is handed out again.
 
     Returns:
-        The job that is the tick's one: this, or the one before it.
+        The job that has the tick: this one, or the one that came before.
 
     Raises:
         RecordsUnavailable: the database is away.
@@ -72,7 +72,7 @@ def begin(database: Database, name: str, queue: str, at: float, task: str, job: 
 
 
 def take_over(database: Database, name: str, at: float) -> bool:
-    """Take it on oneself to see to all ticks up to this time; whether nobody has before.
+    """Undertake to look after all missed ticks up to this time; whether nobody has undertaken it before.
 
     Raises:
         RecordsUnavailable: the database is away.

@@ -1,7 +1,7 @@
-"""The thread that writes records: what happens is gathered, and written a few times a second in one transaction.
+"""The thread that writes records: it gathers what happens, and writes it a few times a second in one transaction.
 
-Nothing here is in a job's way. While the database is slow, locked, full or away, rows wait; what the buffer can't hold
-is dropped, counted and said once.
+Nothing here delays a job. While the database is slow, locked, full or away, rows wait; what can't be held any longer is
+dropped, counted, and logged once.
 """
 
 import logging
@@ -27,27 +27,27 @@ _log = logging.getLogger("gearwsgi")
 INTERVAL = 0.25
 """Seconds between two transactions."""
 MANY = 1500
-"""Rows from which on the next transaction does not wait."""
+"""From so many rows on, the next transaction does not wait."""
 AGAIN = 1.0
 """Seconds until the next try after one that failed."""
 BEAT = 2.0
-"""Seconds between two signs of life."""
+"""Seconds between two signs of life of the supervisor."""
 LOOK = 0.75
-"""Seconds between two looks at what is asked for."""
+"""Seconds between two looks for new requests."""
 ROUND = 25.0
 """Seconds between two rounds of retention."""
 BITE = 0.1
-"""Seconds of retention between two transactions of rows."""
+"""Seconds that removing old records may take between two transactions."""
 MAX_WORKS = 1000
 
 
 class Writer:
-    """See the module.
+    """The thread, and what it is given to write.
 
     Args:
         settings: the middleware's; records are on.
-        name: this supervisor's, among all that share the records.
-        read: as `Happened` has it.
+        name: this supervisor's name, which no other one that shares the records has.
+        read: says what is to be written for a small event: see `Happened`.
     """
 
     def __init__(self, settings: Settings, name: str, read: Callable[[Any], Found] = lambda event: None) -> None:
@@ -59,27 +59,27 @@ class Writer:
         self._is_stopping = False
         self._wake = threading.Event()
         self.happened = Happened(read, self._wake)
-        """What is told to it."""
+        """The events that it is given."""
         self._thread: threading.Thread | None = None
         self._has_no_thread = False
         self.is_away = False
-        """Whether the database could not be written the last time."""
+        """Whether the database could not be written to the last time."""
         self.requests = tuple(recall(settings.state_dir))
-        """What is asked of the supervisors, as of the last look; replaced as a whole."""
+        """The requests to supervisors as of the last look; the tuple is replaced and never changed."""
         self.has_looked = threading.Event()
-        """Set when `requests` was read once; before that, they are what was remembered."""
+        """Set once `requests` was read; until then they are the remembered ones."""
 
     # -- the supervisor's side ---------------------------------------------------------------------------------------
 
     @property
     def dropped(self) -> int:
-        """Records that were not written and never will be."""
+        """How many records were not written and never will be."""
         return self.happened.dropped
 
     def start(self) -> None:
-        """Begin to write, and look at once what is asked for.
+        """Begin to write, and look for requests at once.
 
-        Where the system has no thread just now, the next beat begins it.
+        Where the system has no thread to give now, the next `beat` tries again.
         """
         thread = threading.Thread(target=self._run, daemon=True, name="gearwsgi records")
         self._wake.set()
@@ -93,22 +93,22 @@ class Writer:
             self._thread = thread
 
     def beat(self, about: dict[str, Any]) -> None:
-        """What the supervisor says of itself from now on."""
+        """Write, as a sign of life, what the supervisor says of itself; repeated until the next call."""
         self._about = about
         if self._thread is None:
             self.start()
 
     def withdraw(self, request: Request) -> None:
-        """What was asked for is done."""
+        """Take back a request: it was done."""
         self._withdrawn.append(request)
 
     def do(self, work: Callable[[Store], None]) -> None:
-        """Have this done in the thread, in the order in which it was asked for; again where the database is away."""
+        """Have this done in the thread, in the order of the calls; it is repeated where the database is away."""
         self._works.append(work)
         self._wake.set()
 
     def stop(self, patience: float = 3.0) -> None:
-        """Write what is left, unless that takes too long, and end."""
+        """Write what is left, unless that takes longer than `patience`, and end."""
         self._is_stopping = True
         self._wake.set()
         if self._thread is not None:
@@ -170,7 +170,7 @@ class Writer:
 
 
 class _Work:
-    """What the thread does with the database, and when it does what next."""
+    """What the thread does with the database, and when each part is due."""
 
     def __init__(self, store: Store, settings: Settings, name: str) -> None:
         self.pending = Pending()
@@ -183,7 +183,7 @@ class _Work:
         self._refused = 0
 
     def write(self, withdrawn: list[Request], about: dict[str, Any] | None, stopping: bool) -> list[Request] | None:
-        """All that is due; what is asked for, where it was time to look.
+        """Write all that is due. Returns the requests, where it was time to look for them, else None.
 
         Raises:
             RecordsUnavailable: the database can't take it now.
@@ -215,16 +215,16 @@ class _Work:
         return requests
 
     def forget(self, requests: list[Request]) -> list[Request]:
-        """Remove dead letters here that others have done with; the requests that are done with that."""
+        """Remove dead letters here that were retried or discarded elsewhere; returns the requests that this fulfils."""
         return self._letters.forget(requests)
 
     def take_refused(self) -> int:
-        """How many rows the database would not have, since the last time."""
+        """How many rows the database has refused since the last call."""
         number, self._refused = self._refused, 0
         return number
 
     def tidy(self) -> None:
-        """A bite of retention; where it is time, a look at the dead letters here, and a new round.
+        """Remove some old records; where it is time, compare the records with the dead letters here and begin a round.
 
         Raises:
             RecordsUnavailable, SpoolError: it can't be done now.
@@ -247,7 +247,7 @@ class _Work:
         try:
             self._put(keys, clock)
         except Refused:
-            # One of them can't be stored: the others can.
+            # One of them can't be stored: write each by itself, so that the others are.
             for key in keys:
                 try:
                     self._put([key], clock)
@@ -262,7 +262,7 @@ class _Work:
     def _put(self, keys: list[str], clock: float) -> None:
         pending, rows, finished = self.pending, self.pending.rows, self.pending.finished
         with self.store.database.transaction(write=True) as transaction:
-            # In the order of their ids, as the index has them: what is written of it are whole pages.
+            # In the order of their ids, as in the index, so that each of its pages is written once.
             self.store.put_finished(
                 transaction, [finished[key] for key in sorted(key for key in keys if key in finished)]
             )
