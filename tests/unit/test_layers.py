@@ -5,6 +5,7 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -19,6 +20,8 @@ def order() -> list[set[str]]:
 
 
 LEVEL = {name: level for level, names in enumerate(order()) for name in names}
+OF_TUPLES = {"_replace", "_asdict", "_fields", "_make"}  # public, whatever their names look like
+OF_OTHERS = {"request._stream", "processes._children"}  # Django's, and multiprocessing's
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
 
@@ -28,22 +31,44 @@ def part_of(path: Path) -> str:
     return inside.parts[0] if len(inside.parts) > 1 else inside.stem
 
 
-@functools.cache
-def nodes(path: Path) -> tuple[ast.ClassDef | ast.Import | ast.ImportFrom | ast.Attribute, ...]:
-    """What the tests look at of a file: its classes, its imports, and its attributes, wherever they are."""
-    kinds = (ast.ClassDef, ast.Import, ast.ImportFrom, ast.Attribute)
-    return tuple(node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds))
+class Facts(NamedTuple):
+    """What the tests look at of a file.
+
+    Attributes:
+        imports: the files of the package that it imports, wherever in it.
+        private_imports: private names of others that it imports.
+        private_names: the private attributes of its classes: methods, annotations, slots, and what `self` is given.
+        touches: the private attributes that it uses of anything but `self` and `cls`, and where.
+    """
+
+    imports: frozenset[Path]
+    private_imports: tuple[str, ...]
+    private_names: frozenset[str]
+    touches: tuple[tuple[str, str, str], ...]
 
 
-@functools.cache
-def imports(path: Path) -> frozenset[Path]:
-    """The files of the package that a file imports, wherever in it."""
-    return frozenset(_imports(path))
+@functools.cache  # what is found, and not the tree: that is large
+def facts(path: Path) -> Facts:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    return Facts(
+        frozenset(_imports(path, nodes)),
+        tuple(_private_imports(nodes)),
+        frozenset(name for name in _attributes(nodes) if is_private(name)) - OF_TUPLES,
+        tuple(
+            (node.attr, f"line {node.lineno}: {ast.unparse(node)}", ast.unparse(node))
+            for node in nodes
+            if isinstance(node, ast.Attribute) and is_private(node.attr) and not is_own(node)
+        ),
+    )
 
 
-def _imports(path: Path) -> Iterator[Path]:
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _imports(path: Path, nodes: list[ast.AST]) -> Iterator[Path]:
     package = ["gearwsgi", *path.relative_to(PACKAGE).parts[:-1]]
-    for node in nodes(path):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -56,6 +81,28 @@ def _imports(path: Path) -> Iterator[Path]:
             found = file_of(name) or file_of(name.rpartition(".")[0])
             if found is not None and found not in (path, PACKAGE / "__init__.py"):
                 yield found
+
+
+def _private_imports(nodes: list[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names if is_private(alias.name) and alias.name != "_version")
+
+
+def _attributes(nodes: list[ast.AST]) -> Iterator[str]:
+    """Attributes that the classes of a file have, whatever their names."""
+    for node in nodes:
+        if isinstance(node, ast.ClassDef):
+            yield from (each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+            for name in ast.walk(node):
+                if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store):
+                    yield name.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_own(node):
+            yield node.attr
+
+
+def is_own(attribute: ast.Attribute) -> bool:
+    return isinstance(attribute.value, ast.Name) and attribute.value.id in ("self", "cls")
 
 
 @functools.cache
@@ -78,13 +125,13 @@ def test_no_more_than_a_dozen_modules_lie_beside_the_folders() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down_the_table_only(path: Path) -> None:
     own = part_of(path)
-    others = {part_of(found) for found in imports(path)} - {own}
+    others = {part_of(found) for found in facts(path).imports} - {own}
     wrong = sorted(other for other in others if LEVEL[other] >= LEVEL[own])
     assert not wrong, f"{own} imports {wrong}, which the table in docs/inside.md does not allow"
 
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
-    graph = {path: set(imports(path)) for path in FILES}
+    graph = {path: facts(path).imports for path in FILES}
     done: set[Path] = set()
 
     def visit(path: Path, way: tuple[Path, ...]) -> None:
@@ -100,55 +147,18 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_imports_the_private_names_of_another(path: Path) -> None:
-    found = [
-        alias.name
-        for node in nodes(path)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-        if alias.name.startswith("_") and not alias.name.startswith("__") and alias.name != "_version"
-    ]
-    assert not found
-
-
-OF_TUPLES = {"_replace", "_asdict", "_fields", "_make"}  # public, whatever their names look like
-OF_OTHERS = {"request._stream", "processes._children"}  # Django's, and multiprocessing's
-
-
-@functools.cache
-def private_names(path: Path) -> frozenset[str]:
-    """The private attributes that a file's classes have: methods, annotations, slots, and what `self` is given."""
-    found: set[str] = set()
-    for node in nodes(path):
-        if isinstance(node, ast.ClassDef):
-            found |= {each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
-            found |= {
-                name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
-            }
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_own(node):
-            found.add(node.attr)
-    return frozenset(name for name in found if name.startswith("_") and not name.startswith("__")) - OF_TUPLES
+    assert not facts(path).private_imports
 
 
 @functools.cache
 def all_private_names() -> frozenset[str]:
     """Those of all files."""
-    return frozenset().union(*map(private_names, FILES))
-
-
-def is_own(attribute: ast.Attribute) -> bool:
-    return isinstance(attribute.value, ast.Name) and attribute.value.id in ("self", "cls")
+    return frozenset().union(*(facts(path).private_names for path in FILES))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_touches_the_private_attributes_of_anothers_objects(path: Path) -> None:
     # A name that only others' classes have is theirs; what no class of the package has is a framework's or Python's.
-    theirs = all_private_names() - private_names(path)
-    found = [
-        f"line {node.lineno}: {ast.unparse(node)}"
-        for node in nodes(path)
-        if isinstance(node, ast.Attribute)
-        and node.attr in theirs
-        and not is_own(node)
-        and ast.unparse(node) not in OF_OTHERS
-    ]
+    theirs = all_private_names() - facts(path).private_names
+    found = [where for name, where, text in facts(path).touches if name in theirs and text not in OF_OTHERS]
     assert not found
