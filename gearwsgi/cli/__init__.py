@@ -3,7 +3,6 @@
 A command is imported when it is asked for: the supervisor, which lives as long as the site, carries no other's weight.
 """
 
-import importlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import click
 from .._version import __version__
 from ..errors import EXIT_APP, EXIT_ERROR, EXIT_PROBLEM, AppLoadError, GearwsgiError, RecordsError, UnknownEntry
 from ..log import clean
+from .lazy import LazyGroup
 
 _COMMANDS = {
     "worker": ("gearwsgi.cli.worker", "worker"),
@@ -29,29 +29,22 @@ _COMMANDS = {
     "limit": ("gearwsgi.cli.limit", "limit"),
     "schedule": ("gearwsgi.cli.schedule", "schedule"),
     "outbox": ("gearwsgi.cli.outbox", "outbox"),
-    "dead": ("gearwsgi.cli.reproduce", "dead"),
+    "dead": ("gearwsgi.cli.dead", "dead"),
     "dashboard": ("gearwsgi.cli.dashboard", "dashboard"),
     "dev": ("gearwsgi.cli.dev", "dev"),
     "check": ("gearwsgi.cli.check", "check"),
 }
 
 
-class _Lazy(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
+class _Commands(LazyGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
         if cmd_name == "worker":
             # HUP asks for new code: it waits until the supervisor listens, and must not end us before.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        module, name = _COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
+        return super().get_command(ctx, cmd_name)
 
 
-@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=_Commands, homes=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gearwsgi")
 def cli() -> None:
     """Background work for any WSGI application: requests queued on Gearman, replayed through the same app."""

@@ -16,6 +16,7 @@ from ..message.redact import redact_lines, redact_payload
 from ..state.dead import Entry
 from ..state.shared import Found, SharedLetters
 from .common import acting, app_option, confirm, cut, read_since
+from .lazy import LazyGroup
 
 secrets_option = click.option("--secrets", is_flag=True, help="Show cookies, authorization and the like, too.")
 service_option = click.option("--service", help="Those of this service.")
@@ -25,13 +26,15 @@ since_option = click.option(
     metavar="TIME",
     help="Those that died since then: 90s, 15m, 1h, 7d, or ISO 8601.",
 )
+_HOMES = {name: ("gearwsgi.cli.reproduce", f"dead_{name}") for name in ("curl", "replay", "test")}
+"""Commands that load an application and a debugger, and are imported where they are run."""
 _SHOWN = 256 * 1024
 """Bytes of a message that `show` prints: its head, and what somebody reads of a body."""
 _GROUPED = 100
 """Characters of a reason by which letters are told apart in groups."""
 
 
-@click.group()
+@click.group(cls=LazyGroup, homes=_HOMES)
 def dead() -> None:
     """Tasks that are not tried again by themselves. An ID may be shortened where it stays the only one."""
 

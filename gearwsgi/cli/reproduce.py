@@ -28,12 +28,12 @@ from ..state.dead import DeadLetter
 from ..state.reproduce import ENDS_A_PROCESS, write_curl, write_test
 from ..state.shared import SharedLetters
 from .common import app_option, get_settings
-from .dead import dead, secrets_option
+from .dead import secrets_option
 
 application_option = click.option("--app", metavar="MODULE:NAME", required=True, help="The application.")
 
 
-@dead.command("curl")
+@click.command("curl")
 @click.argument("id")
 @secrets_option
 @app_option
@@ -62,7 +62,7 @@ def dead_curl(id: str, secrets: bool, app: str | None) -> None:
     click.echo(write_curl(task, letters.here.spool.path(letter.name).absolute()))
 
 
-@dead.command("replay")
+@click.command("replay")
 @click.argument("id")
 @click.option("--pdb", "debug", is_flag=True, help="Under the debugger: from its start, and again where it raises.")
 @application_option
@@ -104,7 +104,7 @@ def _tell(result: Result, debug: bool) -> int:
     return 0 if succeeded(outcome) else 1
 
 
-@dead.command("test")
+@click.command("test")
 @click.argument("id")
 @click.option("--secrets", is_flag=True, help="With the values of cookies, authorization and the like.")
 @click.option(

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from gearwsgi.cli.dead import dead
 from gearwsgi.cli.outbox import outbox
-from gearwsgi.cli.reproduce import dead
 from gearwsgi.errors import GearwsgiError, SpoolError
 from gearwsgi.message.model import Message
 from gearwsgi.policy import Outcome
