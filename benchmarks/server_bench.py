@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from gearwsgi.server import EmbeddedServer
+from gearwsgi.server.embedded import EmbeddedServer
 
 DATA = b"x" * 200
 BATCH = 100

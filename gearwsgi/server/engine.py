@@ -20,7 +20,6 @@ from .clock import Clock
 from .connection import Connection
 from .connections import Connections
 from .jobs import Job, Peer
-from .letters import write_letter
 from .log import Log
 from .protocol import MAX_PACKET, Packet, Request, TooLarge, answer, error
 from .queues import Queue
@@ -215,6 +214,8 @@ class Server:
         """A job is given up: a durable one is kept in `dead/`, and where it can't be, it is queued again."""
         handle = self.queue.handle(job)
         if job.durable:
+            from .letters import write_letter  # where none dies, nothing reads messages here
+
             try:
                 name = self._dead.put(write_letter(job, handle, reason, now))
             except SpoolError as problem:

@@ -12,7 +12,6 @@ import mmap
 import os
 import struct
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -209,6 +208,8 @@ class Claim:
         if sys.platform == "linux":
             file: IO[bytes] = os.fdopen(os.memfd_create("gearwsgi"), "r+b", buffering=0)
         else:
+            import tempfile
+
             file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - its user closes it
         file.truncate(mmap.PAGESIZE)
         os.pwrite(file.fileno(), bytes([0, 0, 255, 0]), 0)

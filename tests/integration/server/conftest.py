@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gearwsgi.server import EmbeddedServer
+from gearwsgi.server.embedded import EmbeddedServer
 from tests.integration.server.wire import CAN_DO, Wire, until
 
 GEARMAND = shutil.which("gearmand", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")

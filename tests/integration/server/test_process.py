@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from gearwsgi.errors import StartError
-from gearwsgi.server import EmbeddedServer
+from gearwsgi.server.embedded import EmbeddedServer
 from tests.integration.server.conftest import Embedded
 from tests.integration.server.wire import JOB_CREATED, SUBMIT_JOB_BG, Wire, packet, until
 
@@ -190,7 +190,7 @@ def test_a_graceful_shutdown_waits_for_the_last_connection(embedded: Start) -> N
 
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = (
-        "import os, signal\nfrom gearwsgi.server import EmbeddedServer\n"
+        "import os, signal\nfrom gearwsgi.server.embedded import EmbeddedServer\n"
         f"server = EmbeddedServer(state_dir={str(tmp_path / 's')!r}).start()\n"
         "print(server.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
