@@ -1,11 +1,11 @@
-"""What WSGI gives us: an application, and the keys of a request's environ that are ours."""
+"""The keys of a request's environ that are ours, and the type of a WSGI application."""
 
 from collections.abc import Callable, Iterable
 
 WSGIApplication = Callable[..., Iterable[bytes]]
 
 JOB_KEY = "gearwsgi.job"
-"""The environ key that only a replay has: no client can send it."""
+"""The environ key of the job, in a replay only: no client can send it."""
 
 KEYS = ("gearwsgi.gearman", "gearman")
-"""Where it is in the environ; only the first is a name that PEP 3333 would have."""
+"""The environ keys of `Gearman`. Only the first is a name as PEP 3333 wants it; the second is shorter to type."""

@@ -1,4 +1,4 @@
-"""Every error that gearwsgi raises on its own account: one root to catch, one class for each thing to do about it."""
+"""All errors that gearwsgi raises of its own: one class to catch them all, one for each thing to do about it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,7 +43,7 @@ class GearwsgiError(Exception):
     """The root: `except GearwsgiError` catches all of this package's errors and no other's.
 
     Attributes:
-        receipts: where several jobs were submitted at once: of each that is queued all the same, where it is.
+        receipts: where several jobs were submitted together: where each of those is that were queued all the same.
     """
 
     receipts: Sequence[Any] = ()
@@ -112,7 +112,7 @@ class ProtocolError(GearwsgiError):
 
 
 class CallTimeout(GearwsgiError, TimeoutError):
-    """`call()` had no answer within its timeout."""
+    """`call()` got no answer within its timeout."""
 
 
 class CallFailed(GearwsgiError):
@@ -135,7 +135,7 @@ class UnknownTask(RecordsError, LookupError):
     """Nobody knows a task with this id, or the shortened id is the beginning of several.
 
     Attributes:
-        is_ambiguous: whether it is of several.
+        is_ambiguous: whether several tasks have an id that begins so.
     """
 
     def __init__(self, text: str, *, is_ambiguous: bool = False) -> None:
@@ -160,8 +160,8 @@ class TaskDead(RecordsError):
 
 
 class ResultNotKept(RecordsError):
-    """The task is done, and its response is not kept: never asked for, too large, or for longer than asked for."""
+    """The task is done, and its response is not kept: nobody asked for it, it was too large, or its time is over."""
 
 
 class JobTimeout(GearwsgiError):
-    """Raised inside a job when its time limit is over, so that its `finally` blocks run."""
+    """Raised within a job when its time limit is over, so that its `finally` blocks run."""

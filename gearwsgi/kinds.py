@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: how one is read from what was given, and how it travels as JSON. Pure."""
+"""The kinds of values that settings have: how each is read from what was given, and how it travels as JSON. Pure."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -20,14 +20,14 @@ def _same(value: Any) -> Any:
 
 
 class Kind(NamedTuple):
-    """What the values of a setting are.
+    """A kind of value that a setting may have.
 
     Attributes:
         read: from the setting's name and what was given (by keyword, or as a variable's text) to its value; raises
             `ConfigError` where it can't work.
-        dump: from a value, which is not None, to JSON's types.
-        load: back from these.
-        may_be_off: whether None, given by keyword, and an empty variable mean "off", which `read` gets as "".
+        dump: from a value other than None to JSON's types.
+        load: from JSON's types back to the value.
+        may_be_off: whether the setting can be off: None as the keyword, or an empty variable, which `read` gets as "".
     """
 
     read: Callable[[str, Any], Any]
@@ -161,7 +161,7 @@ def _read_keys(name: str, value: Any) -> tuple[bytes, ...]:
         raise ConfigError(f"{name} is no list: give the keys, newest first")
     keys = tuple(item.strip().encode() if isinstance(item, str) else item for item in items)
     for place, key in enumerate(keys, 1):
-        # The key itself is never shown.
+        # The key itself must not be shown.
         if not isinstance(key, bytes) or len(key) < MIN_KEY:
             raise ConfigError(
                 f"{name}: key number {place} has under {MIN_KEY} bytes; make one with "
@@ -192,7 +192,7 @@ def _read_records(name: str, value: Any) -> str:
     try:
         ports = str(conninfo_to_dict(value).get("port") or "0").split(",")
     except ProgrammingError as error:
-        # What comes after the colon is a piece of the URL: it may be the password.
+        # Only up to the colon: what follows is a piece of the URL, and may be the password.
         said = str(error).partition(":")[0].strip()
         raise ConfigError(f"{name} is a URL that PostgreSQL can't read: {said}") from None
     if not all(port.isdecimal() for port in ports):
@@ -222,7 +222,7 @@ def _read_limits(name: str, value: Any) -> tuple[limits.Limit, ...]:
 
 
 SERVERS = Kind(_read_servers, load=_load_servers)
-"""Job servers. What is read is their addresses, and whether they are the embedded server's."""
+"""Job servers: their addresses, and whether they are the embedded server's."""
 TASKS = Kind(
     _read_tasks,
     dump=lambda tasks: {name: entry._asdict() for name, entry in tasks.items()},

@@ -1,7 +1,7 @@
-"""The worker's log, for people: one line an event, one write a line, local time with its zone, the handle first.
+"""The worker's log, for people: a line for each event, each in one write; local time with its zone, then the handle.
 
-The lines of any number of processes never mix, for each is one write to a descriptor that appends. Whoever reads the
-log may be slow, or stop reading: that costs lines, which are counted, and neither jobs nor signals.
+The lines of several processes never mix, because each is one write to a descriptor that appends. If whoever reads the
+log is slow or stops reading, lines are lost, and counted; neither jobs nor signals are held up.
 """
 
 import fcntl
@@ -27,12 +27,12 @@ MAX_LINE = 64 * 1024
 """Characters of a line that an application prints; a longer one becomes several."""
 
 PATIENCE = 0.5
-"""Seconds that lines wait for room, at most, where whoever reads the log is slow."""
+"""Seconds that lines wait for room, at most, where the reader of the log is slow."""
 PATIENCE_BACK = 0.1
-"""Seconds of patience that come back in each second."""
+"""Seconds of that patience that are regained in each second."""
 _SHORTEST_WAIT = 0.01
 _OUT_OF_THE_WAY = 200
-"""The log's own descriptor is from here on: an application that closes what is open gets the low numbers next."""
+"""The log's own descriptor has at least this number: an application that closes descriptors will reuse low ones."""
 
 _HOST = socket.gethostname()
 _NO_JOBS = ("worker", "app", "-")
@@ -59,16 +59,16 @@ def redirect(descriptor: int) -> None:
 
 
 def about(fields: Mapping[str, Any]) -> None:
-    """What the lines of this process are about from now on, where they are JSON: the job that it runs, or nothing."""
+    """Set what the lines of this process are about, where they are JSON: the job that it runs; empty: nothing."""
     global _about  # noqa: PLW0603 - a process runs one job at a time
     _about = fields
 
 
 def check_format() -> None:
-    """That `GEARWSGI_LOG` asks for a form that there is.
+    """Check that `GEARWSGI_LOG` asks for a format that there is.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: there is none of that name.
     """
     wanted = os.environ.get("GEARWSGI_LOG", "")
     if wanted not in ("", "text", "json"):
@@ -76,12 +76,12 @@ def check_format() -> None:
 
 
 def write(handle: str, event: str, fields: Mapping[str, Any] | None = None) -> None:
-    """Log one event of the job with this handle; `-` where it is no job's.
+    """Log one event of the job with this handle; `-` where it is about no job.
 
     Args:
-        handle: the job server's.
+        handle: the handle that the job server has given the job.
         event: what has happened.
-        fields: what a line of JSON says beside that; a text for people has it in its words.
+        fields: further fields of a line of JSON; a line for people has them in its words.
     """
     global _sink, _dropped  # noqa: PLW0603 - one log a process
     if _sink is None:
@@ -95,12 +95,12 @@ def write(handle: str, event: str, fields: Mapping[str, Any] | None = None) -> N
 
 
 def note(event: str) -> None:
-    """Log one event that is no job's."""
+    """Log one event that is about no job."""
     write("worker", event)
 
 
 def note_lines(text: str) -> None:
-    """Log a text of several lines that is no job's, such as a traceback."""
+    """Log a text of several lines that is about no job, such as a traceback."""
     for line in text.splitlines():
         note("| " + line)
 
@@ -119,7 +119,7 @@ def _line(handle: str, event: str, fields: Mapping[str, Any] | None = None) -> b
 
 
 def to_json(message: str, fields: Mapping[str, Any]) -> bytes:
-    """One line of the log as JSON: when, where, and the fields that have something to say, named as in records."""
+    """One line of the log as JSON: when, where, and all fields that are not empty, named as in the records."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     said = {name: value for name, value in fields.items() if value is not None}
     line = {"time": now, "level": "info", "message": message, **said, "host": _HOST, "pid": os.getpid()}
@@ -127,7 +127,7 @@ def to_json(message: str, fields: Mapping[str, Any]) -> bytes:
 
 
 class _Sink:
-    """Where lines go. It never waits long, and leaves the descriptor as it is: others may have it, too.
+    """Where lines are written. A write never waits long, and settings of the descriptor stay: others may share it.
 
     Args:
         descriptor: a file, a pipe, a terminal, a socket.
@@ -151,12 +151,12 @@ class _Sink:
                 return lambda data: sock.send(data, socket.MSG_DONTWAIT)
             if not (stat.S_ISFIFO(mode) or os.isatty(descriptor)):
                 return functools.partial(os.write, descriptor)  # a file's place is shared, and it lets nobody wait
-            # Opened once more, for "don't wait" holds for all who share a descriptor.
+            # Opened anew, because "don't wait" is a setting of all who share a descriptor.
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             own = self._own = _move_up(os.open(f"/proc/self/fd/{descriptor}", flags))
             return functools.partial(os.write, own)
         except OSError:
-            return functools.partial(self._write_if_ready, descriptor)  # no /proc, or a pipe of another user's
+            return functools.partial(self._write_if_ready, descriptor)  # without /proc, or a pipe of another user's
 
     def _write_if_ready(self, descriptor: int, data: bytes) -> int:
         if not self._poll.poll(0):
@@ -189,7 +189,7 @@ class _Sink:
                 try:
                     sent += self._send(line[sent:])
                 except BlockingIOError:
-                    continue  # others write there, too, and were faster
+                    continue  # another process has filled the room meanwhile
         except OSError:
             return False
         finally:
@@ -199,7 +199,7 @@ class _Sink:
         return sent == len(line)
 
     def close(self) -> None:
-        """Let go of what was opened for it."""
+        """Close what was opened to write there."""
         if self._own is not None:
             os.close(self._own)
 
@@ -208,7 +208,7 @@ def _move_up(descriptor: int) -> int:
     try:
         above = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
     except OSError:
-        return descriptor  # a low limit of open files
+        return descriptor  # the limit of open files is lower than that
     os.close(descriptor)
     return above
 
@@ -228,7 +228,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def cut_middle(text: str, limit: int) -> str:
-    """`text` with at most `limit` characters: where it is longer, its middle is left out, and that is said."""
+    """`text` with at most `limit` characters: of a longer one the middle is left out, which a note in it says."""
     if len(text) <= limit:
         return text
     note = f"\n… {len(text) - limit} characters left out …\n"
@@ -243,7 +243,7 @@ def excerpt(data: bytes, limit: int = 500) -> str:
 
 
 def _now() -> str:
-    global _second, _stamp  # noqa: PLW0603 - formatting a time costs more than all the rest of a line
+    global _second, _stamp  # noqa: PLW0603 - kept for a second: formatting it costs more than the rest of a line
     milliseconds = int(time.time() * 1000)
     second = milliseconds // 1000
     if second != _second:
@@ -254,7 +254,7 @@ def _now() -> str:
 
 
 class LogStream(io.TextIOBase):
-    """A text stream whose lines go to the log with the handle of the job that runs: what an application prints."""
+    """A text stream for what an application prints: its lines go to the log, with the handle of the job that runs."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -284,7 +284,7 @@ class LogStream(io.TextIOBase):
         return len(text)
 
     def _add(self, text: str) -> None:
-        """Keep a part of a line; what has grown too long is logged in pieces."""
+        """Keep the beginning of a line; if it gets too long, log it in pieces."""
         self._partial.append(text)
         self._size += len(text)
         if self._size <= MAX_LINE:
@@ -300,23 +300,23 @@ class LogStream(io.TextIOBase):
         write(self.handle, "| " + line)
 
     def end_line(self) -> None:
-        """Log what was printed without a newline at its end: the job is over."""
+        """Log what was printed last without a newline: the job is over."""
         if self._size:
             self.write("\n")
 
     def flush(self) -> None:
-        """Whole lines are out already; half a one waits for its end."""
+        """Do nothing: whole lines are written already, and half a line waits for its end."""
 
 
 class _Handler(logging.Handler):
-    """The package's own loggers, in the worker's log."""
+    """Passes what the package's own loggers say to the worker's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         write("worker", record.getMessage(), {"level": record.levelname.lower()} if is_json else None)
 
 
 class JSONFormatter(logging.Formatter):
-    """A logger's lines as JSON, for a process that has no worker's log."""
+    """Formats a logger's lines as JSON, in a process that has no worker's log."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {"level": record.levelname.lower(), "source": record.name}
@@ -324,7 +324,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def adopt_loggers(verbose: bool = True) -> None:
-    """Show what the package logs in this process, such as tasks that a handler queues, in the worker's log."""
+    """Show what the package's loggers say in this process, such as tasks that a handler queues, in the worker's log."""
     logger = logging.getLogger("gearwsgi")
     logger.handlers = [_Handler()]
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
@@ -332,7 +332,7 @@ def adopt_loggers(verbose: bool = True) -> None:
 
 
 def capture_output() -> LogStream:
-    """Send what this process prints to the log, and answer the stream that does."""
+    """Send to the log what this process prints; returns the stream that does so."""
     stream = LogStream()
     sys.stdout = sys.stderr = stream
     return stream

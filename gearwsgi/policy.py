@@ -1,4 +1,4 @@
-"""A job's fate: (outcome, attempt, limits, now) to done, retry at, or dead. Pure: no I/O, no clock, no job server."""
+"""Decides a job's fate: from outcome, attempt, limits and time to done, another attempt, or dead. Pure."""
 
 import random as _random
 from collections.abc import Callable, Collection
@@ -26,16 +26,17 @@ class Outcome:
             handler said how far it is, and goes on as another job).
         reason: in words: "500 Internal Server Error", "ValueError: bad", "killed by SIGKILL (out of memory?)".
         status: the response's status, 0 without one.
-        accepted: the status is none from 200 to 299, and means for this task that its work is done: see `accepted`.
-        caught: the exception that a framework turned into this response, where it says so, or what else was the cause.
+        accepted: whether a status other than 2xx means, for this task, that its work is done: see the function
+            `accepted`.
+        caught: the exception that a framework has turned into this response, where it says so; or another cause.
         location: a redirect's Location.
         retry_after: the response's Retry-After as it came.
-        retry_in: seconds to the next attempt that the handler asked for (`raise Retry(delay=…)`), or until it goes on.
-        never: the handler answered `X-Gearman-Retry: never`.
+        retry_in: seconds until the next attempt, as the handler asked (`raise Retry(delay=…)`), or until it goes on.
+        never: whether the handler answered `X-Gearman-Retry: never`.
         response: status line, headers and the first kilobytes of the response, for the dead letter.
-        raised: the class of the exception that it failed with, such as `builtins.ValueError`; empty: none is known.
-        traceback: of the exception that it failed with, or the stack of a process that a fatal signal ended.
-        cursor: how far a handler is that goes on as another job, in JSON.
+        raised: the class of the exception that it failed with, such as `builtins.ValueError`; empty: not known.
+        traceback: of the exception that it failed with; or the stack of a process that a fatal signal has ended.
+        cursor: how far the handler is that goes on as another job, in JSON.
     """
 
     kind: Literal["response", "exception", "timeout", "lost", "refused", "continued"]
@@ -54,7 +55,7 @@ class Outcome:
 
 
 class Limits(NamedTuple):
-    """What holds for one task: `max_attempts`, and the backoff in seconds."""
+    """The limits of one task: `max_attempts`, and the backoff in seconds."""
 
     max_attempts: int
     backoff_min: float
@@ -132,11 +133,11 @@ def succeeded(outcome: Outcome) -> bool:
 def accepted(status: int, succeeds: Collection[int], from_request: bool, leads_to_login: Callable[[], bool]) -> bool:
     """Whether a status that is none from 200 to 299 means that the work is done.
 
-    A form's handler answers by redirect when it has done its work; one that asks for a login has done nothing.
+    The handler of a form answers with a redirect when it has done its work. A redirect to the login says it has not.
 
     Args:
-        status: the response's.
-        succeeds: what the task, or its alias, says.
+        status: the response's status.
+        succeeds: the statuses that the task, or its alias, says mean success.
         from_request: whether it is a public request that was queued as it came in.
         leads_to_login: whether the response's Location is the login page.
     """
@@ -146,7 +147,7 @@ def accepted(status: int, succeeds: Collection[int], from_request: bool, leads_t
 
 
 def may_retry(outcome: Outcome) -> bool:
-    """Whether another attempt could end otherwise."""
+    """Whether another attempt could have another outcome."""
     if outcome.kind != "response" or outcome.retry_in is not None:
         return outcome.kind != "refused"
     if outcome.status in NEVER_RETRIED:
@@ -165,13 +166,13 @@ def backoff(attempt: int, low: float, high: float, random: Callable[[], float] =
 
 
 def retry_after(value: str, now: float) -> float | None:
-    """Seconds that a Retry-After (RFC 9110, section 10.2.3: seconds or a date) asks to wait; None: it asks nothing."""
+    """Seconds that a Retry-After (RFC 9110, section 10.2.3: seconds or a date) asks to wait; None: it can't be read."""
     value = value.strip()
     if not value:
         return None
     if value.isascii() and value.isdigit():
         return min(float(value[:12]), MAX_RETRY_AFTER)
-    from email.utils import parsedate_to_datetime  # dates are rare
+    from email.utils import parsedate_to_datetime  # imported here, because dates are rare
 
     try:
         at = parsedate_to_datetime(value).timestamp()

@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Guard:
-    """Has a test fail that would queue on a real job server: the next worker there would do it, with real data."""
+    """Makes a test fail that would queue on a real job server, where the next worker would run it, with real data."""
 
     def __init__(self) -> None:
         self._patch = pytest.MonkeyPatch()
@@ -59,7 +59,7 @@ class _Guard:
         self._refused: list[str] = []
 
     def pytest_sessionstart(self) -> None:
-        """Stand before what handlers queue by; `capture`'s client has methods of its own, and is not concerned."""
+        """Put a check before the methods that handlers queue by. `capture`'s client has its own: no check."""
         from .submit.client import Client
 
         for name in ("submit", "call"):
@@ -97,7 +97,7 @@ class _Guard:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Know whether this test means it."""
+        """Note whether this test may queue for real."""
         self._allowed = item.get_closest_marker(_ALLOW) is not None
         try:
             return (yield)
@@ -106,7 +106,7 @@ class _Guard:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self) -> Generator[None, Any, Any]:
-        """Fail although the application, or a thread of its own, has swallowed what was raised."""
+        """Make the test fail even if the application, or a thread of it, has swallowed the exception."""
         try:
             result = yield
         finally:

@@ -13,7 +13,7 @@ from .message.routes import Route, read_route
 from .policy import MAX_DELAY
 
 Owner = Callable[[dict[str, Any]], Any]
-"""From an environ to who asks: a string or a number; None: nobody in particular."""
+"""From an environ to who asks, as a string or a number; None: nobody in particular."""
 
 KEEP = 3600.0
 """Seconds that the response of a deferred request is kept, unless it is said otherwise."""
@@ -60,7 +60,7 @@ class Given(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a request is deferred: `Given`, read."""
+    """How a request is deferred: `Given`, read and checked."""
 
     prefer: bool = False
     wait: float = 0.0
@@ -81,12 +81,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One entry of `defer=`.
+    """One entry of the setting `defer`.
 
     Attributes:
-        route: which requests it is for.
+        route: the requests that it is for.
         options: how they are deferred.
-        owner: who may see what became of one: those for whom it answers the same; None: as the setting says.
+        owner: says who asks; only those for whom it says the same as for the sender may see what became of a request.
+            None: as the setting says.
     """
 
     route: Route
@@ -125,20 +126,20 @@ OPTIONS: dict[str, kinds.Kind] = {
     "identity": kinds.choice("user", ""),
     "limit": kinds.KEY,
 }
-"""What each option is."""
+"""The options, and the kind of value of each."""
 
 OWNER = kinds.function("a callable from an environ to who asks")
 
 
 def read_options(given: Mapping[str, Any], where: str = "") -> Options:
-    """Options from what was given; None is as if one were not.
+    """Read options; one that is None counts as not given.
 
     Args:
         given: names and values.
-        where: what an error calls the place where they stand; empty: they are arguments.
+        where: what an error calls the place where they stand; empty: they are arguments of a call.
 
     Raises:
-        ConfigError: one is unknown (the nearest is named), or can't work.
+        ConfigError: one is unknown (the error names the nearest), or its value can't work.
     """
     return Options(**read_keys(given, OPTIONS, where))
 
@@ -147,7 +148,7 @@ def read_rule(where: str, value: Any) -> Rule:
     """A rule: a route, or a dict with one and options.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is neither, or can't work.
     """
     if isinstance(value, str):
         value = {"route": value}
@@ -159,10 +160,10 @@ def read_rule(where: str, value: Any) -> Rule:
 
 
 def read_keys(given: Mapping[str, Any], known: Mapping[str, kinds.Kind], where: str) -> dict[str, Any]:
-    """The values of a dict of the application's; None is as if one were not given.
+    """Read the values of a dict that the application gave; one that is None counts as not given.
 
     Raises:
-        ConfigError: a name is unknown (the nearest is named), or its value can't work.
+        ConfigError: a key is unknown (the error names the nearest), or its value can't work.
     """
     for name in given:
         if name not in known:

@@ -1,4 +1,4 @@
-"""What a caller gives as `data`, `form`, `files` or `body`, as a request's body and Content-Type. Pure."""
+"""Encodes what a caller gives as `data`, `form`, `files` or `body`: a request's body and its Content-Type. Pure."""
 
 import os
 import secrets

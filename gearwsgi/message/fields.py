@@ -15,38 +15,38 @@ from .followups import PRIORITIES, FollowUp, read_follow_up
 
 PREFIX = "X-Gearman-"
 OWN = PREFIX.lower()
-"""What the folded name of an own field begins with."""
+"""What the names of our own fields begin with, in lower case."""
 MAX_SECONDS = 10**9
-"""More than a timer can be set to is no time-out."""
+"""More seconds than any timer takes: a longer time-out is refused."""
 
 _SCRIPT_NAME = re.compile(r"(?:/[!-\"$->@-~]{0,4095})?")
 _NUMBER = re.compile(r"\d{1,9}")
 _SECONDS = re.compile(r"\d{1,10}(?:\.\d{1,9})?")
 MAX_CURSOR = 4096
-"""Characters of JSON that a cursor may have."""
+"""Characters that a cursor may have, in JSON."""
 _CURSOR = re.compile(rf"[ -~]{{1,{MAX_CURSOR}}}")
 DJANGO, FLASK_LOGIN = "django", "flask-login"
-"""Whose users an identity may be of."""
+"""The frameworks whose users an identity may name."""
 _IDENTITY = re.compile(rf"({DJANGO}|{FLASK_LOGIN}):(.{{1,200}})")
 _PROGRESS = re.compile(r"(\d{1,20}) (\d{1,20})")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d")
 _STATUSES = re.compile(r"[1-9]\d\d(?: [1-9]\d\d){0,9}")
 MAILBOX = "gearwsgi-wait-"
-"""What the names of the Gearman functions begin with that are no queues: somebody waits there for a response."""
+"""What the names of mailboxes begin with: Gearman functions that are no queues, where somebody waits for a response."""
 _AWAITED = re.compile(MAILBOX + r"([0-9a-z-]{1,80}) (\d{1,10}(?:\.\d{1,9})?)")
-"""Only such a function gets a response: no message can have one put into a queue."""
+"""The only functions that a response may be sent to: no message can have one put into a queue."""
 PROTOCOL = re.compile(r"HTTP/[0-9](?:\.[0-9])?")
 
 
 class Field(NamedTuple):
-    """One field.
+    """One field of the message.
 
     Attributes:
         name: what follows `X-Gearman-`.
-        attribute: the attribute of `Message` that it is.
-        unwritten: the attribute's value that is said by no field.
-        read: from the field's text to that value; raises `BadMessage`.
-        write: from the value to what `template` shows.
+        attribute: the attribute of `Message` that holds its value.
+        unwritten: the value for which no field is written.
+        read: from the field's text to the value; raises `BadMessage`.
+        write: from the value to what is put into `template`.
         template: the field's text as a template for `%`, in latin-1.
     """
 
@@ -59,7 +59,7 @@ class Field(NamedTuple):
 
     @property
     def full_name(self) -> str:
-        """The header's name."""
+        """The name of the header."""
         return PREFIX + self.name
 
     @property
@@ -74,12 +74,12 @@ def to_utf8(text: str) -> str:
 
 
 def from_utf8(value: str) -> str:
-    """The text that `to_utf8` made a header's value of."""
+    """The text from which `to_utf8` has made a header's value."""
     return value if value.isascii() else value.encode("latin-1").decode("utf-8", "replace")
 
 
 def _decimal(seconds: float) -> str:
-    """The number without an exponent."""
+    """The number in decimal, without an exponent."""
     return f"{seconds:.9f}".rstrip("0").rstrip(".")
 
 
@@ -145,12 +145,12 @@ def _read_awaited(value: str) -> tuple[str, float]:
 
 
 def is_cursor(text: str) -> bool:
-    """Whether it can stand in a header: JSON in ASCII, and not too long."""
+    """Whether a text can be a cursor in a header: it is ASCII, JSON, and not too long."""
     return _CURSOR.fullmatch(text) is not None
 
 
 def is_identity(text: str) -> bool:
-    """Whether it names a user: whose users they are, a colon, and the user's key."""
+    """Whether a text names a user: a framework, a colon, and the user's key."""
     return _IDENTITY.fullmatch(text) is not None and text.isprintable()
 
 
@@ -205,9 +205,9 @@ USUAL = (
     Field("Max-Attempts", "max_attempts", None, _read_number("Max-Attempts")),
     Field("Queued", "queued", 0.0, _read_time("Queued"), float, "%.3f"),
 )
-"""What every task has."""
+"""The fields that every task has."""
 ADDRESS = Field("Remote-Addr", "remote_addr", "", str)
-"""What a task has that was queued in a request."""
+"""The field of a task that was queued in a request."""
 RARE = (
     Field("Due", "due", 0.0, _read_time("Due"), float, "%.3f"),
     Field("Keep-Result", "keep_result", None, _read_time("Keep-Result"), _decimal),
@@ -238,20 +238,20 @@ RARE = (
     Field("Entry", "entry", "", from_utf8, to_utf8),
 )
 FIELDS = (*USUAL, ADDRESS, *RARE)
-"""In the order in which they are written."""
+"""All fields, in the order in which they are written."""
 
 BY_NAME = {field.full_name.lower(): field for field in FIELDS}
-"""Each by its name as it is compared."""
+"""The fields by their names in lower case."""
 NAMES = {field.attribute: field.full_name for field in FIELDS}
-"""Each one's header by its attribute."""
+"""The headers' names by the attributes of `Message`."""
 
 FAILED = PREFIX + "Failed"
-"""The one that is repeated, a line for each failed attempt."""
+"""The field that may be repeated: a line for each failed attempt."""
 SIGNATURE = PREFIX + "Signature"
-"""The one that is no part of what was signed."""
+"""The field that the signature does not cover."""
 
 
 def find_line(name: str) -> re.Pattern[bytes]:
-    """What finds a field's line in a head, however it is spelled: `-` and `_`, large and small are the same."""
+    """A pattern for a field's line in a head, however it is spelled: `-` is as good as `_`, in any case."""
     spelled = name.replace("-", "[-_]")
     return re.compile(rf"\r\n{spelled}[ \t]*:([^\r\n]*)".encode(), re.IGNORECASE)

@@ -1,6 +1,6 @@
-"""A follow-up: the task that is queued when another one has ended. It travels in that one's message, as JSON. Pure.
+"""A follow-up is the task that is queued when another one has ended. It travels in that one's message, as JSON. Pure.
 
-What is read here may come from anybody, and is checked as strictly as a message is.
+What is read here may come from anybody, and is checked as strictly as a message.
 """
 
 import json
@@ -23,7 +23,7 @@ _MAX_SECONDS = 10.0**10
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """What is queued when a task has ended: all of its request but what is known only then.
+    """The task that is queued when another one has ended: all of its request that is known before.
 
     Attributes:
         service: what the caller called.
@@ -33,7 +33,7 @@ class FollowUp:
         max_attempts: how often it is tried.
         headers: its own, beside those that every task of that request has.
         priority: `high`, `normal` or `low`.
-        unique: Gearman's coalescing key; empty: one that follows from the first task's id.
+        unique: Gearman's coalescing key; empty: one is made from the first task's id.
         delay: seconds from the first task's end.
         at: Unix time when it is due; 0: at once.
         backoff: as a message has it, as are the next.
@@ -62,7 +62,7 @@ class FollowUp:
     on_dead: "FollowUp | None" = None
 
     def to_text(self) -> str:
-        """As JSON in ASCII, for a header; what is as usual is left out."""
+        """As JSON in ASCII, for a header; values that are the defaults are left out."""
         return json.dumps(_values(self), separators=(",", ":"))
 
 
@@ -76,7 +76,7 @@ def _values(item: FollowUp) -> dict[str, Any]:
 
 
 def queues_of(*follow_ups: FollowUp | None) -> Iterator[str]:
-    """The queues that these go to, and those that follow them."""
+    """The queues that these follow-ups go to, and the follow-ups of theirs."""
     for each in follow_ups:
         if each is not None:
             yield each.queue

@@ -1,4 +1,4 @@
-"""What a message says of itself, at a glance: for who counts jobs, which must cost next to nothing. Pure.
+"""Reads from a message the little that counting jobs needs, at next to no cost. Pure.
 
 Nothing is checked here: the message was read whole, and verified, by the worker process that ran it.
 """
@@ -6,7 +6,7 @@ Nothing is checked here: the message was read whole, and verified, by the worker
 import re
 
 _LEAST = 128
-"""Bytes before the service in any message that this package writes: request line, Host, User-Agent, two ids."""
+"""Bytes before the service, at least, in a message of this package: request line, Host, User-Agent and two ids."""
 _MOST = 128 * 1024
 _search = re.compile(
     rb"X-Gearman-Service: ([!-~]++)\r\nX-Gearman-Attempt: \d++\r\nX-Gearman-Max-Attempts: \d++\r\n"
@@ -15,9 +15,9 @@ _search = re.compile(
 
 
 def glance(payload: bytes) -> tuple[bytes, float] | None:
-    """The service that a message is for, and since when it waits, in Unix time: when it was queued, or was due later.
+    """The service that a message is for, and since when it waits, in Unix time: when it was queued, or due, if later.
 
-    None: its own fields are not as this package writes them nearly always.
+    None: the message's own fields are not in the order in which this package usually writes them.
     """
     found = _search(payload, _LEAST, _MOST)
     if found is None:

@@ -1,6 +1,7 @@
-"""Limits by key: how many tasks of a key may run at once, and how many may start in a time. Pure.
+"""Limits by key: how many tasks of a key may run at once, and how many may start within a time. Pure.
 
-A key has a queue of its own on the job server, `job#stripe:42`: what is over its limit waits there, and nowhere else.
+A key has a queue of its own on the job server, `job#stripe:42`. Tasks that are over the limit wait there, and only
+there.
 """
 
 import json
@@ -18,12 +19,12 @@ MAX_CONCURRENCY = 10_000
 
 
 class Limit(NamedTuple):
-    """One entry of `limits=`.
+    """One entry of the setting `limits`.
 
     Attributes:
         pattern: the keys that it is for, as the shell matches names.
-        concurrency: how many of a key may run at once; 0: as many as there are workers.
-        rate: how many of a key may start, such as `100/minute`; empty: any number.
+        concurrency: how many tasks of a key may run at once; 0: as many as there are workers.
+        rate: how many tasks of a key may start, such as `100/minute`; empty: any number.
     """
 
     pattern: str
@@ -32,7 +33,7 @@ class Limit(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What it says, for people."""
+        """The limit in words, for people."""
         most = [f"{self.concurrency} at once"] if self.concurrency else []
         return ", ".join([*most, self.rate] if self.rate else most) or "lifted"
 
@@ -43,18 +44,18 @@ def find_limit(limits: Iterable[Limit], key: str) -> Limit | None:
 
 
 def unmatched(limits: Iterable[Limit], key: str) -> str:
-    """What to say of a key that no pattern matches."""
+    """The error's text for a key that no pattern matches."""
     known = ", ".join(repr(each.pattern) for each in limits) or "there is none"
     return f"limit {key!r} matches no pattern of the setting limits: {known}"
 
 
 def change(limits: Iterable[Limit], changed: Mapping[str, Limit]) -> tuple[Limit, ...]:
-    """The limits as they hold: with those that were changed at run time, by their patterns."""
+    """The limits that hold: these, except where they were changed at run time (`changed`, by pattern)."""
     return tuple(changed.get(limit.pattern, limit) for limit in limits)
 
 
 def dump_change(limit: Limit, by: str) -> str:
-    """A limit that was changed at run time, and who has done so, as text."""
+    """A limit that was changed at run time, and who has changed it, as text."""
     return json.dumps([limit.concurrency, limit.rate, by])
 
 
@@ -65,10 +66,10 @@ def load_change(pattern: str, text: str) -> tuple[Limit, str]:
 
 
 def checked_key(key: Any) -> str:
-    """The key, where it can be one.
+    """The key, checked.
 
     Raises:
-        ValueError: it can't.
+        ValueError: it can't be a key.
     """
     if not isinstance(key, str) or not key or not key.isprintable() or " " in key or len(key.encode()) > MAX_KEY:
         raise ValueError(f"give up to {MAX_KEY} bytes without spaces and control characters, such as 'stripe:42'")
@@ -81,7 +82,7 @@ def key_queue(queue: str, key: str) -> str:
 
 
 def split_queue(name: str) -> tuple[str, str]:
-    """The queue, and the key whose own queue it is: empty where it is none's."""
+    """The queue in a name, and the key whose own queue it is; the key is empty where there is none."""
     queue, _, key = name.partition(SEPARATOR)
     return queue, key
 
@@ -90,7 +91,7 @@ def read_limit(pattern: str, given: Mapping[str, Any]) -> Limit:
     """A limit from what was given for a pattern.
 
     Raises:
-        ValueError: it can't be one.
+        ValueError: it can't be a limit.
     """
     unknown = sorted(set(map(str, given)) - {"concurrency", "rate"})
     if unknown:

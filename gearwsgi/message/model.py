@@ -1,7 +1,7 @@
-"""The message: an HTTP/1.1 request in bytes, which is a job's payload. Written, read, changed; pure.
+"""The message: an HTTP/1.1 request in bytes, which is a job's payload. Its fields, and how it is written. Pure.
 
-Reading is strict (RFC 9112 without its leniences), for the bytes come from whoever reaches the job server's port.
-What begins with `{` is no message but a plain call: `plain` reads that as the request it stands for.
+`reading` reads it, strictly (RFC 9112 without its leniences), for the bytes come from whoever reaches the job server's
+port. A payload that begins with `{` is no message but a plain call: `plain` reads that as the request it stands for.
 """
 
 import json
@@ -21,28 +21,28 @@ from .values import for_json
 MAX_HEAD = 64 * 1024
 """Bytes that request line and headers may take together."""
 MAX_OWN = 16 * 1024
-"""Bytes that gearwsgi's own fields may take beside them: a retry adds to these, and must not be too long for it."""
+"""Bytes that our own fields may take beside them: a retry adds to these, and must still fit."""
 MAX_HEADERS = 200
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of a body, unless `max_body` says otherwise."""
 MAX_FAILURES = 10
-"""Failed attempts that a message tells of; older ones are dropped from it, not from the log."""
+"""Failed attempts that a message tells of; older ones are dropped from it, but not from the log."""
 
 MAX_UNIQUE = 63
-"""Bytes of a unique that Gearman compares."""
+"""Bytes of a unique that Gearman takes into account."""
 
 PRIORITIES = followups.PRIORITIES
 
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(?::\d{0,5})?")
 LATIN1_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-# What holds itself ends as a RecursionError, without a look at each value beforehand.
+# A value that contains itself ends in a RecursionError: cheaper than looking at each value beforehand.
 dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False, default=for_json).encode
 
 
 @dataclass(slots=True)
 class Message:
-    """A request, and what the queue needs to know of it.
+    """A request, and what the queue needs to know about it.
 
     Attributes:
         method: any HTTP token, in the case given.
@@ -183,9 +183,9 @@ _get_rare = attrgetter(*(field.attribute for field in fields.RARE))
 
 
 def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
-    """The bytes of `message` with `headers`: the caller has checked them, or they were read.
+    """The bytes of `message` with `headers`, which were checked by the caller, or were read from a message.
 
-    The way out is short on purpose: a `task()` spends its microseconds here.
+    Short on purpose: most of the microseconds of a `task()` are spent here.
     """
     lines = [
         f"{message.method} {message.scheme}://{message.host}{message.script_name}{message.path} HTTP/1.1",
@@ -212,13 +212,13 @@ def write(message: Message, headers: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _lines_of(declared: Iterable[fields.Field], values: Iterable[Any]) -> list[str]:
-    """The lines of these fields, of which some may have nothing to say."""
+    """The lines of these fields; a field with nothing to say has none."""
     pairs = zip(declared, values, strict=True)
     return [field.line % field.write(value) for field, value in pairs if value != field.unwritten]
 
 
 def one_line(text: str, limit: int = 200) -> str:
-    """`text` cut to `limit` characters and without anything that would end a line."""
+    """`text` on one line: cut to `limit` characters, and without anything that would end the line."""
     return "".join(char if char.isprintable() else " " for char in text[:limit]).strip()
 
 
@@ -251,7 +251,7 @@ def check_value(value: Any, what: str) -> str:
         InvalidTask: it is no string, holds a control character, or a character that latin-1 has not.
     """
     text = value if isinstance(value, str) else str(value)
-    # The value itself is not shown: it may be a password.
+    # The error does not show the value: it may be a password.
     if found := LATIN1_CONTROL.search(text):
         raise InvalidTask(f"{what} has a control character (CR, LF or NUL): {found[0]!r} at place {found.start() + 1}")
     if not text.isascii():
@@ -263,12 +263,12 @@ def check_value(value: Any, what: str) -> str:
 
 
 def safe_host(host: str) -> bool:
-    """Whether `host` (which a client chose) can stand in a request line."""
+    """Whether `host`, which a client has chosen, can stand in a request line."""
     return len(host) <= 300 and _HOST.fullmatch(host) is not None
 
 
 def check_head(data: bytes) -> None:
-    """That a message which was just written has a head which `read` takes.
+    """Check that a message which was just written has a head that `read` accepts.
 
     Raises:
         InvalidTask: it is too long, or has too many headers.

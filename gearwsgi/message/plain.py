@@ -1,6 +1,6 @@
-"""The plain call: a service and its data as one JSON object, as PhalApi's workers and the `gearman` tool know it. Pure.
+"""The plain call: a service and its data as one JSON object, as PhalApi and the `gearman` tool write it. Pure.
 
-It is read as the request that it stands for, strictly, for it comes from whoever reaches the job server's port.
+It is read, strictly, as the request that it stands for: it comes from whoever reaches the job server's port.
 """
 
 import json
@@ -15,7 +15,7 @@ from .values import as_fields
 MAX_DEPTH = 100
 """How deep lists and objects of a plain call may be nested."""
 MAX_VALUES = 1_000_000
-"""About how many values a plain call may hold: each costs far more memory than its bytes."""
+"""About how many values a plain call may hold: each takes far more memory than its bytes."""
 MAX_NAME = 2000
 """Characters of a plain call's service."""
 
@@ -39,7 +39,7 @@ def read_plain(
         payload: JSON; one NUL or newline at its end is forgiven.
         tasks: the aliases.
         resolver: as in `targets.resolve`.
-        id: the task's id, for a plain call brings none.
+        id: an id for the task, since a plain call brings none.
         max_body: bytes that the payload may have.
 
     Raises:
@@ -78,7 +78,7 @@ def read_plain(
 
 
 def _read_json(text: bytes) -> Any:
-    """JSON from a stranger: each key once, finite numbers, and no more memory than its size leads to expect."""
+    """JSON from a stranger: no key twice, only finite numbers, and not more memory than its size suggests."""
     if sum(map(text.count, (b",", b":", b"[", b"{"))) > MAX_VALUES:
         raise ValueError(f"over {MAX_VALUES} values")
     found = _decode(text.decode("utf-8"))

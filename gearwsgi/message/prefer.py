@@ -1,4 +1,4 @@
-"""The header Prefer (RFC 7240). Pure."""
+"""Reads the header Prefer (RFC 7240). Pure."""
 
 import re
 
@@ -15,7 +15,7 @@ RESPOND_ASYNC = "respond-async"
 def read_prefer(text: str) -> dict[str, str]:
     """The preferences in a Prefer header, by their names in lower case; the first of a name counts (section 2).
 
-    One that can't be read is left out. Parameters of preferences are none of ours.
+    One that can't be read is left out. Parameters of preferences are ignored.
     """
     found: dict[str, str] = {}
     for element in _ELEMENT.findall(text):

@@ -25,11 +25,12 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,100}")
 
 
 def _own(attribute: str, pattern: str) -> str:
-    """The line of an own field, for a pattern of heads."""
+    """The line of one of our own fields, as a pattern."""
     return f"{fields.NAMES[attribute]}: {pattern}\\r\\n"
 
 
-# The head of a first attempt as `write` makes it, in one go: nearly every message. Any other is read line by line.
+# A head as `write` makes it for a first attempt, read by one pattern: nearly every message has it. Other heads are read
+# line by line.
 _USUAL_HEAD = re.compile(
     r"([!#$%&'*+.^_`|~0-9A-Za-z-]++) (https?)://([A-Za-z0-9._~%!$&'()*+,;=-]{1,255}+(?::\d{0,5}+)?)(/[!\"$-~]*+)"
     r" HTTP/1\.1\r\n"
@@ -58,7 +59,7 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
     """The HTTP message in `payload`; a plain call is `plain.read_plain`'s.
 
     Raises:
-        BadMessage: it is none, or one that servers could read in two ways.
+        BadMessage: it is no message, or one that two servers could read differently.
     """
     head, end, body = payload.partition(b"\r\n\r\n")
     if not end:
@@ -73,7 +74,7 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
     first, _, lines = text.partition("\r\n")
     request = _REQUEST_LINE.fullmatch(first)
     if request is None:
-        # No more than its beginning: what stands where a request line should may be a header with a password.
+        # Only its beginning: in place of a request line there may be a header with a password.
         raise BadMessage(f"request line can't be read: it begins {first.partition(': ')[0][:100]!r}")
     lines_read = _read_lines(lines.split("\r\n")[:-1], len(head))
     _check_length(lines_read.length, body, max_body)
@@ -94,7 +95,7 @@ def read(payload: bytes, *, max_body: int = MAX_BODY) -> Message:
 
 
 def _read_usual(text: str, body: bytes) -> Message | None:
-    """The message with this head, exactly as reading it line by line would have it; None where it is not the usual."""
+    """The message with this head, read as line by line it would be; None where the head is not the usual one."""
     found = _USUAL_HEAD.fullmatch(text)
     if found is None:
         return None
@@ -102,7 +103,7 @@ def _read_usual(text: str, body: bytes) -> Message | None:
     if length != str(len(body)) if length is not None else body:
         return None
     if " \r\n" in ordinary or ":  " in ordinary:
-        return None  # blanks that have to be stripped
+        return None  # there are blanks that have to be stripped
     headers = tuple(_ORDINARY.findall(ordinary))
     for name, _ in headers:
         folded = _fold(name)
@@ -117,7 +118,7 @@ def _read_usual(text: str, body: bytes) -> Message | None:
 
 
 class _Lines(NamedTuple):
-    """A head's lines, sorted by whose they are."""
+    """The lines of a head, sorted by whether they are ours or the request's."""
 
     headers: tuple[tuple[str, str], ...]
     own: dict[str, str]
@@ -170,12 +171,12 @@ def _read_lines(lines: list[str], size: int) -> _Lines:
 
 @functools.lru_cache(maxsize=64)
 def _fold(name: str) -> str:
-    """A header's name as it is compared; empty where it is no token."""
+    """A header's name in the form in which names are compared; empty where it is no token."""
     return name.lower().replace("_", "-") if targets.TOKEN.fullmatch(name) else ""
 
 
 def _beginning(lines: Iterable[str]) -> str:
-    """The name at most of the first of these: its value may be a password."""
+    """The first of these lines, cut before its value, which may be a password."""
     shown = _NAME.match(next(iter(lines)))
     return shown[0] if shown else ""
 
@@ -195,7 +196,7 @@ def _read_target(target: str, host: str) -> tuple[str, str, str]:
     scheme = "http"
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is not None:
-        # RFC 9112, section 3.2.2: the target's host counts, whatever Host says.
+        # RFC 9112, section 3.2.2: the host in the target counts, whatever the header Host says.
         scheme, host, target = absolute[1].lower(), absolute[2], absolute[3] or ""
     elif not target.startswith("/"):
         raise BadMessage(f"target {target[:200]!r} is neither a URL nor a path")

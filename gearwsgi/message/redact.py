@@ -1,4 +1,4 @@
-"""Secrets out of what people look at: the values of headers that say who someone is. Pure."""
+"""Removes secrets from what people look at: the values of headers that prove who someone is. Pure."""
 
 import json
 import re
@@ -13,19 +13,19 @@ _SECRET_PREFIXES = ("x-csrf", "x-xsrf", "x-api-key")
 _FOLLOW_UPS = frozenset({fields.NAMES["then"].lower(), fields.NAMES["on_dead"].lower()})
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-# Wider than the message's own grammar: what is shown may be no message at all, and its lines end in any way. A line
-# that begins with a blank goes on with the one before.
+# Wider than the message's own grammar, because what is shown may be no message at all, with any line ends. A line that
+# begins with a blank continues the one before.
 _FIELD = re.compile(rb"(?:(?<=[\r\n])|\A)([^\r\n:]{1,200}):[^\r\n]*(?:(?:\r\n|\r|\n)[ \t][^\r\n]*)*")
 
 
 def is_secret(name: str, further: Sequence[str] = ()) -> bool:
-    """Whether a header of this name is never shown; `further` are the configured ones, in lower case."""
+    """Whether a header of this name must never be shown; `further` are those of the setting, in lower case."""
     folded = name.strip().lower().replace("_", "-")
     return folded in _SECRET or folded.startswith(_SECRET_PREFIXES) or folded in further
 
 
 def redact_payload(payload: bytes, further: Sequence[str] = ()) -> bytes:
-    """A message with the values of secret headers blotted out."""
+    """A message, with the values of secret headers replaced."""
     end = _HEAD_END.search(payload)
     if end is None:
         return redact_head(payload, further)
@@ -33,7 +33,7 @@ def redact_payload(payload: bytes, further: Sequence[str] = ()) -> bytes:
 
 
 def redact_head(head: bytes, further: Sequence[str] = ()) -> bytes:
-    """A message's head with the values of secret headers blotted out."""
+    """The head of a message, with the values of secret headers replaced."""
 
     def blot(match: "re.Match[bytes]") -> bytes:
         name = match[1].decode("latin-1")
@@ -47,7 +47,7 @@ def redact_head(head: bytes, further: Sequence[str] = ()) -> bytes:
 
 
 def _redact_follow_up(text: bytes, further: Sequence[str]) -> bytes:
-    """A follow-up, whose own headers stand in its JSON."""
+    """A follow-up in JSON, with the values of the secret headers in it replaced."""
 
     def blot(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(values.get("headers"), list):
@@ -63,7 +63,7 @@ def _redact_follow_up(text: bytes, further: Sequence[str]) -> bytes:
 
 
 def redact_lines(lines: Sequence[str], further: Sequence[str] = ()) -> list[str]:
-    """Lines of text, such as a response's, with the values of secret headers blotted out."""
+    """Lines of text, such as a response's, with the values of secret headers replaced."""
     return [
         redact_head(line.encode("utf-8", "surrogateescape"), further).decode("utf-8", "surrogateescape")
         for line in lines

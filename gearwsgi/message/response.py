@@ -1,4 +1,4 @@
-"""A whole HTTP response: in bytes, as a `call()` gets it back, and as WebOb's object. Pure."""
+"""A whole HTTP response, as a `call()` gets it: in bytes, and as an object of WebOb's. Pure."""
 
 import functools
 import warnings
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @functools.cache
 def response_class() -> "type[Response]":
-    """WebOb's Response, imported only where one is made: that takes 40 ms.
+    """WebOb's class Response. It is imported only where one is needed, because that takes 40 ms.
 
     On Python 3.11 and 3.12 its import warns of `cgi`, which would be an error in a test run with `-W error`.
     """
@@ -25,7 +25,7 @@ def response_class() -> "type[Response]":
 
 
 def write_response(status: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
-    """A response as an HTTP message, its status and headers as the application gave them."""
+    """A response as an HTTP message, with status and headers as the application gave them."""
     head = [f"HTTP/1.1 {status}", *[f"{name}: {value}" for name, value in headers], "\r\n"]
     return "\r\n".join(head).encode("latin-1", "replace") + body
 

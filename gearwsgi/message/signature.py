@@ -37,7 +37,7 @@ def sign(message: bytes, queue: str, key: bytes, now: float) -> bytes:
 
 
 def is_signed(message: bytes) -> bool:
-    """Whether the message claims a signature."""
+    """Whether the message has a signature, true or not."""
     return _LINE.search(message, 0, max(0, message.find(b"\r\n\r\n"))) is not None
 
 
@@ -53,9 +53,9 @@ def verify(message: bytes, queue: str, keys: Sequence[bytes], now: float, max_ag
 
 
 def renew(message: bytes, queue: str, keys: Sequence[bytes], now: float) -> bytes:
-    """`message` signed anew where one of `keys` signed it, however long ago; whatever else it is comes back as it is.
+    """`message` signed anew where one of `keys` has signed it, however long ago; anything else is returned as it is.
 
-    For what has waited on disk. A signature that nobody checked is never made good by it.
+    For messages that have waited on disk. It never makes a signature good that nobody has checked.
     """
     try:
         _check(message, queue, keys)
@@ -65,10 +65,10 @@ def renew(message: bytes, queue: str, keys: Sequence[bytes], now: float) -> byte
 
 
 def _check(message: bytes, queue: str, keys: Sequence[bytes]) -> int:
-    """The time of the signature that one of `keys` made.
+    """The time of the signature, if one of `keys` made it.
 
     Raises:
-        BadSignature: there is none.
+        BadSignature: there is none, or no key made it.
     """
     if not 0 <= message.find(b"\r\n\r\n") <= MAX_HEAD + MAX_OWN:
         raise BadSignature("no signature: this is no message whose head could hold one")
@@ -83,13 +83,14 @@ def _check(message: bytes, queue: str, keys: Sequence[bytes]) -> int:
         raise BadSignature("signature can't be read")
     stamp, claimed = value[1], value[2].decode()
     head = head[: lines[0].start()] + head[lines[0].end() :]
-    # Every key is tried, and each comparison takes the same time whatever differs.
+    # All keys are tried, and each comparison takes the same time whatever the difference is.
     if not any([hmac.compare_digest(_digest(key, queue, stamp, head, body), claimed) for key in keys]):
         raise BadSignature(f"signature does not fit: changed, signed with another key, or not for queue {queue!r}")
     return int(stamp)
 
 
 def _digest(key: bytes, queue: str, stamp: bytes, head: bytes, body: bytes) -> str:
-    # Neither a queue nor a time has a NUL, and a head ends at the first empty line: no two messages read the same.
+    # No two messages give the same bytes: neither a queue nor a time has a NUL, and the head ends at the first empty
+    # line.
     prefix = b"gearwsgi-v1\0%s\0%s\0" % (queue.encode("utf-8", "surrogateescape"), stamp)
     return hmac.digest(key, b"".join((prefix, head, b"\r\n\r\n", body)), "sha256").hex()

@@ -1,4 +1,4 @@
-"""Names to targets: what a caller calls a service becomes the request line of a message.
+"""From names to targets: a service, as a caller names it, becomes the method and path of a request.
 
 Pure: no I/O. The four rules, in order: an alias is replaced by its value, once; `/path` and `METHOD /path` are
 targets; a dotted name is a path (or whatever `resolver=` says); anything else is an error that helps.
@@ -21,14 +21,14 @@ TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _DOTTED = re.compile(r"[\w-]+(?:\.[\w-]+)+")
 _SIMPLE_TARGET = re.compile(r"/[!$%&'()*+,./0-9:;=?@A-Z_a-z~\[\]{}|^\"<>\\`-]*")
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-"""Control characters, and halves of surrogate pairs, which no encoding has."""
+"""Control characters, and halves of surrogate pairs, which no encoding can write."""
 _SHOWN = 200
-"""Characters of a wrong name that its error shows."""
+"""Characters of an unknown name that the error shows."""
 _QUERY_METHODS = frozenset({"GET", "HEAD", "DELETE"})
 
 
 class Target(NamedTuple):
-    """Where a task goes: `method` and `path` (ASCII, relative to the wrapped application, with its query)."""
+    """Where a task goes: `method` and `path`, which is ASCII, relative to the application, and has its query."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ class Target(NamedTuple):
 
 
 class Service(NamedTuple):
-    """One entry of `tasks=`: its target, and what it sets differently from the middleware's settings."""
+    """One entry of `tasks=`: its target, and the settings in which it differs from the middleware's."""
 
     target: str
     max_attempts: int | None = None
@@ -53,7 +53,7 @@ def read_statuses(value: Any) -> tuple[int, ...]:
     """Statuses that mean that the work is done: `(302, 303)`.
 
     Raises:
-        ValueError: they can't be these.
+        ValueError: they can't be statuses.
     """
     found = tuple(value) if isinstance(value, list | tuple | set | frozenset) else ()
     if not 0 < len(found) <= 10 or not all(type(each) is int and 300 <= each <= 599 for each in found):
@@ -116,7 +116,7 @@ def resolve(name: str, tasks: Mapping[str, Service], resolver: Resolver | None, 
         method: overrides the target's method.
 
     Raises:
-        UnknownService: the name is none of these.
+        UnknownService: the name is none of these, or the resolver does not know it.
         InvalidTask: a control character, a fragment, or a method that is no token.
     """
     if not isinstance(name, str):
@@ -138,7 +138,7 @@ def resolve(name: str, tasks: Mapping[str, Service], resolver: Resolver | None, 
 
 
 def _ask(resolver: Resolver, text: str) -> str | None:
-    """What the application's own callable says: a name may come from anywhere, and nothing that it raises is ours."""
+    """What the application's own resolver answers. Names may come from anywhere, and it may raise anything."""
     try:
         found = resolver(text)
     except InvalidTask:
@@ -163,7 +163,7 @@ def _dotted(name: str) -> str | None:
 
 
 def _ascii(path: str) -> str:
-    """Percent-encode what a request line can't hold, and leave every other byte as it is."""
+    """Percent-encode what a request line can't hold; all other bytes stay as they are."""
     if _NO_TEXT.search(path):
         raise InvalidTask(f"target {path[:_SHOWN]!r} has a control character; percent-encode it")
     if "#" in path:
@@ -183,7 +183,7 @@ def _unknown(name: str, text: str, tasks: Mapping[str, Service]) -> UnknownServi
 
 
 def nearest(name: str, names: Any) -> str:
-    """`, did you mean 'x'?` for the name most like this one, or nothing; rather one with the same first word."""
+    """`, did you mean 'x'?` for the most similar name, if any; one with the same first word is preferred."""
     import difflib  # only where something is wrong
 
     close = difflib.get_close_matches(name[:_SHOWN], [str(known) for known in names], 3, 0.5)
@@ -193,7 +193,7 @@ def nearest(name: str, names: Any) -> str:
 
 
 def takes_query(method: str) -> bool:
-    """Whether data travels in the query with this method, for want of a body."""
+    """Whether data is sent in the query with this method, since the request has no body."""
     return method.upper() in _QUERY_METHODS
 
 

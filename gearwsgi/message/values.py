@@ -1,4 +1,4 @@
-"""Values that JSON, forms and queries have no form of their own for: dates, UUID, Decimal, dataclasses. Pure."""
+"""How values travel that JSON, forms and queries have no form for: dates, UUID, Decimal, dataclasses. Pure."""
 
 import dataclasses
 from datetime import date, time
@@ -23,10 +23,10 @@ def as_fields(value: Any) -> Any:
 
 
 def for_json(value: Any) -> Any:
-    """What JSON's encoder has no form for, in one that it has.
+    """A value that JSON has no form for, as one that it has.
 
     Raises:
-        TypeError: there is none.
+        TypeError: that can't be done.
     """
     text = as_text(value)
     if text is not None:

@@ -1,7 +1,7 @@
-"""The only socket to a job server: Gearman's packets in bytes, and one blocking connection.
+"""A blocking connection to a job server, which sends and receives Gearman's packets; the only place that opens one.
 
-Packets and their parameters are pygearman's (`gearman.protocol`), with the two that it does not know. The packing is
-ours: it is done once for each job and each way, and pygearman's copies a dict for it.
+Packets and their parameters are pygearman's (`gearman.protocol`), with the two that it does not know. Packing them is
+done here: it happens once for each job in each direction, and pygearman's way copies a dict each time.
 """
 
 import os
@@ -24,11 +24,12 @@ _KEEPALIVE = {
     "TCP_KEEPCNT": 5,
     "TCP_USER_TIMEOUT": 40_000,
 }
-"""Seconds until a silent connection is probed, and between two probes; how many; milliseconds for a confirmation."""
+"""TCP keep-alive: seconds until a silent connection is probed, and between two probes; how many; milliseconds until
+what was sent must be confirmed."""
 
 
 class Connection:
-    """A blocking connection to one job server, for one thread at a time. After any error it is closed.
+    """A blocking connection to one job server, for one thread at a time. After an error it is closed.
 
     Args:
         address: the job server.
@@ -49,7 +50,7 @@ class Connection:
         self.pid = os.getpid()
 
     def close(self) -> None:
-        """Close it; the job server puts a job that it had grabbed back into the queue."""
+        """Close it; a job that it had grabbed goes back into the job server's queue."""
         self._socket.close()
 
     def is_stale(self) -> bool:
@@ -57,7 +58,7 @@ class Connection:
         return bool(self._poll(0))
 
     def send(self, data: bytes, timeout: float) -> None:
-        """Send all of `data`; `timeout` counts the seconds without progress.
+        """Send all of `data`; `timeout` is how many seconds may pass without progress.
 
         Raises:
             ServerUnavailable: it could not be sent.
@@ -107,7 +108,7 @@ class Connection:
         return waiting.popleft()
 
     def _read(self, left: float, timeout: float) -> bytes:
-        """What comes within `left` of `timeout` seconds; nothing where TLS has nothing for us yet."""
+        """The bytes that come within `left` of `timeout` seconds; none where TLS has nothing whole yet."""
         pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
         if not pending and not self._poll(left * 1000):
             raise TimeoutError(f"no answer for {timeout:g} s")
@@ -136,19 +137,19 @@ class Connection:
         raise ProtocolError(f"job server {self.address}: expected packet {kind}, got {got}")
 
     def admin(self, command: str, timeout: float) -> list[str]:
-        """Send a text command and answer its lines, without the last one that is a dot: see `ask`."""
+        """Send a text command; returns the lines of the answer, without the dot at its end: see `ask`."""
         lines = self.ask(command, timeout).decode("utf-8", "replace").splitlines()
         return lines if _is_single(command) else lines[:-1]
 
     def ask(self, command: str, timeout: float) -> bytearray:
-        """Send a text command and answer what comes, to its end.
+        """Send a text command; returns the whole answer.
 
         Args:
             command: the command.
             timeout: seconds until the whole answer has to be here.
 
         Raises:
-            ServerUnavailable: no answer, or none that comes to its end.
+            ServerUnavailable: there is no answer, or none that comes to its end.
         """
         self.send(command.encode() + b"\r\n", timeout)
         deadline = time.monotonic() + timeout
@@ -166,12 +167,12 @@ class Connection:
 
 
 def _is_single(command: str) -> bool:
-    """Whether a text command's answer is one line, rather than many and a dot."""
+    """Whether the answer to a text command is a single line, instead of many and a dot."""
     return not command.startswith(("status", "workers", "prioritystatus", "show"))
 
 
 def keep_alive(sock: socket.socket) -> None:
-    """Have the system tell within a minute that the other end's host, or the way to it, is gone."""
+    """Have the system notice within a minute that the other host, or the way to it, is gone."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
         if (option := getattr(socket, name, None)) is not None:

@@ -1,6 +1,6 @@
 """The embedded job server as a process: the one way to start it, and to end it.
 
-It is started without waiting, and asked whether it answers yet: with a large queue it takes a while to load it.
+Starting it does not wait. It is asked later whether it answers: loading a large queue takes a while.
 
     not started -- start() --> starting -- its line is read --> ready
          ^                        |                              |
@@ -28,7 +28,7 @@ _READY = re.compile(r"listening on (\S+), pid \d+")
 
 
 def command(listen: str | Address, state_dir: Path, lifeline: int, options: Sequence[str] = ()) -> list[str]:
-    """The command of a job server that ends when the descriptor `lifeline` has nobody left at its other end."""
+    """The command line of a job server that ends when nobody holds the other end of `lifeline` any more."""
     where = ["--listen", str(listen), "--state-dir", str(state_dir), "--parent-fd", str(lifeline)]
     return [sys.executable, "-m", "gearwsgi", "server", *where, *options]
 
@@ -40,13 +40,13 @@ def read_address(line: str) -> str:
 
 
 class EmbeddedProcess:
-    """A job server that runs for as long as this process lives and wants it.
+    """An embedded job server, as a process that ends with this one, or when it is told to.
 
     Args:
         listen: `host:port`; port 0 takes a free one.
         state_dir: where its queue is.
         options: further command-line options, such as `--job-retries=3`.
-        stderr: a file for its log; None is ours.
+        stderr: a file for its log; None: our standard error.
 
     Attributes:
         address: `host:port`, once it is ready.
@@ -65,7 +65,7 @@ class EmbeddedProcess:
         self._said = b""
 
     def start(self) -> None:
-        """Start it, without waiting until it answers; one that still runs is killed.
+        """Start it, without waiting until it answers; one that still runs is killed first.
 
         Raises:
             StartError: there is no process or descriptor to be had; it may be tried again.
@@ -88,17 +88,17 @@ class EmbeddedProcess:
         os.set_blocking(self._process.stdout.fileno(), False)
 
     def is_ready(self) -> bool:
-        """Whether it has loaded its queue and answers. Does not wait."""
+        """Whether it has loaded its queue and answers. Returns at once."""
         if not self.address and self._process is not None and self._process.stdout is not None:
             self._said += self._process.stdout.read() or b""
             self.address = read_address(self._said.decode(errors="replace"))
         return bool(self.address)
 
     def wait(self, timeout: float = _START_TIMEOUT) -> None:
-        """Wait until it is ready, `timeout` seconds at most.
+        """Wait until it is ready, but no longer than `timeout` seconds.
 
         Raises:
-            StartError: it is not; it is ended then.
+            StartError: it did not get ready; it is ended then.
         """
         deadline = time.monotonic() + timeout
         while not self.is_ready():
@@ -109,9 +109,9 @@ class EmbeddedProcess:
             self._watch(left)
 
     def ensure(self) -> bool:
-        """Start it and wait until it listens, unless something there speaks Gearman already; whether it was started.
+        """Start it and wait until it listens, unless a job server is there already; whether it was started.
 
-        It listens long before it is ready where its queue is large; who asks it waits until then.
+        It listens long before it is ready, if its queue is large: who asks it something waits until then.
 
         Raises:
             StartError: something else holds the port, or it did not start.
@@ -125,7 +125,7 @@ class EmbeddedProcess:
         return True
 
     def _watch(self, seconds: float) -> None:
-        """Wait so long for its line.
+        """Read what it prints for so many seconds, to see whether it is ready.
 
         Raises:
             StartError: it has ended.
@@ -147,13 +147,13 @@ class EmbeddedProcess:
         return self._process.poll() if self._process is not None else None
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> int:
-        """End it cleanly, and wait until it has; its exit code. It is killed after `timeout` seconds."""
+        """End it cleanly, and wait for that; its exit code. After `timeout` seconds it is killed."""
         if self._process is not None:
             self._process.terminate()
         return self.wait_for_end(timeout)
 
     def wait_for_end(self, timeout: float = _STOP_TIMEOUT) -> int:
-        """Wait until it has ended; its exit code. It is killed after `timeout` seconds."""
+        """Wait until it has ended; its exit code. After `timeout` seconds it is killed."""
         if self._process is None:
             return 0
         try:
@@ -165,7 +165,7 @@ class EmbeddedProcess:
         return code
 
     def kill(self) -> None:
-        """End it as a crash does, with SIGKILL; what it said JOB_CREATED to is on disk."""
+        """End it by SIGKILL, as a crash would; what it has answered JOB_CREATED to is on disk."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -7,7 +7,7 @@ from gearman import protocol
 
 from ..errors import ProtocolError, ServerError
 
-# Every packet that client, worker or server knows; the numbers are Gearman's.
+# All packets that client, worker or server know; the numbers are Gearman's.
 CAN_DO: int = protocol.GEARMAN_COMMAND_CAN_DO
 CANT_DO: int = protocol.GEARMAN_COMMAND_CANT_DO
 RESET_ABILITIES: int = protocol.GEARMAN_COMMAND_RESET_ABILITIES
@@ -40,7 +40,7 @@ JOB_ASSIGN_UNIQ: int = protocol.GEARMAN_COMMAND_JOB_ASSIGN_UNIQ
 SUBMIT_JOB_HIGH_BG: int = protocol.GEARMAN_COMMAND_SUBMIT_JOB_HIGH_BG
 SUBMIT_JOB_LOW: int = protocol.GEARMAN_COMMAND_SUBMIT_JOB_LOW
 SUBMIT_JOB_LOW_BG: int = protocol.GEARMAN_COMMAND_SUBMIT_JOB_LOW_BG
-# Gearman's PROTOCOL document, "Binary Protocol Types"; pygearman has none of these.
+# From Gearman's PROTOCOL document, "Binary Protocol Types"; pygearman does not have these.
 SUBMIT_JOB_EPOCH = 36
 GRAB_JOB_ALL = 39
 GET_STATUS_UNIQUE = 41
@@ -57,7 +57,7 @@ PARAMETERS: dict[int, int] = {
     GET_STATUS_UNIQUE: 1,
     STATUS_RES_UNIQUE: 6,
 }
-"""How many parameters a packet has; the last one may hold NULs."""
+"""How many parameters each packet has; the last one may hold NULs."""
 
 LARGE = frozenset(
     (
@@ -65,7 +65,7 @@ LARGE = frozenset(
         WORK_COMPLETE, WORK_DATA, WORK_WARNING, WORK_EXCEPTION, ECHO_REQ, ECHO_RES,
     )
 )  # fmt: skip
-"""The packets that carry somebody's data. The others have names, handles and numbers, of SMALL bytes together."""
+"""The packets that carry somebody's data. All others have names, handles and numbers, together at most SMALL bytes."""
 
 SMALL = 8192
 
@@ -76,13 +76,14 @@ REQUEST: bytes = protocol.MAGIC_REQ_STRING
 ANSWER: bytes = protocol.MAGIC_RES_STRING
 
 MAX_PACKET = 1 << 30
-"""Bytes that an answer with data may announce; more is not Gearman."""
+"""Bytes that an answer with data may announce; with more it is not Gearman's."""
 
 JOB_TOO_LARGE = -1
-"""No packet of Gearman's: a JOB_ASSIGN_UNIQ whose payload was not kept; its size is one parameter more."""
+"""No packet of Gearman's. It stands for a JOB_ASSIGN_UNIQ with a payload too large to be kept; a further parameter has
+its size."""
 
 _KEPT = 64 * 1024
-"""Bytes that are kept of such a job, for whoever looks where it came from."""
+"""Bytes that are kept of such a payload, to see where it came from."""
 
 
 def pack(kind: int, *parameters: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""From a job's payload to a message that may be replayed: the one gate, for the worker and for its supervisor. Pure."""
+"""From a job's payload to a message that may be replayed. Worker and supervisor open payloads only here. Pure."""
 
 import hashlib
 import re
@@ -14,14 +14,14 @@ from ..settings import Settings
 
 
 class Grabbed(NamedTuple):
-    """A job as the job server hands it out."""
+    """A job as the job server has handed it out."""
 
     handle: bytes
     queue: bytes
     unique: bytes
     payload: bytes
     cut: int = 0
-    """Bytes that the payload had where it was too large to be kept: `payload` is its beginning."""
+    """Bytes of a payload that was too large to be kept; `payload` then is its beginning. 0: it was kept."""
 
     @property
     def queue_name(self) -> str:
@@ -40,23 +40,23 @@ class Grabbed(NamedTuple):
 
 
 def open_payload(job: Grabbed, settings: Settings, now: float, *, trusted: bool = False) -> model.Message:
-    """The message in a job, verified where there are keys. A task without an id gets one that follows from the job.
+    """The message in a job, verified where there are keys. A task without an id gets one that is made from the job.
 
     Args:
         job: what the job server handed out.
         settings: the middleware's.
         now: Unix time.
-        trusted: it has been through here already.
+        trusted: whether it was opened here before.
 
     Raises:
-        BadMessage: it may not run: `BadSignature` where the signature is why.
+        BadMessage: it may not run; `BadSignature` where the reason is the signature.
     """
     try:
         return _open(job, settings, now, trusted)
     except BadMessage:
         raise
     except Exception as error:
-        # None is known. Should one be found, it costs that payload, and neither a worker process nor the supervisor.
+        # No such error is known. Should one occur, it costs that payload, and no worker process and no supervisor.
         raise BadMessage(f"payload can't be read: {type(error).__name__}") from error
 
 
@@ -79,7 +79,7 @@ def _open(job: Grabbed, settings: Settings, now: float, trusted: bool) -> model.
     if found.identity and not (is_signed or (not settings.secret_keys and settings.keeps_identities)):
         raise BadSignature("no signature: what is to run as a user runs only signed")
     if settings.secret_keys and not is_signed:
-        # The supervisor signs what follows: nobody gets into another queue by that.
+        # The supervisor will sign what follows: so check here that this gives nobody access to another queue.
         for queue in queues_of(found.then, found.on_dead):
             if not settings.may_be_unsigned(queue):
                 raise BadSignature(f"no signature: what follows it goes to the queue {queue}, where all is signed")
@@ -87,7 +87,7 @@ def _open(job: Grabbed, settings: Settings, now: float, trusted: bool) -> model.
 
 
 def own_id(job: Grabbed) -> str:
-    """An id for a job that brings none: the same when the job server hands it out again."""
+    """An id for a job that brings none: the same one if the job server hands it out again."""
     return hashlib.blake2b(b"\0".join((job.handle, job.unique, job.payload)), digest_size=16).hexdigest()
 
 
@@ -95,7 +95,7 @@ _TASK_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def is_task_id(text: str) -> bool:
-    """Whether it is an id as `task()` makes them, which may be a file's name; others may be any text."""
+    """Whether it is an id as `task()` makes them, so that it may be a file's name; other ids may be any text."""
     return _TASK_ID.fullmatch(text) is not None
 
 
@@ -130,27 +130,27 @@ def seal(task: model.Message, queue: str, settings: Settings, now: float) -> byt
     """The bytes of `task` for this queue, signed where there are keys; `now` is when it is due.
 
     Raises:
-        InvalidTask: it is new, and its head is longer than a worker would read.
+        InvalidTask: it is new, and its head is longer than a worker reads.
     """
     data = task.to_bytes()
-    # A line has five bytes at least, so this short a head has not too many.
+    # Only a longer head can have too many lines: each has at least five bytes.
     if task.attempt == 1 and not task.continued and len(data) - len(task.body) > 5 * model.MAX_HEADERS:
         model.check_head(data)
     return signature.sign(data, queue, settings.secret_keys[0], now) if settings.secret_keys else data
 
 
 class Submission(NamedTuple):
-    """A background job to be submitted: everything that the job server is told.
+    """A background job to be submitted: all that the job server is told.
 
     Attributes:
         queue: the Gearman function.
-        unique: Gearman's coalescing key, never empty.
+        unique: Gearman's coalescing key, which is never empty.
         payload: the message's bytes.
         priority: `high`, `normal` or `low`.
         at: Unix time when it is due; 0: now.
         id: the task's id, for the log.
-        sent_to: the job server that was sent it before and did not answer; it is asked first. Empty: none.
-        tries: how often it was sent before: the answer is waited for the longer.
+        sent_to: the job server that it was sent to before, without an answer: it is asked first. Empty: none.
+        tries: how often it was sent before; each time the answer is waited for longer.
         recorded: whether its record is written as soon as it is queued.
     """
 
@@ -165,7 +165,7 @@ class Submission(NamedTuple):
     recorded: bool = False
 
     def epoch(self, now: float) -> int | None:
-        """The whole second when it is due, or None where that is less than half a second away."""
+        """The whole second when it is due; None where that is now, or less than half a second away."""
         if self.at - now < 0.5:
             return None
         return int(self.at) + (self.at > int(self.at))
@@ -180,9 +180,9 @@ def next_piece(
     at: float,
     now: float,
 ) -> Submission:
-    """The job as which an attempt of `task` goes on from `cursor`, due `at`.
+    """The job that goes on with an attempt of `task` from `cursor`, due `at`.
 
-    Its unique follows from what was before: where a piece runs twice, the second run adds no second rest.
+    Its unique is made from the one before: if a piece runs twice, the second run adds no second job.
     """
     number = task.continued + 1
     due = at if at > now else 0.0
@@ -195,7 +195,7 @@ _AWAITED = fields.find_line(fields.NAMES["awaited"])
 
 
 def find_awaited(payload: bytes) -> tuple[str, float] | None:
-    """`Message.awaited` of a message that was read before."""
+    """`Message.awaited`, of a message that was verified before."""
     found = _AWAITED.search(payload, 0, payload.find(b"\r\n\r\n") + 2)
     value: tuple[str, float] | None = None
     if found is not None:
@@ -205,13 +205,13 @@ def find_awaited(payload: bytes) -> tuple[str, float] | None:
 
 _REPLY = fields.find_line(fields.NAMES["wants_reply"])
 TICK = f"\r\n{fields.NAMES['scheduled']}: ".encode()
-"""What is in the head of a tick's message, as we write it."""
+"""The header in which the message of a tick names it, as we write it."""
 
 
 def can_be_handed_back(payload: bytes) -> bool:
-    """Whether a job may be submitted again as a background job: not where someone may wait for its answer.
+    """Whether a job may be submitted again as a background job: not if somebody may wait for its answer.
 
-    That is a `call()`, and a plain call, of which only its sender knows.
+    That is so for a `call()`, and for a plain call: only its sender knows whether somebody waits.
     """
     if payload[:1] == b"{":
         return False
