@@ -32,5 +32,5 @@ def _make_caches() -> None:
     for alias in module.caches:
         try:
             module.caches[alias]
-        except Exception as error:  # a backend that isn't installed, say: its users will hear of it
+        except Exception as error:  # such as a backend that isn't installed: those who use it will learn of that
             log.note(f"Django's cache {alias!r} can't be made: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What an application has run in each worker process, at its start and at its end."""
+"""Hooks: functions of the application that run in each worker process, at its start and at its end."""
 
 import traceback
 from collections.abc import Callable
@@ -47,16 +47,16 @@ def on_worker_exit(hook: _Hook) -> _Hook:
 
 
 def run_start_hooks() -> None:
-    """Raises what a hook raises."""
+    """Call the hooks; what one raises is raised here."""
     for hook in _at_start:
         hook()
 
 
 def run_exit_hooks() -> None:
-    """Never raises."""
+    """Call the hooks; what one raises is logged."""
     for hook in reversed(_at_exit):
         try:
             hook()
-        except BaseException:  # SystemExit too: the others have their turn
+        except BaseException:  # even SystemExit: the other hooks are to run as well
             log.note_lines(traceback.format_exc())
             log.note(f"a hook of on_worker_exit failed: {hook!r}")

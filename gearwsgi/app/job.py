@@ -1,4 +1,4 @@
-"""What a handler may know of the job that it runs in, and what it may raise to have it run again."""
+"""What a handler can know about the job that it runs in, and what it can raise to have the job run again."""
 
 import contextvars
 import json
@@ -15,15 +15,15 @@ from ..policy import MAX_DELAY, Outcome
 
 
 class Course:
-    """What is noticed while an attempt runs, in whatever way a framework answers: the replay judges the attempt by it.
+    """What is noticed while an attempt runs, however its framework answers; the replay judges the attempt by it.
 
     Attributes:
-        retry: what the handler has made to be tried again.
-        goes_on: what it has made to go on later.
-        refused: why it may not run.
-        error: what the framework has made a response of.
-        finishers: told of the response's end; None before and after the application's call.
-        accepts: asked whether the work is done where the status is none from 200 to 299.
+        retry: the `Retry` that the handler has made; None: none.
+        goes_on: the `Continue` that it has made; None: none.
+        refused: why the job may not run; empty: it may.
+        error: the exception that the framework has turned into a response; None: none.
+        finishers: functions to call at the response's end; None before and after the application is called.
+        accepts: asked whether the work is done, where the status is none from 200 to 299.
     """
 
     __slots__ = ("accepts", "error", "finishers", "goes_on", "refused", "retry")
@@ -37,15 +37,15 @@ class Course:
         self.accepts: Callable[[Message, int, str], bool] | None = None
 
     def watch(self, finish: Callable[[bool, int], None], accepts: Callable[[Message, int, str], bool]) -> bool:
-        """For the middleware that the replay goes through.
+        """Have functions called; for the middleware that the replay goes through.
 
         Args:
-            finish: called at the response's end: was it sent and closed, and with which status?
-            accepts: asked whether the work is done where the status (the second argument) is none from 200 to 299;
-                the third is the response's Location.
+            finish: called at the response's end with two answers: was it sent and closed, and with which status?
+            accepts: asked whether the work is done where the status (the second argument) is none from 200 to 299; the
+                third is the response's Location.
 
         Returns:
-            False where the replay is over, so that neither is called.
+            False where the replay is over already, so that neither is called.
         """
         if self.finishers is None:
             return False
@@ -67,7 +67,7 @@ class Job:
         max_attempts: how often it is tried.
         identity: the key of the user that it runs as; None: as nobody.
         data: what the caller gave, decoded whatever its encoding was.
-        course: of the replay and the middleware; handlers have no use for it.
+        course: for the replay and the middleware; handlers have no use for it.
     """
 
     id: str
@@ -94,16 +94,16 @@ class Job:
         report: Callable[[int, int], None] = lambda done, total: None,
         stops: Callable[[], bool] = bool,
     ) -> "Job":
-        """The job of a message: the one way to make it.
+        """The job of a message. All jobs are made here.
 
         Args:
             task: the message.
             queue: the queue that it came through.
             handle: the job server's.
-            max_attempts: how often it is tried.
+            id: the id to use where the message has none.
             id: where the message has none.
             report: called with `progress`'s numbers.
-            stops: whether the supervisor wants to stop or reload.
+            stops: answers whether the supervisor wants to stop or reload.
         """
         identity = task.identity.partition(":")[2] if task.identity else None
         return cls(
@@ -113,22 +113,22 @@ class Job:
 
     @property
     def data(self) -> Any:
-        """The data that the caller gave: JSON's types, form fields, a query's fields, or bytes."""
+        """The data that the caller gave, decoded: JSON's types, the fields of a form or query, or bytes."""
         return self._message.data()
 
     @property
     def scheme(self) -> str:
-        """Whose user `identity` is: `django` or `flask-login`."""
+        """The framework whose user `identity` is: `django` or `flask-login`."""
         return self._message.identity.partition(":")[0]
 
     def refuse(self, reason: str) -> None:
-        """It may not run: whatever the response, the task is a dead letter for this reason."""
+        """Do not let it succeed: whatever the response is, the task becomes a dead letter, for this reason."""
         self.course.refused = reason
 
     @property
     def verified(self) -> bool:
-        """Whether it is a webhook whose sender was found genuine at the door: it need not be asked again, and a late
-        attempt could not be.
+        """Whether it is a webhook whose sender was verified when it came. A replay need not do that again,
+        and a late one could not.
         """
         return self._message.verified
 
@@ -153,7 +153,7 @@ class Job:
 
 
 running: contextvars.ContextVar[Course] = contextvars.ContextVar("gearwsgi.running")
-"""That of the attempt that runs here."""
+"""The course of the attempt that runs in this context."""
 
 
 class Retry(Exception):
@@ -210,10 +210,10 @@ class Continue(Exception):
             course.goes_on = self
 
     def catch(self, job: Job | None) -> bool:
-        """For a framework's own handling of exceptions: whether `job` goes on, so that any response will do."""
+        """For a framework's handling of exceptions: whether `job` goes on, so that its response does not matter."""
         self.is_caught = job is not None and not job._message.wants_reply
         return self.is_caught
 
     def outcome(self) -> Outcome:
-        """What it means for the job."""
+        """The outcome of an attempt that ended by this."""
         return Outcome("continued", "continues", retry_in=self.delay, cursor=self._text)

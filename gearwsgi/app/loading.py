@@ -1,4 +1,4 @@
-"""From `module:name` to the application and the middleware in it."""
+"""Imports an application by `module:name`, and finds the middleware in it."""
 
 import importlib
 import sys
@@ -10,10 +10,10 @@ from ..submit.middleware import GearmanMiddleware, find_middleware
 
 
 def load_application(path: str) -> tuple[Any, GearmanMiddleware]:
-    """Import `module:name` with the current folder importable; the WSGI application and its GearmanMiddleware.
+    """Import `module:name`, from the current folder too; returns the WSGI application and its GearmanMiddleware.
 
     Raises:
-        AppLoadError: there is none; the cause, where the import raised, has its traceback.
+        AppLoadError: there is none. Where the import has raised, the cause has the traceback.
     """
     module_name, _, name = path.partition(":")
     name = name or "application"
@@ -24,7 +24,7 @@ def load_application(path: str) -> tuple[Any, GearmanMiddleware]:
         sys.path.insert(0, here)
     try:
         found: Any = importlib.import_module(module_name)
-    except BaseException as error:  # a module may raise SystemExit while it is imported
+    except BaseException as error:  # a module may even raise SystemExit while it is imported
         reason = f"importing {module_name} failed: {type(error).__name__}: {error}"
         raise AppLoadError(f"application {path!r}: {reason}") from error
     for part in name.split("."):

@@ -1,8 +1,8 @@
-"""An application with other job servers and another state directory than its code says.
+"""An application with other job servers and another state directory than its own code says.
 
-A keyword in the code wins over the environment, as it must where it runs for good. Under `gearwsgi dev` and in a test
-with a real worker these must not reach what the code names: `gearwsgi.app.overlay:application` is the application that
-the variable GEARWSGI_OVERLAY (JSON: `app`, `servers`, `state_dir`) names, with the other two in place of its own.
+A keyword in the code wins over the environment, as it must in production. But `gearwsgi dev`, and a test with a real
+worker, must not reach what the code names. They run `gearwsgi.app.overlay:application`: the application that the
+variable GEARWSGI_OVERLAY names (in JSON: `app`, `servers`, `state_dir`), with those two in place of its own.
 """
 
 import json
@@ -26,7 +26,7 @@ VARIABLE = "GEARWSGI_OVERLAY"
 
 
 def describe(app: str, servers: str, state_dir: Path, *, ticks: bool = True) -> dict[str, str]:
-    """The environment in which `APP` is the application `app`; without `ticks` nothing runs by the clock."""
+    """The environment in which `APP` is the application `app`; without `ticks`, its schedule does not run."""
     values = {"app": app, "servers": servers, "state_dir": str(state_dir.absolute()), "ticks": ticks}
     return {VARIABLE: json.dumps(values)}
 
@@ -37,7 +37,7 @@ def name() -> str:
 
 
 def lay_over(settings: Settings, servers: str, state_dir: Path, *, ticks: bool = True) -> Settings:
-    """The settings with other job servers and another state directory; without `ticks` nothing runs by the clock."""
+    """The settings with other job servers and another state directory; without `ticks`, with no schedule."""
     addresses, embedded = parse_servers(servers)
     schedule = settings.schedule if ticks else {}
     return replace(settings, servers=addresses, embedded=embedded, state_dir=state_dir, schedule=schedule)
@@ -54,18 +54,18 @@ def __getattr__(name: str) -> Any:
     settings = lay_over(middleware.settings, values["servers"], Path(values["state_dir"]), ticks=values["ticks"])
     middleware.settings = settings
     middleware.use(Client(settings))
-    globals()[name] = application  # once
+    globals()[name] = application  # so that it is made only once
     return application
 
 
 _lock = threading.Lock()
 _stacks: dict[int, list[Client]] = {}
-"""The clients of each middleware that stands in a block: its own first, the one in force last."""
+"""The clients that each middleware has been given by `swap`: its own first, the one in use last."""
 
 
 @contextmanager
 def swap(middleware: GearmanMiddleware, client: Client) -> Iterator[None]:
-    """Have `middleware` queue with another client for the block; blocks may lie in each other, also of threads."""
+    """Have `middleware` queue with another client for the block. Blocks may be nested, also those of other threads."""
     with _lock:
         stack = _stacks.setdefault(id(middleware), [middleware.client])
         stack.append(client)

@@ -1,4 +1,4 @@
-"""The pattern of the route that a path is for, asked of Flask, Django and Pyramid: a name for it that is one of few."""
+"""Finds the pattern of the route that a path matches, in Flask, Django and Pyramid: metrics name paths by it."""
 
 import functools
 import sys
@@ -9,14 +9,14 @@ from urllib.parse import unquote
 from ..submit.walk import walk
 
 Find: TypeAlias = Callable[[str, str], str]
-"""From a method and a path, percent-encoded, to the pattern of the route; empty: there is none."""
+"""From a method and a percent-encoded path to the pattern of the route; empty: none matches."""
 
 
 def find_patterns(application: Any) -> Find | None:
-    """What knows the patterns of the application's routes; None where it can't be asked."""
+    """What finds the patterns of an application's routes; None where its framework is not known."""
     for part in walk(application):
         for module, name, find in _KNOWN:
-            # What the application has not imported, it is not made with.
+            # A framework that was not imported can't be the application's.
             kind = getattr(sys.modules.get(module), name, None)
             if kind is not None and isinstance(part, kind):
                 return functools.partial(_ask, find, part)
@@ -26,7 +26,7 @@ def find_patterns(application: Any) -> Find | None:
 def _ask(find: Callable[[Any, str, str], str], part: Any, method: str, path: str) -> str:
     try:
         return find(part, method, path.partition("?")[0])
-    except Exception:  # a framework's "no such route", or a converter of the application's: it has no pattern then
+    except Exception:  # a framework's "no such route", or a converter of the application's: there is no pattern then
         return ""
 
 

@@ -1,4 +1,4 @@
-"""A replay: one true WSGI call (PEP 3333) of the application with a message, and what came of it."""
+"""A replay: calls the application once, as WSGI (PEP 3333) says, with a message, and judges what came of it."""
 
 import contextvars
 import functools
@@ -26,11 +26,11 @@ from .job import Continue, Course, Job, Retry, running
 KEPT_BODY = 1 << 20
 """Bytes of a response's body that are kept; a longer body is read to its end and dropped."""
 MAX_REASON = 500
-"""Characters of an exception's text that travel; its traceback is in the log."""
+"""Characters of an exception's text that are passed on; the log has its traceback."""
 MAX_TRACEBACK = 16 * 1024
 """Characters of a traceback that go into the record and the dead letter; all of it is in the log."""
 KEPT_OF_FAILURE = 4096
-"""Bytes of a failed response's body that a dead letter shows."""
+"""Bytes of a failed response's body that are shown in a dead letter."""
 
 
 _STATUS = re.compile(r"[0-9]{3}(?: [^\x00-\x1f\x7f]*)?")
@@ -40,11 +40,11 @@ _ENDS_LINE = re.compile(r"[\x00\r\n]")
 
 @dataclass(slots=True)
 class Result:
-    """One attempt's outcome, WORK_COMPLETE's data where it succeeded, the seconds it took, and what it raised.
+    """What came of one attempt: the outcome, WORK_COMPLETE's data if it succeeded, its seconds, and what it raised.
 
     Attributes:
-        error: what the application raised, or what its framework made a failed response of and has told.
-        kept: the whole response as a message, where it was to be kept and is short enough.
+        error: the exception that the application raised, or that its framework turned into a failed response.
+        kept: the whole response as a message, if it was to be kept and is short enough.
     """
 
     outcome: Outcome
@@ -55,7 +55,7 @@ class Result:
 
 
 class _Response:
-    """What the application has answered so far."""
+    """Collects what the application answers."""
 
     def __init__(self, keep_all: bool) -> None:
         self.status = ""
@@ -84,7 +84,7 @@ class _Response:
         return self.write
 
     def write(self, chunk: bytes) -> None:
-        """Take a part of the body."""
+        """Add a part of the body."""
         if not isinstance(chunk, bytes):
             raise TypeError(f"the application's body holds {type(chunk).__name__}, not bytes")
         if chunk and not self.status:
@@ -99,11 +99,11 @@ class _Response:
 
     @property
     def body(self) -> bytes:
-        """The body where it is short enough to be kept, else nothing."""
+        """The body; empty if it is too long to be kept."""
         return bytes(self._kept) if self._keep_all or self.size <= KEPT_BODY else b""
 
     def whole(self) -> bytes:
-        """Status, headers and body as a message; nothing where that is too long to be kept."""
+        """Status, headers and body as a message; empty if that is too long to be kept."""
         if self.size > KEPT_BODY:
             return b""
         message = write_response(self.status, self.headers, bytes(self._kept))
@@ -118,7 +118,7 @@ class _Response:
 
 
 def _check_headers(pairs: list[Any]) -> None:
-    """What a server would refuse in a response's headers, so that a job fails where a request would."""
+    """Refuse headers that a web server would refuse, so that a job fails where a request would."""
     for pair in pairs:
         if not (isinstance(pair, _PAIR) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str)):
             raise TypeError(f"start_response called with the header {pair!r}, such as ('Content-Type', 'text/plain')")
@@ -128,7 +128,7 @@ def _check_headers(pairs: list[Any]) -> None:
 
 
 def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
-    """The environ of a replay: as a server would make it, and the job. Nothing of the submitting process is in it."""
+    """The environ of a replay: as a web server would make it, and the job; nothing of the submitting process."""
     path, query = path_info(task.path)
     task_id = job.id
     service, queue = job.service, job.queue
@@ -172,7 +172,7 @@ def make_environ(task: Message, job: Job, errors: Any) -> dict[str, Any]:
     seen: set[str] = set()
     for name, value in task.headers:
         if "_" in name:
-            continue  # as servers do: in the environ X_Forwarded-For could not be told from X-Forwarded-For
+            continue  # as web servers do: in the environ it could not be told from the name with hyphens
         key = _environ_key(name)
         if key in seen:
             value = environ[key] + ("; " if key == "HTTP_COOKIE" else ", ") + value  # noqa: PLW2901
@@ -191,7 +191,7 @@ def _environ_key(name: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _server(host: str) -> tuple[str, str]:
-    """SERVER_NAME, and the port where the Host names one."""
+    """SERVER_NAME, and the port if the Host names one."""
     if host.endswith("]"):
         return host.strip("[]"), ""
     name, _, port = host.rpartition(":")
@@ -199,7 +199,7 @@ def _server(host: str) -> tuple[str, str]:
 
 
 def _native(text: str) -> str:
-    """Text as PEP 3333 wants it in an environ: each byte of its UTF-8 is one character."""
+    """Text as PEP 3333 wants it in an environ: a character for each byte of its UTF-8."""
     return text.encode("utf-8", "replace").decode("latin-1")
 
 
@@ -212,18 +212,18 @@ def run(
     *,
     keep: bool = False,
 ) -> Result:
-    """Call `app` once with `task`, in a context of its own, and say what came of it. Never raises but `JobTimeout`.
+    """Call `app` once with `task`, in a context of its own; returns what came of it. Raises nothing but `JobTimeout`.
 
     Args:
         app: the wrapped application.
         task: the message.
-        job: what its handler may know.
+        job: what its handler may know about the job.
         errors: `wsgi.errors`, a text stream.
         context: what the job gets a copy of; None: an empty one.
         keep: whether the response is kept whole.
 
     Raises:
-        JobTimeout: the caller's alarm went off, in the application or here.
+        JobTimeout: the caller's alarm went off, in the application or in this function.
     """
     began = time.perf_counter()
     response = _Response(keep_all=task.wants_reply)
@@ -234,7 +234,7 @@ def run(
         own.run(_run, app, make_environ(task, job, errors), response, course)
     except JobTimeout:
         raise
-    except BaseException as caught:  # SystemExit too: whatever the application does is this attempt's outcome
+    except BaseException as caught:  # even SystemExit: whatever the application does is the outcome of this attempt
         error = caught
         if task.wants_reply or not isinstance(caught, Continue):
             _show_traceback(errors, caught)
@@ -317,7 +317,7 @@ def _judge(
 
 
 def _goes_on(course: Course, status: int, error: BaseException | None) -> Continue | None:
-    """What the handler raised to go on later, where that is what the response, or the exception, comes from."""
+    """The `Continue` that the handler has raised, if the response or the exception comes from it."""
     if isinstance(error, Continue):
         return error
     asked = course.goes_on
@@ -331,16 +331,16 @@ def _in_words(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # the application's own code: that it fails is no failure of ours
+    except Exception:  # raised by the exception's own `__str__`: that must not matter here
         text = "<exception str() failed>"
     return one_line(f"{name}: {text}" if text else name, MAX_REASON)
 
 
 def notice_exceptions() -> None:
-    """Have the exceptions noticed that Flask and Django turn into a 500, so that reasons can name them.
+    """Listen to Flask's and Django's signals for exceptions that they turn into a 500, so that reasons can name them.
 
-    Both say so by a signal. Only what the application has imported itself is asked: nothing depends on a framework.
-    To be called when the application is loaded; once more does no harm.
+    Only frameworks that the application has imported are asked: nothing depends on one. To be called when the
+    application was loaded; calling it again does no harm.
     """
     for name in ("flask.signals", "django.core.signals"):
         module: Any = sys.modules.get(name)
@@ -355,7 +355,7 @@ def _notice(*arguments: Any, **keywords: Any) -> None:
 
 
 def _reply(response: _Response, error: BaseException | None) -> tuple[Outcome, bytes]:
-    """For a `call()`: the whole response whatever it is; the caller decides."""
+    """The outcome of a `call()`: the whole response, whatever its status is: the caller decides what it means."""
     if error is not None:
         name = type(error).__name__
         data = error_reply(500, f"{name}: the worker's log has the traceback")
@@ -365,7 +365,7 @@ def _reply(response: _Response, error: BaseException | None) -> tuple[Outcome, b
 
 
 def error_reply(status: int, text: str) -> bytes:
-    """A response of the queue's own to a `call()`: the application gave none."""
+    """A response that the queue makes for a `call()`, where the application gave none."""
     headers = [("Content-Type", "text/plain; charset=utf-8")]
     return write_response(f"{status} {HTTPStatus(status).phrase}", headers, text.encode() + b"\n")
 
@@ -375,7 +375,7 @@ def _show_traceback(errors: Any, error: BaseException) -> None:
 
 
 def _lines(error: BaseException) -> list[str]:
-    # The first frames are this module's own.
+    # The first frames are of this module.
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
@@ -383,11 +383,11 @@ def _lines(error: BaseException) -> list[str]:
 
 
 def format_traceback(error: BaseException) -> str:
-    """An exception's traceback for records and dead letters: a long one without its middle."""
+    """The traceback of an exception for records and dead letters; a long one without its middle."""
     return log.cut_middle("".join(_lines(error)), MAX_TRACEBACK)
 
 
 def describe(task: Message, result: Result) -> str:
-    """The line of the log for what came of an attempt: status, service, milliseconds, the body's beginning."""
+    """The log's line about what came of an attempt: status, service, milliseconds, the beginning of the body."""
     body = result.data.partition(b"\r\n\r\n")[2] if task.wants_reply else result.data
     return f"{result.outcome.reason} from {task.service} in {result.seconds * 1000:.1f} ms {log.excerpt(body)}".rstrip()

@@ -1,4 +1,4 @@
-"""Looks whether the code of an application changes."""
+"""Watches an application's code for changes."""
 
 import threading
 from collections.abc import Callable
@@ -11,8 +11,8 @@ def watch_code(on_change: Callable[[], None]) -> None:
     """Call `on_change` when a Python file below the current folder changes, from a thread of its own.
 
     Raises:
-        ConfigError: watchfiles is not installed.
-        StartError: there is no thread to be had.
+        ConfigError: the package watchfiles is not installed.
+        StartError: the system has no thread to give.
     """
     try:
         import watchfiles

@@ -1,4 +1,4 @@
-"""Who may use the dashboard, and that a form was sent from one of its own pages."""
+"""Decides who may use the dashboard, and that a form was sent from one of its own pages."""
 
 import hashlib
 import hmac
@@ -12,9 +12,9 @@ from webob import Request, Response
 from .answers import Refused, own_address, quoted_mount
 
 Authorize: TypeAlias = Callable[[dict[str, Any]], str | None]
-"""From a request's environ to who it is, by name; None: nobody who may be here."""
+"""From a request's environ to the visitor's name; None: somebody who may not be here."""
 TOKEN_HOLDER = "token holder"
-"""What the log calls whoever has come with the token."""
+"""The name in the log of whoever has come with the token."""
 CSRF_FIELD = "csrf"
 _NONCE = "gearwsgi_dashboard"
 _MIN_NONCE = 32
@@ -23,8 +23,8 @@ _MIN_NONCE = 32
 class Access:
     """Decides by `authorize`, or else by a token that is made anew for each dashboard.
 
-    A visitor has one cookie: with `authorize` a random text, else what shows that the token was given. Forms carry what
-    is made of that cookie, so that a page of another site, which can't read either, can't send one.
+    A visitor has one cookie: with `authorize` a random text, else the proof that the token was given. Each form carries
+    a value made from that cookie. A page of another site can't read either, so it can't send a form.
 
     Args:
         authorize: the site's own decision; None: the token's.
@@ -33,15 +33,15 @@ class Access:
     def __init__(self, authorize: Authorize | None) -> None:
         self._authorize = authorize
         self.token = "" if authorize is not None else secrets.token_urlsafe(32)
-        # Cookies are a host's, whatever the port: two dashboards on one machine must not take each other's away.
+        # A host's cookies are shared by all its ports: two dashboards on one machine must not overwrite each other's.
         own = hashlib.sha256(self.token.encode()).hexdigest()[:8]
         self._cookie = _NONCE if authorize is not None else f"{_NONCE}_{own}"
 
     def who(self, request: Request) -> str:
-        """Who it is.
+        """The visitor's name.
 
         Raises:
-            Refused: nobody who may be here.
+            Refused: the visitor may not be here.
         """
         if self._authorize is not None:
             name = self._authorize(request.environ)
@@ -54,10 +54,10 @@ class Access:
         return TOKEN_HOLDER
 
     def log_in(self, request: Request) -> Response | None:
-        """Where the address holds the token: the way on to the same one without it. None: it holds none.
+        """Where the address has the token: a redirect to the same address without it. None: it has none.
 
         Raises:
-            Refused: it is a wrong one.
+            Refused: the token is wrong.
         """
         if self._authorize is not None or "token" not in request.GET:
             return None
@@ -71,7 +71,7 @@ class Access:
         return response
 
     def csrf(self, request: Request, response: Response) -> str:
-        """What this visitor's forms carry; the cookie that it is made of is set where there is none yet."""
+        """The value that this visitor's forms carry; sets the cookie that it is made from, where there is none yet."""
         given = self._given(request)
         if self._authorize is not None and len(given) < _MIN_NONCE:
             given = secrets.token_urlsafe(32).encode()
@@ -79,10 +79,10 @@ class Access:
         return _sign(given, "csrf")
 
     def check_form(self, request: Request) -> None:
-        """That a form was sent from one of our pages.
+        """Check that a form was sent from one of our pages.
 
         Raises:
-            Refused: it was not, or not surely.
+            Refused: it was not, or that is not certain.
         """
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
         given = self._given(request)
@@ -110,9 +110,9 @@ class Access:
 
 
 def on_this_machine(environ: dict[str, Any]) -> str | None:
-    """An `authorize` that lets in whoever sits at this machine, by an address of this machine alone.
+    """An `authorize` that lets in whoever comes from this machine: by the client's address, and by the name in Host.
 
-    A page from elsewhere whose name leads here (DNS rebinding), and a tunnel, come with another name in Host.
+    Another site whose name leads here (DNS rebinding), or a tunnel, comes with another name in Host.
     """
     host = environ.get("HTTP_HOST", "").lower()
     name = host.rpartition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]

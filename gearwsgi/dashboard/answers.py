@@ -1,4 +1,4 @@
-"""What every answer of the dashboard has, and addresses below where it is mounted."""
+"""The parts that all answers of the dashboard have, and the addresses of its pages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,10 +22,10 @@ _SAFE = "/:@!$&'()*+,;=~"
 
 
 class Refused(Exception):
-    """The answer is no page, but why there is none.
+    """Raised to answer with an error page that says why.
 
     Args:
-        status: its status.
+        status: the status of the answer.
         title: in a few words.
         text: what to do about it.
     """
@@ -38,7 +38,7 @@ class Refused(Exception):
 
 
 def secured(response: Response) -> Response:
-    """The response with the headers that each has; those that it has already stay."""
+    """The response, with the headers that all have; those that it has set itself stay."""
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     return response

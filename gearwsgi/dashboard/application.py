@@ -1,4 +1,4 @@
-"""The WSGI application: who asks, which page, and the answer with its headers."""
+"""The dashboard as a WSGI application: finds out who asks and for which page, and answers."""
 
 import hashlib
 from collections.abc import Iterable
@@ -82,7 +82,7 @@ class Dashboard:
         except GearwsgiError as error:
             response = self._refuse(request, Refused(503, "That can't be had now", str(error)))
         secured(response)
-        # Not as WebOb would: it makes a way on absolute, by a Host that a proxy may have changed.
+        # Not by calling the response: WebOb would make a redirect absolute, by a Host that a proxy may have changed.
         start_response(response.status, response.headerlist)
         return [] if request.method == "HEAD" else response.app_iter
 
@@ -108,7 +108,7 @@ class Dashboard:
         return page.show(View(self._site, request, response, page, who=who, csrf=csrf))
 
     def _check_form(self, request: Request) -> None:
-        """That something may be changed, by this form."""
+        """Check that this form may change something."""
         if self._site.read_only:
             raise Refused(403, "Nothing was done", "This dashboard only shows: it was made with read_only=True.")
         if (request.content_length or 0) > _MAX_FORM:

@@ -1,4 +1,4 @@
-"""Charts, drawn here: where their bars and lines are. The template writes them as SVG. Pure."""
+"""Computes charts: where their bars and lines are. A template draws them as SVG. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from ..state.records.queries import Step
 
 WIDTH, HEIGHT = 720.0, 120.0
 _GAP = 0.25
-"""Part of a step's width that is left free."""
+"""The part of a step's width that is left free."""
 
 
 class Bar(NamedTuple):
@@ -72,7 +72,7 @@ def draw(steps: Sequence[Step], seconds: float, span: str) -> Chart:
 def _height(number: int, top: int) -> float:
     if not number:
         return 0.0
-    return round(max(1.0, number / top * HEIGHT), 2)  # what is there is seen
+    return round(max(1.0, number / top * HEIGHT), 2)  # high enough to be seen
 
 
 def _round(number: int) -> int:

@@ -1,4 +1,4 @@
-"""What an address or a form says, checked: it comes from anywhere."""
+"""Reads and checks the fields of an address or a form, which may come from anywhere."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,14 @@ from .answers import Refused
 SPANS = {"15m": 900.0, "1h": 3600.0, "6h": 21600.0, "1d": 86400.0, "7d": 604800.0}
 """The spans of time that can be chosen, in seconds."""
 _LONGEST = 500
-"""Characters of a field."""
+"""Characters that a field may have."""
 
 
 class Fields:
-    """See the module.
+    """The fields of a request.
 
     Args:
-        given: WebOb's GET or POST.
+        given: WebOb's GET or POST of the request.
     """
 
     def __init__(self, given: Mapping[str, str]) -> None:
@@ -100,10 +100,10 @@ class Fields:
         )
 
     def chosen(self, *names: str) -> dict[str, str]:
-        """These fields, those that are not empty: for an address that means the same."""
+        """Those of these fields that are not empty: for an address that means the same."""
         return {name: value for name in names if (value := self.text(name))}
 
     def key(self) -> Key | None:
-        """After which record the page begins."""
+        """The place of the record after which the page begins."""
         queued = self.number("after")
         return None if queued is None else Key(queued, self.text("after_id"))

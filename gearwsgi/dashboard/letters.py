@@ -1,4 +1,4 @@
-"""Dead letters, as the pages have them: what the records know of all machines' letters, or else those that lie here."""
+"""Dead letters for the pages: those of all machines, if there are records; else those on this machine."""
 
 import time
 from collections import Counter
@@ -17,12 +17,12 @@ from ..state.spool import Letter, is_name
 from .view import View
 
 READ = 500
-"""Letters that are read here where there are no records: each is a file."""
+"""Letters that are read where there are no records; each is a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A dead letter in a list."""
+    """A dead letter, as a row of a list."""
 
     id: str
     service: str
@@ -37,11 +37,11 @@ class Listed:
     """What a page of dead letters shows.
 
     Attributes:
-        rows: some of those that are meant, the newest first.
-        next: after which one the next page begins.
-        groups: all that are meant, by service and reason.
-        is_local: whether these are only what lies on this machine.
-        unread: how many lie here and were not looked at.
+        rows: some of the letters that are meant, the newest first.
+        next: the place of the last one, after which the next page begins.
+        groups: all letters that are meant, by service and reason.
+        is_local: whether these are only the letters on this machine.
+        unread: how many letters on this machine were not read.
     """
 
     rows: list[Row]
@@ -57,7 +57,7 @@ class Listed:
 
 
 def list_letters(view: View, after: Key | None = None) -> Listed:
-    """Those that the request's fields mean."""
+    """The letters that the request's fields ask for."""
     try:
         with view.records() as store:
             if store is not None:
@@ -76,7 +76,7 @@ def list_letters(view: View, after: Key | None = None) -> Listed:
 
 
 def list_ids(view: View, which: Filter, limit: int) -> list[str]:
-    """The ids of those that are meant, the oldest first."""
+    """The ids of the letters that are meant, the oldest first."""
     with suppress(RecordsError), view.records() as store:
         if store is not None:
             return Queries(store.database).ids(which, limit)
@@ -85,7 +85,7 @@ def list_ids(view: View, which: Filter, limit: int) -> list[str]:
 
 
 def find_letter(view: View, task_id: str) -> Found | None:
-    """The dead letter of a task: the one that lies here, or what the records have of it; None where there is none."""
+    """The dead letter of a task: the file on this machine, or what the records have; None where there is none."""
     here = DeadLetters(view.settings)
     found = _get(here, task_id)
     if found is not None:
@@ -97,7 +97,7 @@ def find_letter(view: View, task_id: str) -> Found | None:
                 return _get(here, kept.name) or Found(letter, kept.spool, kept.content)
             return None
     try:
-        return Found(here.find(task_id))  # each letter here is looked at
+        return Found(here.find(task_id))  # this looks at each letter
     except SpoolError:
         return None
 
@@ -109,7 +109,7 @@ def _get(here: DeadLetters, name: str) -> Found | None:
     try:
         return Found(here.get(name))
     except SpoolError:
-        return None  # there is none, or none any more
+        return None  # there is none, or it was removed meanwhile
 
 
 def _row(record: Record) -> Row:
@@ -121,7 +121,7 @@ def _row_here(entry: Entry) -> Row:
 
 
 def died_at(entry: Entry) -> datetime | None:
-    """When it died; None where its file does not say."""
+    """When a letter's task died; None where the file does not say."""
     try:
         at = datetime.fromisoformat(entry.at)
     except ValueError:

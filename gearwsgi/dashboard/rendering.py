@@ -1,4 +1,4 @@
-"""Templates, filled: what times, spans and numbers look like. All that a template prints is escaped."""
+"""Fills templates, and says what times, spans and numbers look like. All that a template prints is escaped."""
 
 import time
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from ..log import clean
 from .answers import address
 
 NOTHING = "-"
-"""What stands where there is nothing to say."""
+"""Shown where there is nothing to say."""
 _FOLDER = Path(__file__).with_name("templates")
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -41,12 +41,12 @@ class Renderer:
 
 
 def _printable(value: Any) -> Any:
-    """What a template prints: control characters, and what turns text around, are shown as escapes."""
+    """What a template prints, with escapes in place of control characters and of characters that reverse text."""
     return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def show_time(moment: datetime | float | None, otherwise: str = NOTHING) -> str:
-    """A time as it is told: how long ago, and exactly on hover; the script puts it into the reader's zone."""
+    """A time as it is shown: how long ago, and exactly on hover; a script changes that to the reader's zone."""
     if moment is None:
         return otherwise
     if not isinstance(moment, datetime):

@@ -1,4 +1,4 @@
-"""One request in hand, as the pages see it; what a page is; what all requests share."""
+"""What a page is, what it sees of the request that it answers, and what all requests share."""
 
 import contextlib
 import logging
@@ -28,13 +28,13 @@ NONE_YET = "No worker has written a record yet. Start one with `gearwsgi worker 
 
 
 class Page(NamedTuple):
-    """One page, or one action.
+    """A page, or an action.
 
     Attributes:
-        path: below the mount, without a slash at its begin.
+        path: below the mount, without a slash in front.
         show: answers a request for it.
-        title: in the navigation; empty: it is not in it.
-        under: the path of the page that it belongs to, if that is another one.
+        title: its name in the navigation; empty: it is not listed there.
+        under: the path of the page that is marked in the navigation, where that is another one.
         is_action: whether it is a POST that changes something.
     """
 
@@ -69,15 +69,15 @@ class Site:
 
 
 class View:
-    """See the module.
+    """The request that is answered, as a page sees it.
 
     Args:
         site: what all requests share.
         request: WebOb's.
-        response: what is answered; its headers may be set already.
-        page: the one that was asked for.
+        response: the response, whose headers may be set already.
+        page: the page that was asked for.
         who: the visitor's name.
-        csrf: what the page's forms carry.
+        csrf: the value that the page's forms carry.
     """
 
     def __init__(self, site: Site, request: Request, response: Response, page: Page, *, who: str, csrf: str) -> None:
@@ -89,7 +89,7 @@ class View:
         self.fields = Fields(request.POST if page.is_action else request.GET)
         self.response = response
         self.trouble = ""
-        """Why the records can't be asked, and what to do about it; empty: they can."""
+        """Why the records can't be asked, and what to do about it; empty where they can."""
 
     @property
     def settings(self) -> Settings:
@@ -103,10 +103,10 @@ class View:
 
     @contextlib.contextmanager
     def records(self) -> Iterator[Store | None]:
-        """The records; None where there are none, which `trouble` then explains.
+        """The records; None where they are off, and `trouble` then says why.
 
         Raises:
-            RecordsUnavailable: their database is away, also in the block.
+            RecordsUnavailable: the database is away; also within the block.
         """
         if not self.settings.records:
             self.trouble = OFF
@@ -122,12 +122,12 @@ class View:
         return address(self.mount, path, list(query.items()))
 
     def render(self, template: str, **values: Any) -> Response:
-        """The page, with what all pages have."""
+        """The page, made from its template."""
         self.response.text = self.site.renderer.render(template, view=self, site=self.site, **values)
         return self.response
 
     def go(self, path: str, **query: Any) -> Response:
-        """After something was done: to the page that shows it."""
+        """A redirect, after something was done, to the page that shows it."""
         self.response.status = 303
         self.response.location = self.address(path, **query)
         self.response.content_type = "text/plain"
@@ -142,7 +142,7 @@ class View:
         return self.response
 
     def log(self, did: str) -> None:
-        """Say in the log who did what: whoever changes something is to be found."""
+        """Log who did what: whoever has changed something is to be found."""
         _log.warning("dashboard: %s %s", clean(self.who), clean(did))
 
 

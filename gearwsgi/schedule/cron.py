@@ -1,7 +1,7 @@
 """Cron expressions and their ticks. Pure.
 
-cronsim reads them, as Debian's cron does, both changes to and from summer time too. It and `zoneinfo` are imported
-where there is an expression.
+cronsim reads the expressions as Debian's cron does, also at both changes of summer time. It and `zoneinfo` are only
+imported where there is an expression.
 """
 
 from collections.abc import Iterator
@@ -20,19 +20,19 @@ NAMED = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
-"""Expressions that have a name."""
+"""The names that some expressions have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """When an entry is due.
+    """When an entry of the schedule is due.
 
     Attributes:
         expression: five fields, as crontab has them, or a name such as `@hourly`.
         timezone: the zone's name.
 
     Raises:
-        ValueError: it can't be one, or never comes.
+        ValueError: it can't be read, or is never due.
     """
 
     expression: str
@@ -51,7 +51,7 @@ class Cron:
 
     def ticks(self, since: float) -> Iterator[datetime]:
         """Its ticks after a Unix time, in order."""
-        # From a second time through the same hour, in autumn, cronsim leads back into the first one.
+        # In the hour that comes twice, in autumn, cronsim leads from the second time back into the first.
         return (tick for tick in _walk(self.expression, self.local(since)) if tick.timestamp() > since)
 
     def between(self, since: float, until: float) -> Iterator[datetime]:
@@ -62,7 +62,7 @@ class Cron:
             yield tick
 
     def last(self, since: float, until: float) -> datetime | None:
-        """Its last tick after `since` and up to `until`, without a walk through all of them; None: there is none."""
+        """Its last tick after `since` and up to `until`, found without walking through all; None: there is none."""
         span = 120.0
         while True:
             begin = max(since, until - span)
@@ -107,7 +107,7 @@ def _check_fields(expression: Any) -> None:
 
 
 def _can_be_a_day(text: str) -> bool:
-    """Whether cronsim reads this as a day, whatever the month is."""
+    """Whether cronsim can read this as a day of some month."""
     from cronsim import CronSim, CronSimError
 
     try:
@@ -119,7 +119,7 @@ def _can_be_a_day(text: str) -> bool:
 
 def read_zone(name: Any) -> tzinfo:
     if name == "UTC":
-        return UTC  # a system without any zones has this one
+        return UTC  # known even where the system has no zones
     from zoneinfo import ZoneInfo, available_timezones
 
     if not isinstance(name, str):

@@ -13,7 +13,7 @@ OPTIONS = (
     "backoff_min", "backoff_max", "timeout", "keep_result", "succeeds", "then", "on_dead", "limit", "json",
     "plain",
 )  # fmt: skip
-"""What an entry takes of `task()`'s arguments."""
+"""The arguments of `task()` that an entry may have."""
 _KEYS = ("service", "cron", "timezone", "missed", "overlap", *OPTIONS)
 _MAX_NAME = 100
 
@@ -23,11 +23,11 @@ class Entry:
     """One entry of the setting `schedule`.
 
     Attributes:
-        name: its name.
-        service: what is called.
-        cron: when.
-        missed: `once`: one tick runs for all that nobody was there for; `skip`: they are left out.
-        overlap: whether a tick runs while the last one's task runs or is tried again.
+        name: the entry's name.
+        service: the service that is called.
+        cron: when it is due.
+        missed: for ticks that no supervisor was there for: `once`: one tick runs for all of them; `skip`: none does.
+        overlap: whether a tick runs even while the task of the last one runs or is tried again.
         options: further arguments of `task()`.
     """
 
@@ -43,7 +43,7 @@ def read_schedule(name: str, value: Any) -> dict[str, Entry]:
     """The setting's entries by their names.
 
     Raises:
-        ConfigError: one can't be.
+        ConfigError: one of them can't work.
     """
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} is {value!r}: give a dict of names and cron expressions, or dicts with a 'cron'")

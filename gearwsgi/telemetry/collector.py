@@ -1,4 +1,4 @@
-"""The supervisor's metrics as Prometheus's library collects them: made anew for each scrape, from what was counted."""
+"""Shows a supervisor's metrics to Prometheus's library: made anew for each scrape, from what was counted."""
 
 import platform
 import threading
@@ -22,20 +22,20 @@ from .tally import OTHER, Tallies, cumulated
 
 WORKER_STATES = ("starting", "idle", "busy", "draining", "disconnected")
 MAX_QUEUES = 200
-"""Queues of the job servers that are told apart; those that have jobs come first."""
+"""Queues of the job servers that have metrics of their own; those that have jobs come first."""
 
 
 class Snapshot(NamedTuple):
-    """What a supervisor does just now.
+    """What a supervisor does at one moment.
 
     Attributes:
-        at: when, of `time.monotonic`.
+        at: when that was, by `time.monotonic`.
         is_ready: whether it serves, and all its worker processes are up.
         workers: how many slots are in each state.
         running: how many jobs run.
-        dropped: records that were not written.
-        paused: whether each queue is paused.
-        idle: the queues that a worker serves which has nothing to do: nothing waits there that could run.
+        dropped: how many records were not written.
+        paused: for each queue whether it is paused.
+        idle: the queues where nothing waits that could run: a worker that serves them has nothing to do.
     """
 
     at: float
@@ -49,15 +49,15 @@ class Snapshot(NamedTuple):
 
 @dataclass
 class State:
-    """What the supervisor tells, and the collector shows: written by the one's thread, read by the other's.
+    """What the metrics are made of. The supervisor's thread writes it, and the thread of a scrape reads it.
 
     Attributes:
-        tallies: the attempts.
-        exits: worker processes that ended, by reason.
-        snapshot: replaced as a whole.
-        fronts: for each queue a Unix time since when whatever waits there does, at most.
-        successes: for each entry of the schedule the Unix time when a task of it went well last.
-        settings: the middleware's; None until the application was loaded.
+        tallies: the counted attempts.
+        exits: how many worker processes have ended, by reason.
+        snapshot: what goes on; replaced, and never changed.
+        fronts: for each queue the Unix time since when, at the earliest, its jobs wait.
+        successes: for each entry of the schedule the Unix time when a task of it last went well.
+        settings: the middleware's; None until the application is loaded.
     """
 
     tallies: Tallies = field(default_factory=Tallies)
@@ -69,10 +69,10 @@ class State:
 
 
 class Metrics:
-    """See the module.
+    """A collector for Prometheus's library.
 
     Args:
-        state: what is shown.
+        state: what to show.
     """
 
     def __init__(self, state: State) -> None:
@@ -82,7 +82,7 @@ class Metrics:
         self._empty: dict[str, float] = {}
 
     def describe(self) -> list[Metric]:
-        """Nothing: who registers this is not to ask the job servers yet."""
+        """Nothing: with a description, registering this would not ask the job servers."""
         return []
 
     def has_server(self) -> bool:
@@ -91,7 +91,7 @@ class Metrics:
         return settings is not None and any(each is not None for each in self._servers.look(settings.servers).values())
 
     def collect(self) -> Iterator[Metric]:
-        """All there is, for one scrape."""
+        """All metrics, for one scrape."""
         snapshot = self._state.snapshot
         yield from _attempts(self._state.tallies)
         yield _gauge("gearwsgi_jobs_running", "Jobs that worker processes of this supervisor run.", snapshot.running)
@@ -171,7 +171,7 @@ class Metrics:
         yield _of_each("gearwsgi_queue_paused", "Whether a queue is paused: 1, else 0.", "queue", dict(snapshot.paused))
 
     def _together(self, found: Mapping[Address, Answer], now: float, paused: Mapping[str, bool]) -> dict[str, Queue]:
-        """The queues of all job servers; where there are too many, the rest is one."""
+        """The queues of all job servers together. Where there are too many, the rest of them is shown as one."""
         queues: dict[str, Queue] = {}
         for answer in found.values():
             for function, queue in (answer or {}).items():
@@ -188,7 +188,7 @@ class Metrics:
         return together
 
     def _guess(self, name: str, queue: Queue, now: float) -> float:
-        """At most how long the oldest job has waited, where the job server does not say."""
+        """How long the oldest job has waited, at most, where the job server does not say."""
         if not queue.waiting or name in self._state.snapshot.idle:
             self._empty[name] = now
             return 0.0
@@ -196,7 +196,7 @@ class Metrics:
 
 
 def _of_limits(limits: Sequence[Limit], found: Mapping[Address, Answer]) -> Iterator[Metric]:
-    """What waits and runs of keys, by the pattern that holds for them."""
+    """How many tasks of keys wait and run, by the pattern of their limit."""
     waiting = dict.fromkeys((limit.pattern for limit in limits), 0.0)
     running = dict(waiting)
     for answer in found.values():
@@ -218,7 +218,7 @@ def _sum(one: Queue | None, other: Queue) -> Queue:
 
 
 class _Spools:
-    """How many letters are in dead letters and outbox: counted at most once in a while, for there may be many."""
+    """How many letters the dead letters and the outbox have. Counted only once in a while: there may be many."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -240,7 +240,7 @@ def _number(count: Callable[[], int]) -> int | None:
     try:
         return count()
     except SpoolError:
-        return None  # then that metric is missing, which is what its alert rule is to notice
+        return None  # so the metric is missing, which its alert rule notices
 
 
 def _attempts(tallies: Tallies) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""Where a supervisor's metrics are fetched: `/metrics`, `/livez`, `/readyz`, served by threads of their own."""
+"""Serves a supervisor's metrics and health: `/metrics`, `/livez`, `/readyz`, from threads of its own."""
 
 import logging
 import socket
@@ -15,22 +15,22 @@ from ..address import Address
 from .collector import Metrics, State
 
 ALIVE = 10.0
-"""Seconds that the supervisor's loop may take for a turn, which takes a fraction of one."""
+"""Seconds in which the supervisor's loop must have made a turn, which takes it a fraction of one."""
 _THREADS = 3
 _CONNECTIONS = 50
 _PATIENCE = 10
-"""Seconds after which a client that sends or takes nothing is hung up on."""
+"""Seconds after which a connection is closed whose client neither sends nor reads."""
 
 
 class Endpoint:
-    """See the module. It listens when it is made, and answers once it is started.
+    """Listens as soon as it is made, and answers once it is started.
 
     Args:
         address: where to listen.
-        state: what is shown.
+        state: what to show.
 
     Raises:
-        OSError: the address can't be had.
+        OSError: that address can't be listened on.
     """
 
     def __init__(self, address: Address, state: State) -> None:
@@ -44,13 +44,13 @@ class Endpoint:
 
     @property
     def address(self) -> Address:
-        """Where it listens, with the port that it has."""
+        """Where it listens, with the port that it got."""
         host, port = self._socket.getsockname()[:2]
         return Address(host, port)
 
     def start(self) -> None:
-        """Answer from now on."""
-        # Who waits in its queue is a scraper's trouble, and nothing for a log.
+        """Begin to answer."""
+        # Requests that have to queue are the scraper's trouble: don't log them.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         self._server = waitress.create_server(
             self._answer, sockets=[self._socket], threads=_THREADS, connection_limit=_CONNECTIONS,
@@ -59,7 +59,7 @@ class Endpoint:
         threading.Thread(target=self._server.run, daemon=True, name="gearwsgi metrics").start()
 
     def close(self) -> None:
-        """Listen no more; what is being answered ends with this process."""
+        """Stop listening; answers that are being sent end with this process."""
         self._socket.close()
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -1,4 +1,4 @@
-"""What the job servers say of their queues: asked at most once in a while, all at once, and not waited for long."""
+"""Asks the job servers about their queues: all at the same time, only once in a while, and without waiting for long."""
 
 import threading
 import time
@@ -12,19 +12,19 @@ from ..message.fields import MAILBOX
 from ..wire.connection import Connection
 
 TIMEOUT = 1.0
-"""Seconds until a job server must have answered."""
+"""Seconds in which a job server must have answered."""
 KEEP = 2.0
-"""Seconds that an answer is good for."""
+"""Seconds for which an answer is used again."""
 
 
 class Queue(NamedTuple):
     """What a job server says of one queue.
 
     Attributes:
-        waiting: jobs that wait; of gearmand those that are delayed, too.
-        delayed: jobs whose time has not come, where the job server tells them from others.
+        waiting: jobs that wait; with gearmand, delayed ones too.
+        delayed: jobs that are not due yet, where the job server counts them apart.
         running: jobs that run.
-        oldest: seconds that the one in front has waited; None: this job server does not say.
+        oldest: seconds that the first job has waited; None: this job server does not say.
     """
 
     waiting: int
@@ -39,7 +39,7 @@ Answer = Mapping[str, Queue] | None
 
 @dataclass
 class _Asking:
-    """One question to one job server, in a thread of its own."""
+    """One question to one job server, asked in a thread of its own."""
 
     address: Address
     answer: Answer = None
@@ -53,11 +53,11 @@ class _Asking:
         try:
             self.answer = ask(self.address)
         except (GearwsgiError, ValueError):
-            self.answer = None  # it is away, or is no job server: that is all there is to say
+            self.answer = None  # it is away, or is no job server: the caller need not know more
 
 
 class JobServers:
-    """The job servers, for any number of threads that ask at the same time."""
+    """The job servers, to be asked by any number of threads at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,7 +66,7 @@ class JobServers:
         self._found_at = -KEEP
 
     def look(self, addresses: Sequence[Address]) -> Mapping[Address, Answer]:
-        """What each says; at most `KEEP` seconds old, and here after `TIMEOUT` seconds."""
+        """What each of them says. An answer may be `KEEP` seconds old, and is waited for at most `TIMEOUT` seconds."""
         with self._lock:
             if time.monotonic() - self._found_at >= KEEP or set(self._found) != set(addresses):
                 self._found = self._ask(addresses)
@@ -76,7 +76,7 @@ class JobServers:
     def _ask(self, addresses: Sequence[Address]) -> dict[Address, Answer]:
         for address in addresses:
             before = self._asking.get(address)
-            if before is None or not before.thread.is_alive():  # else a name server that does not answer, say
+            if before is None or not before.thread.is_alive():  # else it still waits, say for a silent name server
                 self._asking[address] = _Asking(address)
         deadline = time.monotonic() + TIMEOUT
         found: dict[Address, Answer] = {}

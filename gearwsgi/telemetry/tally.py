@@ -1,7 +1,7 @@
-"""How often which attempt ended how, how long it ran and how long it waited: counted in a job's way, so cheaply.
+"""Counts attempts for the metrics: how each ended, how long it ran, how long it had waited. Cheap, for each job pays.
 
-What is counted here has no need of a library: `collector` shows it to Prometheus's when that asks. One thread counts,
-and others read at any time: a number that they see is at most one attempt behind.
+Counting needs no library: `collector` shows the numbers to Prometheus's when that asks. One thread counts; others may
+read at any time, and see numbers that are at most one attempt behind.
 """
 
 from bisect import bisect_left
@@ -21,22 +21,22 @@ BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
     1800.0, 3600.0,
 )  # fmt: skip
-"""Upper ends in seconds, from a millisecond to an hour; one without an end comes behind them."""
+"""Upper ends of the buckets in seconds, from a millisecond to an hour; one more without an end follows."""
 MAX_SERVICES = 200
-"""Names of services that are told apart."""
+"""Names of services that are counted apart."""
 OTHER = "other"
-"""The service of all others, and of what has no name that could be one's own."""
+"""The name under which all other services are counted, and those without a usable name."""
 _MAX_KNOWN = 1000
 _MAX_LABEL = 200
 
 
 class Tally:
-    """The attempts of one queue and service.
+    """The counted attempts of one queue and service.
 
     Attributes:
-        outcomes: how many ended so.
-        ran: how many ran so long, bucket by bucket; `ran_for` all their seconds.
-        waited: how many had waited so long when they began; `waited_for` all their seconds.
+        outcomes: how many attempts have ended in each way.
+        ran: how many ran for how long, by bucket; `ran_for`: the sum of their seconds.
+        waited: how many had waited for how long when they began, by bucket; `waited_for`: the sum of their seconds.
     """
 
     __slots__ = ("outcomes", "ran", "ran_for", "waited", "waited_for")
@@ -50,7 +50,7 @@ class Tally:
 
 
 class Tallies:
-    """All attempts that a supervisor has seen, over any number of loads of the application."""
+    """The counted attempts of a supervisor, over all loads of the application."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], Tally] = {}
@@ -65,15 +65,15 @@ class Tallies:
     def count(
         self, queue: bytes, payload: bytes, outcome: str, seconds: float | None, began: float, route: bytes = b""
     ) -> None:
-        """One attempt has ended.
+        """Count one attempt, which has ended.
 
         Args:
             queue: the Gearman function.
-            payload: the message, which was found good; else empty.
+            payload: the message, if it was verified; else empty.
             outcome: one of `OUTCOMES`.
-            seconds: how long it ran; None: it never began.
-            began: when it did, in Unix time.
-            route: the pattern that the application has for the path, where it was asked.
+            seconds: how long the attempt ran; None: it never began.
+            began: when it began, in Unix time.
+            route: the pattern of the route that its path matches, where the application was asked for it.
         """
         service, since = glance(payload) or _read(payload)
         tally = self._known.get((queue, service)) or self._find(queue, service, route)
@@ -82,7 +82,7 @@ class Tallies:
             return
         tally.ran[bisect_left(BUCKETS, seconds)] += 1
         tally.ran_for += seconds
-        waited = began - since if 0.0 < since < began else 0.0  # clocks of two machines differ
+        waited = began - since if 0.0 < since < began else 0.0  # two machines' clocks may differ
         tally.waited[bisect_left(BUCKETS, waited)] += 1
         tally.waited_for += waited
 
@@ -102,12 +102,12 @@ class Tallies:
 
 
 def look(payload: bytes) -> tuple[bytes, float]:
-    """The service that a message is for, and since when it waits; nothing where it is none."""
+    """The service of a message, and since when it waits; an empty service and 0 where the payload is no message."""
     return glance(payload) or _read(payload)
 
 
 def _read(payload: bytes) -> tuple[bytes, float]:
-    """What `glance` answers, of a message that another program has written; of none, nothing."""
+    """What `glance` answers, for a message that another program has written; an empty service and 0 for any other."""
     if not payload:
         return b"", 0.0
     try:
@@ -118,12 +118,12 @@ def _read(payload: bytes) -> tuple[bytes, float]:
 
 
 def as_label(name: bytes) -> str:
-    """A name as the value of a label: any UTF-8 that is not too long."""
+    """A name as a label's value: UTF-8 that is not too long."""
     return name[:_MAX_LABEL].decode("utf-8", "replace")
 
 
 class Services:
-    """The names by which services are told apart: aliases, dotted names, patterns of routes; never a raw path."""
+    """The names under which services are counted: aliases, dotted names, patterns of routes; never a raw path."""
 
     def __init__(self) -> None:
         self._aliases: Mapping[str, Any] = {}
@@ -132,7 +132,7 @@ class Services:
         self._labels: set[str] = set()
 
     def use(self, settings: Settings) -> None:
-        """Go by these settings from now on; names that were given stay."""
+        """Go by these settings from now on; the names that were given so far stay."""
         self._aliases = settings.tasks
         deferred = [rule.route for rule in settings.defer]
         routes = [*deferred, *(Route("", pattern) for pattern in settings.tasks_only)]
@@ -140,11 +140,11 @@ class Services:
         self._patterns = list(map(str, routes))
 
     def label(self, service: str, route: str = "") -> str:
-        """The name of a service; `other` where it has none, or where there are too many.
+        """The name under which a service is counted; `other` where it has no usable one, or there are too many.
 
         Args:
             service: what was called.
-            route: the pattern that the application has for it, if it is a path.
+            route: the pattern of the route that it matches, if it is a path.
         """
         name = service
         if "/" in service and service not in self._aliases:
@@ -161,7 +161,7 @@ class Services:
 
 
 def cumulated(buckets: list[int]) -> Iterator[tuple[str, int]]:
-    """The buckets as Prometheus has them: the text of each upper end, and how many are not over it."""
+    """The buckets as Prometheus wants them: each upper end as text, with how many attempts are not above it."""
     total = 0
     for end, number in zip((*map(repr, BUCKETS), "+Inf"), buckets, strict=True):
         total += number

@@ -1,7 +1,7 @@
 """Traces, where the application has OpenTelemetry: a span for what is sent, and one for each attempt to process it.
 
-Nothing here imports OpenTelemetry that has not been imported: who calls looks at `is_loaded` first, which is one look
-into a dict. Names and attributes are those of the semantic conventions for messaging.
+This module imports nothing of OpenTelemetry that the application has not imported already. Callers look at `is_loaded`
+first, which costs one look into a dict. Names and attributes are those of the semantic conventions for messaging.
 """
 
 import contextvars
@@ -15,13 +15,13 @@ from ..message.targets import TOKEN
 from ..policy import Outcome, succeeded
 
 MODULE = "opentelemetry.trace"
-"""Imported where an application has OpenTelemetry."""
+"""The module that is imported wherever an application has OpenTelemetry."""
 
 _tracers: dict[int, tuple[Any, Any]] = {}
 
 
 def _tracer() -> Any:
-    """The tracer of the application's provider; None where it has set none."""
+    """The tracer of the provider that the application has set; None where it has set none."""
     trace: Any = sys.modules[MODULE]
     provider = trace.get_tracer_provider()
     if isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
@@ -47,7 +47,7 @@ class Sent:
     """The span of a task that is being queued.
 
     Args:
-        span: it has begun.
+        span: the span, which has begun.
     """
 
     __slots__ = ("_span",)
@@ -56,10 +56,10 @@ class Sent:
         self._span = span
 
     def end(self, server: str = "", error: BaseException | str | None = None) -> None:
-        """It is queued, or it is not.
+        """End the span: the task is queued, or could not be.
 
         Args:
-            server: the job server that has it.
+            server: the job server that has taken it.
             error: why it is not queued.
         """
         host, _, port = server.rpartition(":")
@@ -71,7 +71,7 @@ class Sent:
 
 
 class Task(Protocol):
-    """What is said of a task that is sent."""
+    """What is needed of a task that is sent."""
 
     id: str
     service: str
@@ -79,11 +79,11 @@ class Task(Protocol):
 
 
 def begin_send(task: Task, message: Message | None) -> Sent | None:
-    """Begin the span of a task, and have its context travel in the message; None where nobody traces.
+    """Begin the span of a task, and have its context travel in the message; None where the application does not trace.
 
     Args:
         task: the task.
-        message: its headers are changed; None: a plain call, which carries nothing.
+        message: the message, whose headers are changed; None: a plain call, which can't carry any.
     """
     tracer = _tracer()
     if tracer is None:
@@ -100,13 +100,13 @@ def begin_send(task: Task, message: Message | None) -> Sent | None:
         carried = {name: value for name, value in carrier.items() if _is_safe(name, value)}
         names = {name.lower() for name in carried}
         if "traceparent" in names:
-            names.add("tracestate")  # the incoming one belongs to the incoming parent
+            names.add("tracestate")  # the one from the request belongs to the trace that this replaces
         message.headers = [pair for pair in message.headers if pair[0].lower() not in names] + list(carried.items())
     return Sent(span)
 
 
 def _is_safe(name: str, value: str) -> bool:
-    """Whether a propagator's field can stand in a message."""
+    """Whether a header that a propagator wants to add can stand in a message."""
     return bool(TOKEN.fullmatch(name)) and value.isascii() and value.isprintable()
 
 
@@ -114,8 +114,8 @@ class Processed:
     """The span of an attempt.
 
     Args:
-        span: it has begun.
-        around: the context that it stands in.
+        span: the span, which has begun.
+        around: the context in which it is the current span.
         is_call: whether somebody waits for the response, and decides what it means.
     """
 
@@ -135,11 +135,11 @@ class Processed:
         return own
 
     def end(self, outcome: Outcome, error: BaseException | None) -> None:
-        """The attempt has ended.
+        """End the span: the attempt has ended.
 
         Args:
-            outcome: how.
-            error: what its handler raised.
+            outcome: how it ended.
+            error: the exception that its handler raised.
         """
         if outcome.status:
             self._span.set_attribute("http.response.status_code", outcome.status)
@@ -150,12 +150,12 @@ class Processed:
 
 
 def begin_process(task: Message, queue: str, *, trace_parent: bool) -> Processed | None:
-    """Begin the span of an attempt; None where nobody traces.
+    """Begin the span of an attempt; None where the application does not trace.
 
     Args:
         task: the message.
-        queue: where it came from.
-        trace_parent: whether it is a child of the span that has sent it; else it is linked to it, in its own trace.
+        queue: the queue that it came through.
+        trace_parent: whether it is a child of the span of the submission; else it begins a trace with a link to that.
     """
     tracer = _tracer()
     if tracer is None:
@@ -181,7 +181,7 @@ def begin_process(task: Message, queue: str, *, trace_parent: bool) -> Processed
 
 
 def _carrier(task: Message) -> Mapping[str, str]:
-    """The headers by their names as written, and as most propagators look for them."""
+    """The message's headers, by their names as written and in lower case, as most propagators look for them."""
     return {key: value for name, value in task.headers for key in (name, name.lower())}
 
 

@@ -22,11 +22,11 @@ from .schedule import Schedule
 __all__ = ["Clock", "Live", "QueuedTask", "Run", "TaskFailed", "Tasks", "capture", "live"]
 
 MAX_RUNS = 1000
-"""Attempts that one `run()` takes before it says that they never end."""
+"""Attempts in one `run()` after which it gives up, and says that they never end."""
 
 
 class Tasks(Sequence[QueuedTask]):
-    """What an application has queued inside `capture`: the tasks as they were queued, first to last, run or not.
+    """The tasks that an application has queued inside `capture`, as they were queued, first to last, run or not.
 
     Attributes:
         clock: the queue's time.
@@ -60,7 +60,7 @@ class Tasks(Sequence[QueuedTask]):
 
     @property
     def waiting(self) -> list[QueuedTask]:
-        """What is in the queue now, retries and delayed tasks too."""
+        """The tasks that are in the queue now, retries and delayed tasks too."""
         return list(self._memory.queue.waiting)
 
     @property
@@ -84,7 +84,7 @@ class Tasks(Sequence[QueuedTask]):
 
     @property
     def calls(self) -> list[QueuedTask]:
-        """What `call()` asked for; it is run at once."""
+        """The calls that were made with `call()`; each is run at once."""
         return list(self._memory.queue.calls)
 
     def of(self, service: str) -> list[QueuedTask]:
@@ -172,7 +172,7 @@ class Tasks(Sequence[QueuedTask]):
 
 
 class _DjangoHandler:
-    """Django's test handler (an environ in, Django's response out) with the middleware around it."""
+    """Django's test handler, which takes an environ and returns Django's response, with the middleware around it."""
 
     def __init__(self, handler: Callable[[dict[str, Any]], Any], middleware: GearmanMiddleware) -> None:
         self._handler = handler
@@ -190,7 +190,7 @@ class _DjangoHandler:
             start_response(f"{response.status_code} {response.reason_phrase}", [])
             return []
 
-        around = copy.copy(self._middleware)  # with the client of now
+        around = copy.copy(self._middleware)  # with the client that is in use now
         around.app = app
         started: list[Any] = []
         body: Any = around(environ, lambda *given: started.extend(given))
@@ -201,7 +201,7 @@ class _DjangoHandler:
 
     @staticmethod
     def _own(environ: dict[str, Any], status: str, headers: list[tuple[str, str]], content: bytes) -> Any:
-        """What the middleware has answered itself, as Django's response."""
+        """An answer that the middleware gave itself, as Django's response."""
         from django.core.handlers.wsgi import WSGIRequest
         from django.http import HttpResponse
 

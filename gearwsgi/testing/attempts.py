@@ -10,7 +10,7 @@ from ..state.records.model import Attempt, moment
 
 
 class Headers(Mapping[str, str]):
-    """A request's headers by their names in any case; what is repeated is joined with commas."""
+    """A request's headers, found by their names in any case; a repeated header's values are joined with commas."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
         self._values: dict[str, tuple[str, str]] = {}
@@ -56,8 +56,8 @@ class QueuedTask:
         limit: its key of `limits`; None: it has none.
         payload: the message's bytes.
         function: the Gearman function: the queue, and the key where it has one.
-        skew: seconds that the queue's clock was ahead of the caller's when it was queued.
-        number: of all that were queued, from 1.
+        skew: seconds by which the queue's clock was ahead of the caller's when it was queued.
+        number: its number among all that were queued, from 1.
     """
 
     id: str

@@ -32,16 +32,16 @@ _END = 10.0
 
 
 class LiveClient(Client):
-    """A client of a test's own job server."""
+    """The client of a test's own job server."""
 
 
 class Live:
-    """What runs.
+    """A running job server and worker.
 
     Attributes:
         servers: the job server's `host:port`.
         state_dir: its state directory, which is removed at the end.
-        settings: the application's, with these two.
+        settings: the application's settings, with these two in place of its own.
     """
 
     def __init__(self, folder: Path, servers: str, client: Client) -> None:
@@ -99,7 +99,7 @@ class Live:
 def live(app: Any, *, workers: int = 1) -> Iterator[Live]:
     """Run an embedded job server and a worker of `app` for the block; the application here queues to them.
 
-    What its schedule has does not run by itself: a tick would come when the clock says so, and not the test.
+    Its schedule does not run by itself: ticks would come when the clock says so, and not when the test does.
 
     Args:
         app: `module:name`, importable from the current folder: the worker imports it anew, as in production. Or the
@@ -219,7 +219,7 @@ def _forked(app: Any, middleware: GearmanMiddleware, settings: Settings, workers
 
 
 def _wait_until_ready(log: Path, has_ended: Callable[[], bool]) -> None:
-    """Wait until the worker's log says that it is."""
+    """Wait until the worker's log says that it is ready."""
     end = time.monotonic() + _START
     while True:
         ended = has_ended()

@@ -1,4 +1,4 @@
-"""A client whose job server is a list: tasks go through the true messages, signatures and policy, and nothing else.
+"""A client whose job server is a list. Messages, signatures and policy are the real ones; there is nothing else.
 
 For `gearwsgi.testing`. Nothing here sleeps; time is a clock that the test moves.
 """
@@ -48,7 +48,7 @@ class TaskFailed(GearwsgiError, AssertionError):
 
 
 class _Desk(Desk):
-    """Nothing runs while somebody waits: the response is there at once, or not at all."""
+    """A desk at which nobody waits: the response is there at once, or not at all."""
 
     def __init__(self, memory: "Memory") -> None:
         super().__init__(memory)
@@ -63,12 +63,12 @@ class _Desk(Desk):
 
 
 class Memory(Client):
-    """See the module. Any number of threads.
+    """The client of `capture`. For any number of threads.
 
     Attributes:
-        queue: the job server.
+        queue: the job server: a list.
         records: what became of its tasks.
-        stop_requested: what `job.stop_requested` says.
+        stop_requested: what `job.stop_requested` is to say.
     """
 
     def __init__(self, settings: Settings, app: WSGIApplication, clock: Clock, *, inline: bool, raises: bool) -> None:
@@ -123,7 +123,7 @@ class Memory(Client):
     # -- one attempt -------------------------------------------------------------------------------------------------
 
     def run(self, queued: QueuedTask, *, raises: bool) -> Run:
-        """Replay it, do with it what its outcome asks for, and then raise what its handler raised."""
+        """Replay a task, do what its outcome asks for, and then raise what its handler raised."""
         try:
             run = self._attempt(queued)
         finally:
@@ -186,7 +186,7 @@ class Memory(Client):
         status = outcome.reason if outcome.kind == "response" else ""
         now = self.clock.now()
         limits = self.settings.retry_limits(task)
-        # The jitter's ceiling: a test's retries come when they come at the latest, and always then.
+        # With the jitter at its most: a test's retry comes as late as it ever may, and always then.
         fate = decide(outcome, task.attempt, limits, now, target=task.target, random=lambda: 1.0)
         run = Run(queued, "done", status, result.data, outcome.response, error=result.error, output=output, at=now)
         if task.wants_reply:
@@ -205,7 +205,7 @@ class Memory(Client):
         return replace(run, fate="retry", reason=fate.reason, retry_in=fate.at - now)
 
     def _follow(self, submission: Submission | None) -> None:
-        """Queue what follows a task, if anything does."""
+        """Queue the task that follows another one, if one does."""
         if submission is not None:
             self.queue.accept(submission, self.clock.now())
 
@@ -217,7 +217,7 @@ class Memory(Client):
 
 
 def seal_given(payload: bytes, queue: str, settings: Settings) -> bytes:
-    """A payload that is given in bytes, signed anew where there are keys and it is a message."""
+    """A payload that is given in bytes; if it is a message, and there are keys, it is signed anew."""
     if plain.is_plain(payload) or not settings.secret_keys:
         return payload
     return signature.sign(payload, queue, settings.secret_keys[0], time.time())

@@ -1,4 +1,4 @@
-"""A job server that is a list. Nothing sleeps here; time is a clock that the test moves."""
+"""A job server that is a list. Nothing here sleeps: the test moves the clock."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ SERVER = "memory"
 
 
 class Clock:
-    """The queue's time. It stands still until the test moves it."""
+    """The time of the queue, which stands still until the test moves it."""
 
     def __init__(self) -> None:
         self._now = time.time()
@@ -42,7 +42,7 @@ class Clock:
 
 
 class Queue(Servers):
-    """See the module. Any number of threads.
+    """A job server in memory. For any number of threads.
 
     Args:
         settings: the middleware's.
@@ -91,30 +91,31 @@ class Queue(Servers):
         return self.accept(Submission(queue, unique, payload), time.time())[0]
 
     def accept(self, submission: Submission, now: float) -> tuple[QueuedTask, bool]:
-        """Queue a task; or find the one that it coalesces with, which is False.
+        """Queue a task; or, with False, find the one that it coalesces with.
 
         Args:
             submission: the task.
-            now: the time by the caller's clock, which its delay counts from.
+            now: the time by the caller's clock, from which its delay counts.
         """
         with self.lock:
             for task in self._all_there():
                 if (task.function, task.unique) == (submission.queue, submission.unique):
-                    return task, False  # coalesced: the first one's handle, and the second one's data is dropped
+                    # Coalesced: the handle is the first one's, and the data of the second is dropped.
+                    return task, False
             task = self._read(submission, now)
             self.queued.append(task)
             self.waiting.append(task)
             return task, True
 
     def accept_call(self, submission: Submission) -> QueuedTask:
-        """A job whose caller waits: it is run at once, and never waits here."""
+        """Take the job of a caller who waits: it never waits in the queue, but is run at once."""
         task = self._read(submission, time.time())
         with self.lock:
             self.calls.append(task)
         return task
 
     def _read(self, submission: Submission, now: float) -> QueuedTask:
-        """What lies in the queue. Times are what the caller's clock said, so they count from now on ours."""
+        """The task in the queue. The caller's clock may differ from ours: delays count from now on ours."""
         number = next(self._numbers)
         delay = round(submission.at - now, 3) if submission.at > now else 0.0
         skew = self.clock.now() - now
@@ -125,7 +126,7 @@ class Queue(Servers):
         try:
             task = open_payload(job, self._settings, 0, trusted=True)
         except BadMessage:
-            # A plain call of a service that only PHP's worker knows; whether it may run shows when it is run.
+            # A plain call of a service that only a worker in PHP knows; if it may not run, that shows when it is run.
             call = _read_json(submission.payload)
             if not isinstance(call, dict):
                 raise
@@ -161,7 +162,7 @@ class Queue(Servers):
         return [*self.waiting, *(task for task, _ in self._running.values())]
 
     def take(self, queue: str | None) -> QueuedTask | None:
-        """The next task that is due, as a job server hands them out: by priority, then in order."""
+        """The next task that is due, in the order of a job server: by priority, then by age."""
         with self.lock:
             due = [task for task in self._of(queue) if task.due <= self.clock.now()]
             # gearmand has no delayed jobs with a priority: they come as normal ones.
@@ -173,7 +174,7 @@ class Queue(Servers):
         return [task for task in self.waiting if queue is None or task.queue == queue]
 
     def take_this(self, task: QueuedTask) -> bool:
-        """It runs now; False where it does not wait any more."""
+        """Take this task, since it runs now; False where it does not wait any more."""
         with self.lock:
             if task not in self.waiting:
                 return False
@@ -182,7 +183,7 @@ class Queue(Servers):
             return True
 
     def step(self, queue: str | None) -> bool:
-        """Move the clock to when the next task is due; whether one waits."""
+        """Move the clock to when the next task is due; whether there is one."""
         with self.lock:
             due = min((task.due for task in self._of(queue)), default=None)
             if due is not None:
@@ -194,12 +195,12 @@ class Queue(Servers):
         return next((task for task, _ in self._running.values() if task.id == task_id), None)
 
     def report(self, task: QueuedTask, done: int, total: int) -> None:
-        """A handler has come so far."""
+        """Note the progress that a handler reports."""
         with self.lock:
             self._running[task.handle] = (task, Status("running", done, total))
 
     def end(self, task: QueuedTask) -> None:
-        """It does not run any more."""
+        """Note that it does not run any more."""
         with self.lock:
             self._running.pop(task.handle, None)
 
@@ -209,7 +210,7 @@ class Queue(Servers):
             kept.clear()
 
     def add(self, submission: Submission, delay: float) -> None:
-        """Queue what follows from an attempt, as from now on the clock."""
+        """Queue a task that follows from an attempt; its delay counts from now."""
         with self.lock:
             number = next(self._numbers)
             self.waiting.append(self._look(submission, f"H:{SERVER}:{number}", number, delay, 0.0))

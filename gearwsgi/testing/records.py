@@ -1,4 +1,4 @@
-"""What became of the tasks in memory, as the records would have it."""
+"""Records of the tasks in memory, as real records would have them."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ from .queue import Queue
 
 
 class _Seen:
-    """What is known of one delivery."""
+    """What is known of one delivery of a webhook."""
 
     def __init__(self, records: "Records", key: str) -> None:
         self._records = records
@@ -32,7 +32,7 @@ class _Seen:
 
 
 class Records:
-    """See the module. Any number of threads.
+    """Records in memory. For any number of threads.
 
     Args:
         queue: where the tasks are.
@@ -58,7 +58,7 @@ class Records:
             return self._record(found[ids[0]])
 
     def cancel(self, task: Record, *, by: str = "") -> str:
-        """One that waits never runs; what runs in this process goes on."""
+        """Cancel a task: one that waits never runs; one that runs, in this very process, goes on."""
         with self._queue.lock:
             state = self.find(task.id).state
             if state not in model.ENDED and state != model.RUNNING:
@@ -71,7 +71,7 @@ class Records:
         return content if until > self._queue.clock.now() else None
 
     def keep_result(self, task_id: str, content: bytes, seconds: float) -> None:
-        """Keep a response for so long."""
+        """Keep a response for so many seconds."""
         self._kept[task_id] = self._queue.clock.now() + seconds, content
 
     @contextlib.contextmanager
@@ -80,7 +80,7 @@ class Records:
         yield _Seen(self, key)
 
     def claim(self, key: str) -> bool:
-        """Whether a delivery is new, and from now on it is not."""
+        """Claim a delivery; whether it is new."""
         with self._queue.lock:
             is_new = self._seen.get(key, 0.0) <= self._queue.clock.now()
             if is_new:
@@ -88,7 +88,7 @@ class Records:
             return is_new
 
     def keep(self, key: str, seconds: float | None) -> None:
-        """For how long a delivery was seen; None: it was not."""
+        """Note for how many seconds a delivery counts as seen; None: it was not seen."""
         with self._queue.lock:
             if seconds is None:
                 del self._seen[key]

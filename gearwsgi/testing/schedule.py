@@ -41,7 +41,7 @@ class Schedule:
         return min((tick for tick in ticks if tick <= until), default=None)
 
     def move_to(self, at: float) -> None:
-        """Move the clock to the first tick of all, and queue what is due then."""
+        """Move the clock to the first of all ticks up to `at`, and queue the tasks that are due then."""
         due = [plan for name, plan in self._plans.items() if self.next(name).timestamp() == at]
         self._memory.clock.advance(at - self._memory.clock.now())
         settings = self._memory.settings

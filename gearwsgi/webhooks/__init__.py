@@ -1,4 +1,4 @@
-"""Who signs webhooks how: verifiers for the setting `inbox`. Each looks at a delivery's headers and its raw body.
+"""Verifiers for the setting `inbox`: each checks a webhook's signature, from its headers and its raw body.
 
     from gearwsgi.webhooks import github, standard
 
@@ -7,8 +7,8 @@
         {"route": "POST /hooks/mail", "verify": standard("whsec_…")},
     ]
 
-Any callable will do for one of your own: it takes the environ and the body (bytes), and answers whether the delivery is
-genuine, or raises `BadDelivery`, whose text is in the log.
+Any callable may take their place: it is called with the environ and the body (bytes), and answers whether the delivery
+is genuine, or raises `BadDelivery`, whose text is logged.
 """
 
 import base64
@@ -24,18 +24,18 @@ from ..errors import BadDelivery, ConfigError
 
 Environ: TypeAlias = Mapping[str, Any]
 Secrets: TypeAlias = str | bytes | Iterable[str | bytes]
-"""A secret, or several, of which any will do: while one is exchanged for another."""
+"""A secret; or several, of which any may fit, while one is being replaced by another."""
 
 TOLERANCE = 300
-"""Seconds that a delivery's time may differ from ours."""
+"""Seconds by which the time of a delivery may differ from ours."""
 
 
 class Verifier:
     """Says whether a delivery is genuine: `verify(environ, body)` is true, or raises `BadDelivery`.
 
     Args:
-        name: the scheme's.
-        check: raises `BadDelivery`.
+        name: the name of the scheme.
+        check: raises `BadDelivery` where the signature is wrong.
         id: a delivery's id, from its environ and body; empty where it has none.
     """
 
@@ -51,7 +51,7 @@ class Verifier:
         return True
 
     def __repr__(self) -> str:
-        return f"<{self._name}>"  # and no secret
+        return f"<{self._name}>"  # without its secret
 
 
 def standard(secret: Secrets, *, tolerance: float = TOLERANCE) -> Verifier:
@@ -169,7 +169,7 @@ def _header_check(
 
 
 def _check_digests(claimed: list[bytes], true: list[bytes]) -> None:
-    """Each with each, and each comparison takes the same time whatever differs."""
+    """Raise unless some claimed digest is true. All are compared, and each comparison takes the same time."""
     if not any([hmac.compare_digest(one, other) for one in claimed for other in true]):
         raise BadDelivery("the signature does not fit: another secret, or the body was changed on its way")
 
@@ -193,7 +193,7 @@ def _id_in_body(environ: Environ, body: bytes) -> str:
 
 
 def _secrets(scheme: str, given: Secrets) -> list[bytes]:
-    """The secrets, of which none is shown. With an empty one anybody could sign."""
+    """The secrets, which no error shows. An empty one is refused: with it anybody could sign."""
     several = [given] if isinstance(given, str | bytes) else list(given) if isinstance(given, Iterable) else [None]
     keys = [each.encode() if isinstance(each, str) else each for each in several]
     if not keys or not all(isinstance(key, bytes) and key for key in keys):
@@ -202,7 +202,7 @@ def _secrets(scheme: str, given: Secrets) -> list[bytes]:
 
 
 def _decoded(key: bytes) -> bytes:
-    """What a secret of Standard Webhooks stands for."""
+    """The key that a secret of Standard Webhooks stands for."""
     try:
         decoded = base64.b64decode(key.removeprefix(b"whsec_"), validate=True)
     except binascii.Error:
@@ -213,5 +213,5 @@ def _decoded(key: bytes) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    """A header's value as it came: in an environ each byte is a character."""
+    """The bytes of a header's value: in an environ each byte is a character."""
     return text.encode("latin-1", "replace")

@@ -1,4 +1,4 @@
-"""The entries of `inbox=`: which webhooks are taken in at the door, and how. Read and checked at the start."""
+"""The entries of the setting `inbox`: which webhooks are taken in, and how. Read and checked at the start."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from ..rules import read_keys
 from . import header_of
 
 Asked = Callable[[Mapping[str, Any], bytes], Any]
-"""Called with a request's environ and its raw body."""
+"""A callable that is given a request's environ and its raw body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inbox:
-    """One entry.
+    """One entry of the setting `inbox`.
 
     Attributes:
-        route: which requests it is for.
-        verify: whether a delivery is genuine: true, or not; or it raises `BadDelivery`.
-        id: a delivery's id; empty or None where it has none.
+        route: the requests that it is for.
+        verify: answers whether a delivery is genuine, or raises `BadDelivery`.
+        id: answers a delivery's id; empty or None where it has none.
         queue: the queue; None: the middleware's.
         priority: `high`, `normal` or `low`.
         max_attempts: how often it is tried; None: as the setting says.
@@ -49,7 +49,7 @@ def _read_id(name: str, value: Any) -> Asked:
 
 def _read_verifier(name: str, value: Any) -> Asked:
     if not callable(value):
-        # What was given may be the secret: it is not shown.
+        # The value is not shown: it may be the secret itself.
         raise ConfigError(f"{name} is {type(value).__name__}: give github('the secret') of gearwsgi.webhooks, say")
     return value  # type: ignore[no-any-return]
 
@@ -85,5 +85,5 @@ def _read_entries(name: str, value: Any) -> tuple[Inbox, ...]:
     return tuple(_read_entry(f"{name}[{place}]", each) for place, each in enumerate(value))
 
 
-# Verifiers are code and hold secrets; only the web processes need them: they don't travel to a supervisor.
+# Verifiers are code and hold secrets. Only web processes need them, so they are not passed on to a supervisor.
 INBOX = kinds.Kind(_read_entries, dump=lambda entries: [], load=lambda entries: ())

@@ -21,9 +21,9 @@ _log = logging.getLogger("gearwsgi")
 _FIELDS = ("service", "queue", "since", "id", "reason")
 _ACTIONS = ("retry", "discard")
 _PATIENCE = 10.0
-"""Seconds that one request goes on with many letters; what is left is done by the next one."""
+"""Seconds for which one request works on many letters; what is left is for the next request."""
 _BITE = 500
-"""Letters that are looked up at once."""
+"""Letters that are looked up in one go."""
 
 
 def show(view: View) -> Response:
@@ -49,7 +49,7 @@ def show(view: View) -> Response:
 
 
 def ask(view: View) -> Response:
-    """What is about to be done, and with how many: a button does it."""
+    """Ask before something is done: say what, and with how many letters."""
     what = view.fields.choice("do", _ACTIONS)
     if not what:
         raise Refused(400, "That can't be read", "do says what is to be done: retry or discard.")
@@ -64,12 +64,12 @@ def ask(view: View) -> Response:
 
 
 def retry(view: View) -> Response:
-    """Queue those that the form means again."""
+    """Queue again the tasks of the letters that the form asks for."""
     return _act(view, "retry", "retried")
 
 
 def discard(view: View) -> Response:
-    """Throw those away that the form means."""
+    """Throw away the letters that the form asks for."""
     return _act(view, "discard", "discarded")
 
 
@@ -97,7 +97,7 @@ def _act(view: View, what: str, did: str) -> Response:
 
 
 def _do_many(view: View, do: Callable[[Found], object]) -> tuple[int, int, int]:
-    """Do it with all that are meant, for some seconds; with how many it went, with how many not, how many are left."""
+    """Call `do` with each letter that is meant, for some seconds; how many went well, failed, and are left."""
     which = view.fields.filter(time.time(), DEAD)
     end = time.monotonic() + _PATIENCE
     number, failed, tried = 0, 0, set[str]()
@@ -108,7 +108,7 @@ def _do_many(view: View, do: Callable[[Found], object]) -> tuple[int, int, int]:
             tried.add(task_id)
             found = find_letter(view, task_id)
             if found is None:
-                continue  # somebody else was quicker
+                continue  # somebody else has done it meanwhile
             try:
                 do(found)
                 number += 1

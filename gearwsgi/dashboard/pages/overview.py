@@ -13,12 +13,12 @@ from ..charts import draw
 from ..view import Page, View
 
 MOST = 100_000
-"""Dead letters that are counted."""
+"""Dead letters that are counted, at most."""
 _CHARTS = {"hour": (60, 60.0, "the last hour"), "day": (96, 900.0, "the last day")}
 
 
 class Note(NamedTuple):
-    """What somebody should look at: how bad it is, what, and the page to go on."""
+    """Something to look at: how bad it is, what it is, and the page about it."""
 
     level: str
     text: str
@@ -84,7 +84,7 @@ def attention(known: Mapping[str, Any]) -> Iterator[Note]:
 
 
 def _total(queues: list[dict[str, Any]]) -> dict[str, int]:
-    """The queues' numbers together; of what nobody knows, 0."""
+    """The sums of the queues' numbers; 0 for what is not known."""
     names = ("ready", "later", "running", "workers", "per_minute", "failed")
     return {name: sum(queue[name] or 0 for queue in queues) for name in names}
 

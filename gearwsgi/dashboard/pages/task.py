@@ -25,7 +25,7 @@ _SHOWN = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A request or a response, to be read."""
+    """A request or a response, for people to read."""
 
     text: str
     left_out: int
@@ -33,7 +33,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the story: when, what, that attempt where it is one, and who did it where it was somebody."""
+    """One line of a task's history: when, what, the attempt if it is one, and who did it, if somebody did."""
 
     at: datetime | None
     what: str
