@@ -1,6 +1,6 @@
 """The command line: `gearwsgi worker`, `server`, `send`, `status`, `tasks`, `task`, `result`, `outbox`, `dead` …
 
-A command is imported when it is asked for: the supervisor, which lives as long as the site, carries no other's weight.
+A command is imported only when it is asked for: the supervisor, which lives as long as the site, need not carry others.
 """
 
 import signal
@@ -39,7 +39,7 @@ _COMMANDS = {
 class _Commands(LazyGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "worker":
-            # HUP asks for new code: it waits until the supervisor listens, and must not end us before.
+            # HUP asks for new code, and must not end this process: it waits until the supervisor listens.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         return super().get_command(ctx, cmd_name)
 
@@ -71,6 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _fail(error: GearwsgiError, code: int) -> NoReturn:
-    # A stranger's text may be in it.
+    # The text may be a stranger's.
     click.echo("\n".join(map(clean, f"gearwsgi: {error}".split("\n"))), err=True)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""`gearwsgi check`: what a deploy would stumble over, found before it."""
+"""`gearwsgi check`: finds before a deploy what would go wrong in it."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from .routes import find_router
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the table.
+    """One line of the table of findings.
 
     Attributes:
         part: `application`, `host`, `task`, `schedule`, `limits`, `server`, `keys`, `state`, `records`, `inbox`,
@@ -105,7 +105,7 @@ def _check(app: str) -> Iterator[Finding]:
 
 
 def _host(middleware: GearmanMiddleware) -> Finding:
-    """Whether the application takes the host of what is queued without a request."""
+    """Whether the application accepts the host of tasks that are queued without a request."""
     base = middleware.gearman.base
     trouble = host_trouble(base.host, middleware.app)
     text = trouble or f"what is queued without a request begins with {base.scheme}://{base.host}{base.script_name}/"
@@ -113,7 +113,7 @@ def _host(middleware: GearmanMiddleware) -> Finding:
 
 
 def _records(settings: Settings) -> Finding:
-    """Whether they can be read. Jobs go on where they can't."""
+    """Whether the records can be read. Jobs run even where they can't."""
     try:
         with reading(settings) as store:
             where = "begin with the first worker" if store is None else f"are in {store.database.name}"
@@ -125,7 +125,7 @@ def _records(settings: Settings) -> Finding:
 
 
 def _inbox(route: str, settings: Settings) -> Finding:
-    """Whether a second delivery is told."""
+    """Whether a repeated delivery would be noticed."""
     if settings.records:
         return Finding(
             "inbox", route, "ok", f"a second delivery of the same id is dropped for {settings.inbox_keep:g} s"
@@ -147,7 +147,7 @@ def _tasks(settings: Settings, ask: Any) -> Iterator[Finding]:
 
 
 def _schedule(settings: Settings, ask: Any) -> Iterator[Finding]:
-    """When each entry is due, and whether what it calls is there; what it can't be was an error at the start."""
+    """When each entry is due, and whether what it calls is there. Other mistakes have been errors at the start."""
     if not settings.schedule:
         return
     from ..submit.ticks import plan_all
@@ -168,7 +168,7 @@ def _schedule(settings: Settings, ask: Any) -> Iterator[Finding]:
 
 
 def _limits(settings: Settings) -> Iterator[Finding]:
-    """Whether all who hold keys to their limits know of each other."""
+    """Whether all that hold keys to their limits know of each other."""
     if not settings.limits:
         return
     count = f"{len(settings.limits)} pattern{'s' * (len(settings.limits) != 1)}"
@@ -190,7 +190,7 @@ def _server(address: Address, settings: Settings) -> Finding:
             version = " ".join(connection.admin("version", settings.connect_timeout)).removeprefix("OK ").strip()
             pid = " ".join(connection.admin("getpid", settings.connect_timeout)).removeprefix("OK ").strip()
             connection.send(packets.pack(packets.GRAB_JOB_UNIQ), settings.connect_timeout)
-            connection.expect(packets.NO_JOB, settings.connect_timeout)  # it was told of nothing that we could do
+            connection.expect(packets.NO_JOB, settings.connect_timeout)  # it was told of no function that we serve
         finally:
             connection.close()
     except ServerError as error:
@@ -209,7 +209,7 @@ def _server(address: Address, settings: Settings) -> Finding:
 
 
 def _gearmand(address: Address, version: str, pid: str) -> Finding:
-    """Whether it keeps jobs, gearmand doesn't say; on this machine its command line does."""
+    """Whether gearmand keeps its jobs on disk: it does not say, but on this machine its command line does."""
     words = _command_line(pid) if address.is_loopback and pid.isdigit() else None
     if words is None:
         text = f"whether it keeps its jobs over a restart can't be seen from here; {_HOLDS}"
@@ -234,7 +234,7 @@ def _command_line(pid: str) -> list[str] | None:
     except OSError:
         return None
     if "gearmand" not in os.path.basename(words[0]):
-        return None  # another one's process: the server is in a container, or behind a tunnel
+        return None  # not a process of this machine: the server is in a container, or behind a tunnel
     return words
 
 
@@ -261,7 +261,7 @@ def _state(settings: Settings) -> Iterator[Finding]:
     folder = settings.state_dir.absolute()
     try:
         if folder.exists():
-            make_private_folder(folder)  # says what is wrong with it
+            make_private_folder(folder)  # raises what is wrong with it
             trouble = "" if os.access(folder, os.R_OK | os.W_OK | os.X_OK) else "can't be written to by this user"
         else:
             above = next(parent for parent in folder.parents if parent.exists())
@@ -281,7 +281,7 @@ def _state(settings: Settings) -> Iterator[Finding]:
 
 
 def _supervisor(settings: Settings) -> Finding:
-    """A supervisor that lives: its status file is fresh, so its loop turns."""
+    """Whether a supervisor is alive: its status file is fresh, so its loop turns."""
     found = list(read_all(settings.state_dir))
     folder = str(settings.state_dir.absolute())
     for each in found:

@@ -1,4 +1,4 @@
-"""What several commands share: the settings they go by, ids, actions, spans of time, a question, lines."""
+"""What several commands share: settings, ids, actions, spans of time, a question, lines of text."""
 
 import contextlib
 import getpass
@@ -40,10 +40,10 @@ def get_settings(app: str | None) -> Settings:
 
 
 def read_id(value: str) -> str:
-    """A task's id, maybe shortened.
+    """A task's id, which may be shortened.
 
     Raises:
-        UnknownTask: it is empty, with which any id begins.
+        UnknownTask: it is empty, as the beginning of all ids is.
     """
     if not value:
         raise UnknownTask("an empty id is no task's")
@@ -52,7 +52,7 @@ def read_id(value: str) -> str:
 
 @contextlib.contextmanager
 def acting(app: str | None) -> "Iterator[Actions]":
-    """What can be done to queues and tasks, by whoever gives the command."""
+    """The actions on queues and tasks, in the name of the user who gives the command."""
     from ..submit.actions import Actions
     from ..submit.client import Client
 
@@ -66,7 +66,7 @@ def acting(app: str | None) -> "Iterator[Actions]":
 def _who() -> str:
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
+    except (KeyError, OSError):  # in a container, the user may have no name
         user = f"uid {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
 

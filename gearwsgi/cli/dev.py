@@ -35,7 +35,7 @@ _CHILD = [sys.executable, "-m", "gearwsgi.cli.devchild"]
 
 
 class _Stop(Exception):
-    """The end, for this reason and with this exit code."""
+    """Raised to end, for this reason and with this exit code."""
 
     def __init__(self, reason: str, code: int) -> None:
         super().__init__(reason)
@@ -43,14 +43,14 @@ class _Stop(Exception):
 
 
 class _Dev:
-    """All that runs.
+    """All processes of `gearwsgi dev`, and the loop that minds them.
 
     Args:
         app: `module:name`.
         listener: the web application's socket. It stays open while processes behind it come and go.
         workers: worker processes.
         servers: job servers to use; None: one of its own.
-        jobs_port: that one's port; None: the usual one, or any.
+        jobs_port: the port of its own job server; None: the usual one, or any that is free.
         state_dir: the state directory.
         reload: whether a change of a Python file reloads.
     """
@@ -82,10 +82,10 @@ class _Dev:
         self._stale = False
 
     def run(self) -> int:
-        """Run until a signal, or until something ends by itself; the exit code."""
+        """Run until a signal comes, or something ends by itself; the exit code."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda got, _: self._events.put(("signal", signal.Signals(got).name)))
-        # The job server ends when this pipe closes: with us, however we end.
+        # The job server ends when this pipe is closed, which happens however this process ends.
         theirs, ours = os.pipe()
         try:
             self._start(theirs)
@@ -121,14 +121,14 @@ class _Dev:
         if self._jobs_port is None:
             if _is_free(DEFAULT_PORT) and (servers := self._try_job_server(DEFAULT_PORT, lifeline)):
                 return servers
-            self._jobs_port = 0  # where someone else was faster, too
+            self._jobs_port = 0  # likewise if another process has taken the port just before
         servers = self._try_job_server(self._jobs_port, lifeline)
         if not servers:
             raise _Stop("the job server did not start, see above; --state-dir names another folder for its queue", 1)
         return servers
 
     def _try_job_server(self, port: int, lifeline: int) -> str:
-        """Its address; empty where it ended."""
+        """The address of the job server; empty where it has ended."""
         jobs = self._run("jobs", launch.command(f"127.0.0.1:{port}", self._state_dir, lifeline), pass_fds=[lifeline])
         end = time.monotonic() + _START
         while True:
@@ -180,9 +180,9 @@ class _Dev:
             if process.name == "worker" and process.ready:
                 process.process.send_signal(signal.SIGHUP)
             elif process.name == "worker":
-                self._stale = True  # before it listens to signals, HUP would end it
+                self._stale = True  # it does not listen to signals yet: HUP would end it
         if self._next_web is not None:
-            self._next_web.process.kill()  # it loads what is old already
+            self._next_web.process.kill()  # the code that it loads is old already
         self._next_web = self._run_web()
 
     def _on_ready(self, process: Process) -> None:
@@ -190,7 +190,7 @@ class _Dev:
         if process is self._next_web:
             old, self._web, self._next_web = self._web, process, None
             if old is not None:
-                old.process.terminate()  # it finishes its requests; new ones wait in the same socket
+                old.process.terminate()  # it finishes its requests; new ones wait in the socket that both share
             self._terminal.say("dev", "the web application is reloaded")
 
     def _on_workers_ready(self, worker: Process) -> None:
@@ -214,7 +214,7 @@ class _Dev:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
-        """End all: first those who use the job server, then it. A second signal, or time running out, is at once."""
+        """End all processes: first those that use the job server. At once on a second signal, or when time runs out."""
         first = [process for process in self._running if process.name != "jobs"]
         for process in first:
             process.process.terminate()
@@ -242,7 +242,7 @@ class _Dev:
 
 
 def _own_command() -> str:
-    """What runs this very gearwsgi, as another terminal's shell takes it: one without this one's environment."""
+    """The command for this very gearwsgi, as somebody can type it in another terminal."""
     ours = Path(sys.executable).with_name("gearwsgi")
     if "VIRTUAL_ENV" not in os.environ and shutil.which("gearwsgi") == str(ours):
         return "gearwsgi"

@@ -27,9 +27,9 @@ from .routes import find_router
 from .signals import asked_to_end
 
 READY = "\x1egearwsgi web ready"
-"""The line that says to the parent, and to nobody else, that requests are served."""
+"""The line that tells the parent, and is not shown, that requests are served."""
 PREFIX = "/-/gearwsgi"
-"""Where the dashboard is."""
+"""The path of the dashboard."""
 FINISH = 10.0
 """Seconds that requests have to end when the process is replaced."""
 
@@ -40,7 +40,7 @@ _ids: ContextVar[list[str] | None] = ContextVar("gearwsgi.dev.ids", default=None
 
 
 class NotingClient(Client):
-    """A client that notes what the request in hand has queued."""
+    """A client that notes what was queued during the request."""
 
     def submit(self, submissions: Sequence[Submission], meanwhile: Callable[[], None] | None = None) -> list[Receipt]:
         receipts = super().submit(submissions, meanwhile)
@@ -51,7 +51,7 @@ class NotingClient(Client):
 
 
 class Logged:
-    """The application with a line in the log for each request, which names the tasks that it has queued."""
+    """The application, with a line in the log for each request, which names the tasks that it has queued."""
 
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self._app = app
@@ -84,7 +84,7 @@ class Logged:
         finally:
             try:
                 if hasattr(body, "close"):
-                    body.close()  # what waits for the response is queued here
+                    body.close()  # tasks that wait for the response's end are queued here
             finally:
                 _ids.set(None)
                 path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
@@ -112,7 +112,7 @@ def with_static_files(application: Any) -> Any:
 
 
 class WithDashboard:
-    """An application, and below `PREFIX` the dashboard, open to who sits at this machine.
+    """An application, with the dashboard below `PREFIX`, open to whoever comes from this machine.
 
     Args:
         app: the application.
@@ -128,7 +128,7 @@ class WithDashboard:
         path = environ.get("PATH_INFO", "")
         if path != PREFIX and not path.startswith(PREFIX + "/"):
             return self._app(environ, start_response)
-        if self._dashboard is None:  # a load that nobody looks at costs nothing
+        if self._dashboard is None:  # it costs nothing until somebody looks at it
             from ..dashboard import Dashboard, on_this_machine
 
             self._dashboard = Dashboard(self._middleware, on_this_machine, app=overlay.name())
@@ -147,7 +147,7 @@ def serve(fd: int) -> int:
     threading.Thread(target=server.run, daemon=True, name="waitress").start()
     print(READY, flush=True)
     wait()
-    server.accepting = False  # who comes now is our successor's, in the same socket
+    server.accepting = False  # new connections are for the successor, which listens on the same socket
     end = time.monotonic() + FINISH
     while time.monotonic() < end and (logged.running or _unsent(server)):
         time.sleep(0.02)
@@ -160,7 +160,7 @@ def _unsent(server: Any) -> bool:
 
 
 def _is_new(channel: Any) -> bool:
-    """Whether its connection was taken just now, and its first request is about to be read."""
+    """Whether its connection was accepted just now, and its first request is about to be read."""
     return bool(channel.last_activity == channel.creation_time > time.time() - NEW)
 
 
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
             code = 4
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        os._exit(code)  # threads that the application has started must not keep it
+        os._exit(code)  # threads that the application has started must not delay the end
     from . import main as command_line
 
     command_line([role, *rest])

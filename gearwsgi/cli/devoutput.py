@@ -1,4 +1,4 @@
-"""What the processes of `gearwsgi dev` write: as events for its loop, and as lines with their names on its terminal."""
+"""Turns what the processes of `gearwsgi dev` write into events for its loop, and into lines on its terminal."""
 
 import os
 import queue
@@ -14,23 +14,23 @@ _COLOURS = {"dev": "bright_black", "jobs": "magenta", "web": "cyan", "worker": "
 
 
 class Process:
-    """A child; what it writes becomes events: `(self, line)`, and `(self, None)` at its end.
+    """A child process. Each line that it writes is an event: `(self, line)`; at its end `(self, None)`.
 
     Args:
-        name: what its lines are shown under.
-        command: its words.
+        name: the name in front of its lines.
+        command: the words of its command line.
         events: where the events go.
-        options: as Popen's; `env` is added to ours.
+        options: as for Popen; `env` is added to our environment.
 
     Attributes:
-        ready: whether it has said that it serves; for the loop to note.
+        ready: whether it has said that it serves; the loop sets it.
         process: the child.
     """
 
     def __init__(self, name: str, command: list[str], events: "queue.SimpleQueue[Any]", **options: Any) -> None:
         self.name = name
         self.ready = False
-        # Their lines are for this terminal.
+        # What they log is shown on this terminal, to people.
         options["env"] = {**os.environ, "PYTHONUNBUFFERED": "1", "GEARWSGI_LOG": "", **options.get("env", {})}
         self.process = subprocess.Popen(
             command,
@@ -54,10 +54,10 @@ class Process:
 
 
 class Terminal:
-    """Standard output: lines with the name of who wrote them, in colours on a terminal.
+    """Standard output. Each line has the name of who wrote it in front; on a terminal, in colour.
 
     Args:
-        on_gone: called once, when nobody reads any more.
+        on_gone: called once, when nobody reads the output any more.
     """
 
     def __init__(self, on_gone: Callable[[], None]) -> None:
@@ -75,7 +75,7 @@ class Terminal:
         try:
             print(prefix, text, flush=True)
         except OSError:
-            # Who read it has gone (gearwsgi dev … | head): no reason to leave processes behind.
+            # The reader is gone (gearwsgi dev … | head): go on, so that all processes are ended.
             self._mute = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._on_gone()

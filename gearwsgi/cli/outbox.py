@@ -1,4 +1,4 @@
-"""`gearwsgi outbox`: what no job server has taken yet."""
+"""`gearwsgi outbox`: the tasks that no job server has taken yet."""
 
 import json
 import time

@@ -138,10 +138,10 @@ def dead_test(id: str, secrets: bool, output: Path | None, app: str) -> None:
 
 
 def _read(wanted: str, settings: Settings) -> tuple[DeadLetter, Message]:
-    """A dead letter and its request.
+    """A dead letter, and the request in it.
 
     Raises:
-        SpoolError: there is none, or it may not run.
+        SpoolError: there is none, or its message may not run.
     """
     with SharedLetters.opened(settings) as letters:
         letter = letters.find(wanted).letter

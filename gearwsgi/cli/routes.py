@@ -1,4 +1,4 @@
-"""Whether an application's router knows a target, asked of Flask, Django and Pyramid; others can't be asked."""
+"""Asks an application's router (Flask's, Django's, Pyramid's) whether it knows a target; others can't be asked."""
 
 import sys
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from ..message.targets import Target
 from ..submit.walk import walk
 
 Ask: TypeAlias = Callable[[Target], str]
-"""From a target to what is wrong with it; empty: nothing."""
+"""From a target to what is wrong with it; empty: nothing is."""
 
 
 def find_router(application: Any) -> tuple[str, Ask] | None:
     """The framework's name and its router in `application`; None where it can't be asked."""
     for part in walk(application):
         for module, name, ask in _KNOWN:
-            # What the application has not imported, it is not made with.
+            # A framework that was not imported can't be the application's.
             kind = getattr(sys.modules.get(module), name, None)
             if kind is not None and isinstance(part, kind):
                 return module.partition(".")[0].title(), lambda target, ask=ask, part=part: ask(part, target)

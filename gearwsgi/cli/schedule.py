@@ -1,4 +1,4 @@
-"""`gearwsgi schedule`: what runs by the clock: list it, run an entry now, pause and resume one."""
+"""`gearwsgi schedule`: lists what runs by the clock, runs an entry now, pauses and resumes one."""
 
 import contextlib
 import json

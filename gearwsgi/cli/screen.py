@@ -1,4 +1,4 @@
-"""What `gearwsgi status` shows, in lines that fit a terminal: first what matters, then queues, then workers. Pure."""
+"""The lines of `gearwsgi status`: first what needs a look, then queues, then workers; they fit the terminal. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -89,7 +89,7 @@ def _key(key: Mapping[str, Any]) -> list[str]:
 
 
 def _workers(supervisors: Iterable[Mapping[str, Any]]) -> Iterable[list[str]]:
-    """Those that do something first, the longest first."""
+    """Lines about workers: the busy ones first, and of these the longest busy."""
     found = []
     for supervisor in supervisors:
         for worker in supervisor["workers"]:
@@ -107,7 +107,7 @@ def _workers(supervisors: Iterable[Mapping[str, Any]]) -> Iterable[list[str]]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    """A header and a line a row, its columns as wide as they have to be; the widest give way where there is no room."""
+    """A header, and a line for each row. Columns are as wide as they need; without room the widest are cut."""
     if not rows:
         return []
     cells = [list(columns), *[[clean(cell) for cell in row] for row in rows]]
@@ -119,7 +119,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | N
 
 
 def _shorten(lines: list[str], room: int, what: str) -> list[str]:
-    """As many as there is room for; the last one says how many are left out."""
+    """As many lines as there is room for; the last one says how many are left out."""
     if len(lines) <= room:
         return lines
     if room < 3:

@@ -1,4 +1,4 @@
-"""How a command that serves is asked to end."""
+"""How a command that serves waits until it is asked to end."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ _ENDS = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
 def asked_to_end() -> Callable[[], None]:
-    """From now on SIGINT and SIGTERM interrupt nothing. The answer is a function that waits for one of them.
+    """Have SIGINT and SIGTERM interrupt nothing from now on; returns a function that waits for one of them.
 
-    A KeyboardInterrupt is raised wherever the main thread happens to be: in a finalizer it is dropped, between a lock's
-    acquisition and the block that releases it the lock stays taken. `threading.Event.set()` in a handler waits for
-    ever where it interrupts that Event's own `wait()`.
+    A KeyboardInterrupt could be raised anywhere in the main thread: in a finalizer it is dropped; between taking a lock
+    and the block that releases it, it leaves the lock taken. And `threading.Event.set()`, called in a handler, waits
+    forever if it has interrupted that Event's own `wait()`.
     """
     reads, writes = os.pipe()
     os.set_blocking(writes, False)
@@ -22,6 +22,6 @@ def asked_to_end() -> Callable[[], None]:
 
     def wait() -> None:
         while os.read(reads, 1)[0] not in _ENDS:
-            pass  # one that the application listens to
+            pass  # a signal that the application listens to
 
     return wait

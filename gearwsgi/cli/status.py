@@ -77,7 +77,7 @@ def _watch(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[None]:
-    """Keys come as they are pressed, where standard input is a terminal."""
+    """Have keys come as they are pressed, where standard input is a terminal."""
     if not sys.stdin.isatty():
         yield
         return

@@ -1,4 +1,4 @@
-"""`gearwsgi pause`, `resume` and `cancel`: what supervisors are asked to do; they look several times in two seconds."""
+"""`gearwsgi pause`, `resume` and `cancel`: requests to supervisors, which look for them every second or so."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""Tables on the terminal. Commands import this where they print one: rich takes longer to load than all the rest."""
+"""Tables for the terminal. A command imports this only where it prints one: rich takes longer to load than all else."""
 
 from collections.abc import Sequence
 

@@ -21,7 +21,7 @@ from .screen import SHORT_ID
 id_argument = click.argument("id", callback=lambda context, parameter, value: read_id(value))
 json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 _SILENT = "not responding"
-"""What the record of a running task says of a supervisor that is not heard of."""
+"""What is shown for a running task whose supervisor does not respond."""
 
 
 @click.command("tasks")
@@ -62,7 +62,7 @@ def tasks(
 
 
 def _to_json(found: Found) -> dict[str, object]:
-    """A record; `fresh` is false where it runs and its supervisor is not heard of."""
+    """A record; `fresh` is false where it runs and its supervisor does not respond."""
     silent = {"fresh": False} if found.is_fresh is False else {}
     return {**found.record.to_json(history=False), **silent}
 
@@ -72,7 +72,7 @@ def _line(found: Found, width: int | None) -> str:
     record = found.record
     state = f"{record.state} ({_SILENT})" if found.is_fresh is False else record.state
     queued = record.queued.strftime("%Y-%m-%dT%H:%M:%S") if record.queued is not None else "-"
-    shown = record.id if width is None else record.id[:SHORT_ID]  # which the commands take, too
+    shown = record.id if width is None else record.id[:SHORT_ID]  # commands take shortened ids
     first = f"{clean(shown)}  {queued}  {state}  {_tries(record)}  {clean(record.queue)}  {clean(record.service)}"
     if not record.reason:
         return cut(first, width)
@@ -139,7 +139,7 @@ def show_result(id: str, app: str | None) -> None:
 
 @contextlib.contextmanager
 def asking(app: str | None, task_id: str) -> Iterator[Lookup]:
-    """What is known of a task.
+    """The means to look up a task.
 
     Raises:
         UnknownTask: no record has it, and a job server that may have it does not answer.

@@ -1,4 +1,4 @@
-"""`gearwsgi worker`."""
+"""`gearwsgi worker`: runs jobs."""
 
 import contextlib
 import math
@@ -36,7 +36,7 @@ def _read_queues(context: click.Context, parameter: click.Parameter, value: str 
 
 
 def _read_listen(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """`HOST:PORT`; a port alone is one of this machine's own."""
+    """`HOST:PORT`; a port alone is one on this machine."""
     if value is None:
         return None
     try:
@@ -46,7 +46,7 @@ def _read_listen(context: click.Context, parameter: click.Parameter, value: str 
 
 
 class Seconds(click.FloatRange):
-    """Seconds up to some thirty years; `nan` and `inf` are none."""
+    """A number of seconds, up to some thirty years; not `nan` or `inf`."""
 
     name = "seconds"
 
@@ -61,7 +61,7 @@ class Seconds(click.FloatRange):
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that `Options` declares."""
+    """Add the options that `Options` declares to a command."""
     for each in reversed(declared()):
         more = dict(each.metadata)
         kind: Any = None
@@ -103,7 +103,7 @@ def worker(**given: Any) -> int:
         if os.environ.get("GEARWSGI_RECORDS", "sqlite") == "sqlite":  # as they are nearly always
             from ..worker import recording  # noqa: F401
 
-            with contextlib.suppress(ImportError):  # said where it is needed
+            with contextlib.suppress(ImportError):  # where it is needed, the error is shown
                 from ..state.records import sqlite  # noqa: F401
 
         supervisor = Supervisor(options, first)

@@ -1,1 +1,1 @@
-"""Where a framework needs a hand. Each module imports its framework; nothing in the core imports these."""
+"""Integrations with frameworks. Each module imports its framework; nothing in the core imports these."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..state.records.model import Record
 
 EXTENSION = "gearwsgi"
-"""Its key in `app.extensions`, which holds the middleware."""
+"""The key in `app.extensions` under which the middleware is kept."""
 
 
 class Gearman:
@@ -68,7 +68,7 @@ class Gearman:
         middleware = GearmanMiddleware.from_config(app.wsgi_app, {**self._settings, **config})
         app.extensions[EXTENSION] = middleware
         app.wsgi_app = middleware  # type: ignore[method-assign]
-        # The first of all: Flask-WTF's check is one of them, and may have been put there before.
+        # As the first function: Flask-WTF's check is one as well, and may have been added before.
         app.before_request_funcs.setdefault(None, [])[:0] = [_trust_replays, _keep_body]
         app.register_error_handler(Continue, _go_on_later)
 
@@ -200,7 +200,7 @@ def _with_body(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keep_body() -> None:
-    """A deferred view's body is read before a form is made of it, which would leave nothing to be queued."""
+    """Read the body of a deferred view before a form is parsed from it, which would leave nothing to be queued."""
     view = current_app.view_functions.get(request.endpoint or "")
     if getattr(view, "gearwsgi_deferred", False) and JOB_KEY not in request.environ:
         middleware: GearmanMiddleware = current_app.extensions[EXTENSION]
@@ -209,7 +209,7 @@ def _keep_body() -> None:
 
 
 def _trust_replays() -> None:
-    """A replay comes from a handler of ours, which had its own check: Flask-WTF asks it for no token."""
+    """Let Flask-WTF ask no token of a replay: it was queued by a handler, which had its own check."""
     if JOB_KEY not in request.environ:
         return
     g.csrf_valid = True  # what FlaskForm looks at
@@ -220,7 +220,7 @@ def _trust_replays() -> None:
 
 
 def _go_on_later(error: Continue) -> tuple[str, int]:
-    """It is no error: nothing is logged, and no one is told by Flask's signal."""
+    """Answer a `Continue`, which is no error: nothing is logged, and Flask's signal is not sent."""
     if not error.catch(request.environ.get(JOB_KEY)):
         raise error
     return "", 204

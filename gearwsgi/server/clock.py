@@ -1,4 +1,4 @@
-"""One alarm by the wall clock."""
+"""A timer that rings at a time of the wall clock."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Clock:
         self._at = inf
 
     def wake_at(self, at: float, now: float) -> None:
-        """Ring at `at` (seconds since 1970), unless it will ring before."""
+        """Ring at `at` (seconds since 1970), unless it is to ring earlier anyway."""
         if at >= self._at:
             return
         self.stop()
@@ -26,7 +26,7 @@ class Clock:
         self._handle = self._loop.call_later(delay, self._on_time)
 
     def stop(self) -> None:
-        """Ring no more."""
+        """Do not ring any more."""
         if self._handle is not None:
             self._handle.cancel()
         self._handle, self._at = None, inf

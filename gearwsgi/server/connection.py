@@ -1,4 +1,4 @@
-"""One connection: its requests in, its answers out, never more buffered than a limit.
+"""One connection: requests come in, answers go out, and no more than a limit is buffered.
 
     open -- its answers are not read --> held -- they are read --> open
      |                                    |
@@ -6,7 +6,7 @@
      |
      '-- its bytes make no sense, or the server ends --> doomed: closed when its answers are out
 
-Only an open one is read from. A client, a worker and someone who types are all the same to Gearman.
+Only an open one is read from. A connection may be a client, a worker, somebody who types commands, or all of these.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ TURN = 0.05  # seconds of requests after which it is the others' turn
 
 
 class State(Enum):
-    """See the module."""
+    """The states of a connection: see the module."""
 
     OPEN = auto()
     HELD = auto()
@@ -38,33 +38,33 @@ OPEN, HELD, WAITING, DOOMED = State
 
 
 class Host(Protocol):
-    """What a connection needs of the server."""
+    """The server, as far as a connection needs it."""
 
     def joined(self, connection: "Connection") -> None:
-        """It was accepted."""
+        """A connection was accepted."""
 
     def left(self, connection: "Connection") -> None:
-        """It is gone."""
+        """A connection is gone."""
 
     def serve(self, connection: "Connection", request: Request, now: float) -> None:
-        """Do what it asks, or have it wait."""
+        """Do what a request asks, or have it wait."""
 
     def after(self, connection: "Connection") -> None:
-        """Its requests are handled: see to all that follows from them."""
+        """All requests that were read are handled: see to what follows from them."""
 
     def has_answers(self, connection: "Connection") -> None:
-        """It is to be flushed."""
+        """The connection has answers that are to be sent."""
 
     def warn(self, what: str) -> None:
-        """Log a trouble that others cause."""
+        """Log trouble that a peer causes."""
 
 
 class Connection(asyncio.Protocol):
-    """See the module.
+    """A connection of the server: see the module for its states.
 
     Attributes:
         peer: what the queue knows of it.
-        pending: bytes of requests that are not handled, as the server has counted them.
+        pending: bytes of requests that are not handled yet, as the server has counted them.
         heard: when its last bytes came, by the loop's clock.
     """
 
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
     # Requests
 
     def _work(self) -> None:
-        """Handle what was read, as far as the limits of a turn let it; read on when all of it is."""
+        """Handle what was read, within the limits of a turn; read on once all of it is handled."""
         now, end = time.time(), time.monotonic() + TURN
         try:
             while self._state is OPEN:
@@ -147,12 +147,12 @@ class Connection(asyncio.Protocol):
         self._work()
 
     def wait(self, request: Request) -> None:
-        """Keep this request, and read no further, until `go_on`."""
+        """Keep this request, and read no further until `go_on`."""
         self._kept, self._state = request, WAITING
         self._transport.pause_reading()
 
     def go_on(self) -> None:
-        """Handle what was kept, and all that came after it."""
+        """Handle the request that was kept, and all that came after it."""
         if self._state is WAITING and self._kept is not None:
             request, self._kept = self._kept, None
             self._state = HELD if self._transport.get_write_buffer_size() > OUT_LIMIT else OPEN
@@ -162,7 +162,7 @@ class Connection(asyncio.Protocol):
     # Answers
 
     def send(self, packet: bytes) -> int:
-        """Answer; it goes out when what it answers is on disk. Its place among the answers that are not sent yet."""
+        """Answer, once what it confirms is on disk; returns the answer's place among those that are not sent yet."""
         place = len(self._out)
         if not place:
             self._host.has_answers(self)
@@ -171,11 +171,11 @@ class Connection(asyncio.Protocol):
         return place
 
     def replace(self, place: int, packet: bytes) -> None:
-        """Answer otherwise than was meant at first."""
+        """Put another answer in the place of one that is not sent yet."""
         self._out[place] = packet
 
     def forward(self, packet: bytes) -> None:
-        """Send what a worker says; a client that does not read loses its connection."""
+        """Send a client what a worker says; a client that does not read it loses its connection."""
         if self._out_size + self._transport.get_write_buffer_size() > FORWARD_LIMIT:
             self.abort("it does not read its jobs' results: closed")
         else:
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
             self._host.warn(f"connection from {self.address}: {what}")
 
     def close(self) -> None:
-        """Close it when its answers are read."""
+        """Close it once its answers are read."""
         self._state = DOOMED
         self._transport.close()
 

@@ -1,4 +1,4 @@
-"""All connections together: who has answers, and how much memory their unfinished requests may take."""
+"""All connections of a server: those with answers to be sent, and the memory that unfinished requests may take."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,8 @@ class Connections:
     """The connections of a server.
 
     Args:
-        limit: bytes of unfinished requests of all of them; above it the one that came no further for longest is closed.
+        limit: bytes that unfinished requests may take together; above it, the connection that has been silent for
+            longest is closed.
     """
 
     def __init__(self, limit: int) -> None:
@@ -32,12 +33,12 @@ class Connections:
         return len(self._all)
 
     def add(self, connection: Connection) -> None:
-        """It was accepted."""
+        """Add a connection that was accepted."""
         self._all.add(connection)
         self._none_left.clear()
 
     def remove(self, connection: Connection) -> None:
-        """It is gone."""
+        """Remove a connection that is gone."""
         self._all.discard(connection)
         self._with_answers.discard(connection)
         self._pending -= connection.pending
@@ -46,7 +47,7 @@ class Connections:
             self._none_left.set()
 
     def has_answers(self, connection: Connection) -> None:
-        """It is to be flushed."""
+        """Note that a connection has answers that are to be sent."""
         self._with_answers.add(connection)
 
     def flush(self) -> None:
@@ -55,7 +56,7 @@ class Connections:
             self._with_answers.pop().flush()
 
     def count(self, connection: Connection) -> None:
-        """Its requests were handled: count what of them is unfinished."""
+        """Count anew the unfinished bytes of a connection whose requests were handled."""
         pending = connection.reader.pending
         self._pending += pending - connection.pending
         connection.pending = pending
@@ -67,11 +68,11 @@ class Connections:
             idle.abort("too many unfinished packets, and its came no further for longest: closed")
 
     async def close(self) -> None:
-        """Close all, those who do not read in time at once."""
+        """Close all; those whose peers do not read their answers in time are cut off."""
         for connection in self:
             connection.close()
         if self._all:
-            with contextlib.suppress(TimeoutError):  # who does not read in time gets no more
+            with contextlib.suppress(TimeoutError):  # those that are still open then are cut off
                 await asyncio.wait_for(self._none_left.wait(), CLOSE_PATIENCE)
         for connection in self:
             connection.abort()

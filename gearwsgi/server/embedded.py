@@ -1,4 +1,4 @@
-"""A job server for the tests of one's own application: a process of its own, gone with the test."""
+"""A job server for an application's own tests: a process that ends with the test."""
 
 import os
 import tempfile
@@ -41,7 +41,7 @@ class EmbeddedServer:
         Raises:
             StartError: it did not start within `timeout` seconds; the text is what it said.
         """
-        self.kill()  # one that ended by itself is still to be put away
+        self.kill()  # one that has ended by itself is still to be put away
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed when the process is gone
         process = EmbeddedProcess(self._listen, self.state_dir, self._options, stderr=self._log)
         try:

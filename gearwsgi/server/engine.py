@@ -1,4 +1,4 @@
-"""The server: connections, the queue, its file and the clock, brought together.
+"""The server: brings together connections, the queue, its file and the clock.
 
     loading -- the queue's file is read --> serving -- shutdown graceful --> leaving -- the last connection goes --.
        '------------------------------------- stop -------------------------------------> ending <--------------------'
@@ -33,7 +33,7 @@ NOOP = answer(packets.NOOP)
 
 
 class State(Enum):
-    """See the module."""
+    """The states of the server: see the module."""
 
     LOADING = auto()
     SERVING = auto()
@@ -45,12 +45,12 @@ LOADING, SERVING, LEAVING, ENDING = State
 
 
 class Server:
-    """See the module.
+    """The job server.
 
     Args:
-        store: the file, already open.
-        dead: where jobs go that used up their attempts.
-        job_retries: how often a job is handed out at most; 0 is without end.
+        store: the queue's file, already open.
+        dead: where jobs are kept that have used up their attempts.
+        job_retries: how often a job is handed out, at most; 0: without end.
         max_packet: the largest packet that is read, in bytes.
     """
 
@@ -73,7 +73,7 @@ class Server:
         """Accept connections from now on; answers the port, which matters if `port` was 0.
 
         Raises:
-            OSError: the address can't be had.
+            OSError: that address can't be listened on.
         """
         loop = asyncio.get_running_loop()
         make = lambda: Connection(self, self._max_packet)  # noqa: E731
@@ -82,7 +82,7 @@ class Server:
         return int(listener.sockets[0].getsockname()[1])
 
     async def load(self) -> None:
-        """Take back the jobs on disk, then handle what was asked meanwhile; a stop ends it.
+        """Take back the jobs on disk, then handle what was asked meanwhile. `stop` ends this.
 
         Raises:
             StartError: the file is damaged.
@@ -114,7 +114,7 @@ class Server:
         self.writer.look()
 
     def stop(self, graceful: bool = False) -> None:
-        """Accept no more; end when all is answered, or, if graceful, when the last connection has gone."""
+        """Accept no more connections. End when all is answered; if graceful, when the last connection has gone."""
         for listener in self._listeners:
             listener.close()
         if graceful and self.connections:
@@ -126,7 +126,7 @@ class Server:
         """Answer what was read, end the connections, close the file."""
         self._clock.stop()
         self.writer.close()
-        self._state = ENDING  # from here on, nobody's leaving changes the queue
+        self._state = ENDING  # from here on the queue does not change when a connection goes
         await self.connections.close()
 
     # What a connection needs
@@ -142,16 +142,16 @@ class Server:
             return
         self.queue.close(connection.peer, time.time())
         self._look()
-        self.connections.remove(connection)  # what it would have been told, too
+        self.connections.remove(connection)  # what it was still to be told goes with it
         if self._state is LEAVING and not self.connections:
             self.ended.set()
 
     def has_answers(self, connection: Connection) -> None:
-        """It is to be flushed."""
+        """Note that a connection has answers that are to be sent."""
         self.connections.has_answers(connection)
 
     def serve(self, connection: Connection, request: Request, now: float) -> None:
-        """Do what a request asks; while the queue is loaded, only an ECHO_REQ's."""
+        """Do what a request asks; while the queue is loaded, only an ECHO_REQ."""
         if isinstance(request, Packet):
             if self._state is LOADING and request.type != packets.ECHO_REQ:
                 connection.wait(request)
@@ -166,12 +166,12 @@ class Server:
             connection.send(text.run(self, request.text))
 
     def after(self, connection: Connection) -> None:
-        """A connection's requests are handled: see to all that follows from them."""
+        """See to all that follows from a connection's requests, which are handled."""
         self.connections.count(connection)
         self._look()
 
     def warn(self, what: str) -> None:
-        """Log a trouble that others cause."""
+        """Log trouble that a peer causes."""
         self.log.warn(what)
 
     # What the requests ask of the server
@@ -211,7 +211,7 @@ class Server:
         self._clock.wake_at(self.queue.alarm, now)
 
     def _bury(self, job: Job, reason: str, now: float) -> None:
-        """A job is given up: a durable one is kept in `dead/`, and where it can't be, it is queued again."""
+        """Give up a job: a durable one is kept in `dead/`, and queued again where it can't be kept."""
         handle = self.queue.handle(job)
         if job.durable:
             from .letters import write_letter  # where none dies, nothing reads messages here

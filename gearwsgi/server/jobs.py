@@ -1,4 +1,4 @@
-"""What the queue is made of: jobs, the functions that hold them, the connections that submit and run them."""
+"""What the queue consists of: jobs, functions, and the peers (connections) that submit and run jobs."""
 
 import hashlib
 from collections import OrderedDict
@@ -32,17 +32,17 @@ Row = tuple[int, bytes, bytes, bytes, int, float, int, int]
 
 
 class Job:
-    """One queued unit.
+    """A job in the queue.
 
     Attributes:
         id: the number in its handle; never used again, also not after a restart.
-        position: its place in its line; changes when it is queued again.
+        position: its place in its line; another one when it is queued again.
         due: when it may run (seconds since 1970); 0 is at once.
         since: when it began to wait in its line (seconds since 1970).
         attempts: how often it was handed to a worker.
-        durable: it outlives its clients and a restart; a foreground job does neither.
-        stored: it has a row on disk.
-        clients: who waits for its result, one entry a submit.
+        durable: whether it outlives its clients and a restart; a foreground job does neither.
+        stored: whether it has a row on disk.
+        clients: the peers that wait for its result, one entry for each submit.
         progress: numerator and denominator of the last WORK_STATUS.
     """
 
@@ -67,12 +67,12 @@ class Job:
 
     @property
     def key(self) -> bytes:
-        """What it coalesces by: its unique, or the hash of its data if that is `-`; empty: by nothing."""
+        """What it coalesces by: its unique, or a hash of its data if that is `-`; empty: it coalesces with none."""
         return b"-\0" + hashlib.sha256(self.data).digest() if self.unique == b"-" else self.unique
 
 
 class Outlet(Protocol):
-    """Where a peer is told something."""
+    """Where a peer is sent something."""
 
     def send(self, packet: bytes) -> object: ...
     def forward(self, packet: bytes) -> None: ...
@@ -94,7 +94,7 @@ class Peer:
 
 @dataclass(slots=True, eq=False)
 class Function:
-    """A queue by its Gearman name: three lines of jobs and the workers that serve it."""
+    """A queue by its Gearman name: three lines of jobs, one for each priority, and the workers that serve it."""
 
     name: bytes
     lines: tuple["OrderedDict[int, Job]", "OrderedDict[int, Job]", "OrderedDict[int, Job]"] = field(
@@ -120,7 +120,7 @@ class Function:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is lost where it is forgotten."""
+        """Whether it has neither jobs nor workers nor limits, so that nothing is lost if it is forgotten."""
         return not (self.workers or self.total or any(self.limits))
 
 
@@ -143,7 +143,7 @@ class Uniques:
         return next(iter(found.values())) if isinstance(found, dict) else found
 
     def add(self, key: bytes, job: Job) -> None:
-        """The key is the job's from now on, in its function."""
+        """Give a key to a job, in its function."""
         found = self._found.setdefault(key, job)
         if isinstance(found, dict):
             found[job.function.name] = job
@@ -151,7 +151,7 @@ class Uniques:
             self._found[key] = {found.function.name: found, job.function.name: job}
 
     def drop(self, key: bytes, job: Job) -> None:
-        """The key is free again, if it is the job's."""
+        """Free a key, if it is this job's."""
         found = self._found.get(key)
         if found is job:
             del self._found[key]
@@ -163,7 +163,7 @@ class Uniques:
 
 @dataclass(slots=True)
 class Changes:
-    """What is left to do outside the queue, in the order in which it happened."""
+    """What is to be done outside the queue, in the order in which it happened."""
 
     insert: list[Job] = field(default_factory=list)
     update: dict[int, Job] = field(default_factory=dict)  # position or attempts are not those on disk

@@ -1,8 +1,8 @@
-"""What must be noted even where the disk is full: a small file that was given its room ahead.
+"""The ledger: a small file for what must be noted even if the disk is full. It has its room from the beginning.
 
-It holds how many jobs the queue's file has, so that a start sees where some are missing, and the ids of jobs that are
-done while their rows can't be deleted. It is written in place, by way of memory that the kernel keeps for the file:
-that takes no room and no system call, and outlives the process, however it ends.
+It holds the number of jobs that the queue's file has, so that a start notices when some are missing; and the ids of
+jobs that are done while their rows can't be deleted. It is written in place, through memory that is mapped to the file:
+that needs no room and no system call, and outlives the process, however it ends.
 """
 
 import mmap
@@ -27,10 +27,10 @@ class Ledger:
 
     Args:
         path: made, readable for its owner only, where it is missing.
-        sync: have what is noted as done on the disk itself before going on.
+        sync: whether what is noted as done must be on the disk itself before going on.
 
     Attributes:
-        least: jobs that the queue's file has at least, by what was noted last; 0 where nothing was.
+        least: how many jobs the queue's file has at least, as last noted; 0 where nothing was noted.
         done: ids of jobs that are done.
 
     Raises:
@@ -56,11 +56,11 @@ class Ledger:
         self.done: set[int] = {id for (id,) in ID.iter_unpack(data[HEAD.size :]) if id}
 
     def expect(self, before: int, after: int) -> None:
-        """A commit follows, which changes the number of jobs from `before` to `after`."""
+        """Note that a commit follows which changes the number of jobs from `before` to `after`."""
         HEAD.pack_into(self._map, 0, MAGIC, before, after)
 
     def settle(self, count: int) -> None:
-        """The commit has happened, and all that was noted as done is deleted."""
+        """Note that the commit has happened, and that all jobs that were noted as done are deleted."""
         self.expect(count, count)
         if self.done:
             end = HEAD.size + len(self.done) * ID.size
@@ -68,7 +68,7 @@ class Ledger:
             self.done.clear()
 
     def note_done(self, ids: Iterable[int]) -> bool:
-        """Note that these jobs are done; whether there was a place for all.
+        """Note that these jobs are done; whether there was room for all.
 
         Raises:
             OSError: the disk did not take it.
@@ -88,7 +88,7 @@ class Ledger:
 
 
 def _fill(fd: int, data: bytes) -> None:
-    """Bytes, not a hole: what has room now can be written to later."""
+    """Write bytes, so that the file has no hole: what has its room now can be written later."""
     os.ftruncate(fd, 0)
     at = 0
     while at < len(data):

@@ -1,4 +1,4 @@
-"""The dead letter of a job that was handed out too often."""
+"""The dead letter of a job that was handed out too often without an answer."""
 
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ __all__ = ["write_letter"]
 
 
 def write_letter(job: Job, handle: bytes, reason: str, now: float) -> Letter:
-    """With its task's id where the payload is a message, which nobody verified."""
+    """The letter. It has its task's id if the payload is a message, which nobody has verified."""
     try:
         task = reading.read(job.data)
     except BadMessage:

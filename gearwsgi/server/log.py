@@ -1,4 +1,4 @@
-"""The server's log, which nobody from outside can fill."""
+"""The server's log. Peers can't fill it, whatever they do."""
 
 import logging
 import time
@@ -11,7 +11,7 @@ SECONDS = 10
 
 
 class Log:
-    """Where the server says what happens."""
+    """Logs what happens in the server."""
 
     def __init__(self) -> None:
         self._log = logging.getLogger("gearwsgi.server")
@@ -19,7 +19,7 @@ class Log:
         self.error = self._log.error
 
     def warn(self, what: str) -> None:
-        """Log a trouble that others cause; when there are many, not all of them."""
+        """Log trouble that a peer causes; if there is much of it, not all."""
         now = time.monotonic()
         if len(self._warned) < AT_MOST or self._warned[0] + SECONDS < now:
             self._warned.append(now)

@@ -1,4 +1,4 @@
-"""Start a server in this process and run it until it is told to stop."""
+"""Starts a server in this process, and runs it until it is told to stop."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ __all__ = ["serve"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a server is and whose it is."""
+    """Where a server listens and keeps its files, and whose process it is."""
 
     address: Address
     tls: ssl.SSLContext | None
@@ -102,7 +102,7 @@ def _tls(cert: Path | None, key: Path | None, ca: Path | None) -> ssl.SSLContext
 
 @contextlib.contextmanager
 def _owner(state_dir: Path) -> Iterator[int]:
-    """Be the only server of the directory; the lock file tells others by whom and where it is served."""
+    """Be the only server of the directory; a lock file tells others who serves it, and where."""
     path = state_dir / "server.lock"
     try:
         make_private_folder(state_dir)
@@ -144,7 +144,7 @@ async def _run(server_of: Callable[[], Server], place: Place, lock: int) -> None
     except StartError:
         await server.close()
         raise
-    # The heap holds nothing but jobs now: a full collection would walk them all and find no garbage.
+    # Only jobs have been made so far: a full collection would go through all of them and find nothing to free.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     gc.enable()
@@ -155,11 +155,11 @@ async def _run(server_of: Callable[[], Server], place: Place, lock: int) -> None
 
 
 def on_trouble(warn: Callable[[str], None], loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What asyncio says of a connection that failed. A traceback needs memory: without any, it would end the server."""
+    """Log what asyncio says of a failed connection. No traceback: making one without memory would end the server."""
     if not isinstance(context.get("exception"), MemoryError):
         loop.default_exception_handler(context)
         return
-    with contextlib.suppress(MemoryError):  # not even for a line
+    with contextlib.suppress(MemoryError):  # there may not even be room for a line
         warn("no memory for what a connection sends: closed")
 
 
@@ -170,7 +170,7 @@ def _parent(loop: asyncio.AbstractEventLoop, fd: int, server: Server) -> None:
 
 
 def _return_large_blocks() -> None:
-    """Have glibc map large blocks one by one: it would keep tens of megabytes of freed payloads for later."""
+    """Have glibc map large blocks one by one; else it would keep tens of megabytes of freed payloads."""
     if sys.platform == "linux":
         import ctypes
 
@@ -183,5 +183,5 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # macOS caps it elsewhere too; fewer connections, no harm
+        with contextlib.suppress(OSError, ValueError):  # macOS has another limit, too: there are fewer connections then
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

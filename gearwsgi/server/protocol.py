@@ -1,4 +1,4 @@
-"""Gearman's wire format, seen from the server: bytes → requests, answers → bytes. No I/O."""
+"""Gearman's wire format as the server needs it: from bytes to requests, from answers to bytes. No I/O."""
 
 import re
 from typing import NamedTuple
@@ -16,15 +16,16 @@ NUMBER = re.compile(rb"[ \t\n\v\f\r]*([+-]?[0-9]{1,4000})")  # int() takes no mo
 
 
 class BadBytes(Exception):
-    """What follows can't be told apart into requests: the connection is of no more use."""
+    """What follows can't be divided into requests: the connection is of no more use."""
 
 
 class Packet(NamedTuple):
     """One binary request.
 
     Attributes:
-        type: Gearman's number of the packet, also one that nobody knows.
-        args: as many as `PARAMETERS` says; fewer where the sender left some out; none for an unknown type.
+        type: the number of the packet, which may be one that Gearman does not have.
+        args: its parameters: as many as `PARAMETERS` says, or fewer where the sender left some out; none for an unknown
+            type.
         magic: whether the packet began with `\\0REQ`, as a request must (else it began with `\\0RES`).
     """
 
@@ -40,7 +41,7 @@ class Line(NamedTuple):
 
 
 class TooLarge(NamedTuple):
-    """A packet above the limit for its kind was announced; its bytes are thrown away as they come."""
+    """A packet above the limit for its type, which was announced; its bytes are thrown away as they come."""
 
     size: int
     limit: int
@@ -50,7 +51,7 @@ Request = Packet | Line | TooLarge
 
 
 class Reader:
-    """Takes bytes as they come, gives requests, binary and text mixed; holds at most one unfinished request.
+    """Takes bytes as they come, and gives requests, binary and text mixed. Holds at most one unfinished request.
 
     Args:
         max_packet: the largest body of a packet with data that is kept, in bytes. Names and handles have less room.
@@ -65,7 +66,7 @@ class Reader:
 
     @property
     def pending(self) -> int:
-        """Bytes that are held and not parsed yet."""
+        """Bytes that were taken and not parsed yet."""
         return len(self._buffer) - self._at
 
     def feed(self, data: bytes) -> None:
@@ -165,6 +166,6 @@ def error(code: str, text: str) -> bytes:
 
 
 def number(text: bytes) -> int:
-    """The number at the beginning of `text`, as C's `strtol` and so gearmand reads it; 0 where there is none."""
+    """The number at the beginning of `text`, as C's `strtol`, and so gearmand, reads it; 0 where there is none."""
     found = NUMBER.match(text)
     return max(-INT64 - 1, min(int(found[1]), INT64)) if found else 0

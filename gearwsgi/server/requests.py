@@ -41,13 +41,13 @@ SUBMITS: dict[int, tuple[int, bool]] = {
 
 
 class Host(Protocol):
-    """What the requests need of the server."""
+    """The server, as far as the requests need it."""
 
     queue: Queue
     writer: Writer
 
     def tell(self, clients: Iterable[Peer], packet: bytes) -> None:
-        """Send what a worker says of a job to those who wait for it."""
+        """Send what a worker says of a job to the clients that wait for it."""
 
     def fail(self, job: Job, clients: Iterable[Peer]) -> None:
         """Tell clients that their job failed."""
@@ -71,7 +71,7 @@ def serve(host: Host, connection: Connection, request: Packet, now: float) -> No
 
 
 def _text(argument: bytes) -> bytes:
-    """A name or handle that comes last: like any string of C's, it ends at the first NUL."""
+    """A name or handle that is the last parameter: like a string in C, it ends at the first NUL."""
     return argument.partition(b"\0")[0]
 
 
@@ -144,7 +144,7 @@ def _can_do_timeout(host: Host, connection: Connection, kind: int, args: Argumen
 def _serve_function(host: Host, connection: Connection, name: bytes, limit: float, now: float) -> None:
     functions = connection.peer.functions
     if len(functions) >= FUNCTIONS_LIMIT and name not in functions:
-        # A CAN_DO has no answer in the protocol, and an ERROR would be taken for another request's.
+        # No answer to CAN_DO exists in the protocol, and an ERROR would be taken for another request's.
         connection.complain(f"it serves {FUNCTIONS_LIMIT} functions, and gets no jobs of more")
     else:
         host.queue.can_do(connection.peer, name, limit, now)

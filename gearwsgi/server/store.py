@@ -1,4 +1,4 @@
-"""The queue on disk: one SQLite file in WAL mode, one transaction for all that came together."""
+"""The queue on disk: one SQLite file in WAL mode. All that came together is written in one transaction."""
 
 import contextlib
 import os
@@ -50,16 +50,16 @@ def _row(job: Job) -> tuple[int, int, int, float, int, bytes, bytes, bytes]:
 
 
 class Store:
-    """The file `jobs.sqlite3`, and beside it the ledger.
+    """The file `jobs.sqlite3`, and the ledger beside it.
 
     Args:
         path: the file; made, readable for its owner only, where it is missing.
-        durability: "normal" survives a crash of the process, "full" also one of the machine.
+        durability: "normal": it survives a crash of the process; "full": also one of the machine.
 
     Attributes:
         prefix: what all handles of this file begin with.
         first_id: the first id that was never used.
-        missing: how many jobs fewer than there were when it was last written to, once all rows are read.
+        missing: how many jobs are missing since it was last written to; known once all rows are read.
 
     Raises:
         StartError: the file can't be used; it is left as it is.
@@ -90,13 +90,13 @@ class Store:
             raise StartError(
                 f"can't use {self.path}: it is not a job server's file, or its log (-wal) is damaged or gone"
             )
-        # Nobody else can hold the server up with a lock, and a commit is a third cheaper for it.
+        # With the exclusive lock nobody else can hold the server up, and a commit takes a third less time.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
         db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         if fresh:
-            # A handle has at most 63 bytes, and a host may get another name while the file stays.
+            # A handle has at most 63 bytes. It is kept in the file, for a host may get another name.
             prefix = f"H:{socket.gethostname()[:40]}:"
             db.executescript(f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; COMMIT")
             db.execute("INSERT INTO state VALUES (?, 0)", (prefix,))
@@ -106,7 +106,7 @@ class Store:
         self.first_id: int = starts * IDS_PER_START + 1
 
     def rows(self) -> Iterator[Row | int]:
-        """All jobs in the order of their positions; only the id of one that is done, and still to be deleted.
+        """All jobs, in the order of their positions; for one that is done and not deleted yet, only its id.
 
         Raises:
             StartError: the file is damaged.
@@ -131,10 +131,10 @@ class Store:
         self._ledger.expect(self._count, self._count)
 
     def write(self, insert: Iterable[Job], update: Iterable[Job], delete: Collection[int]) -> None:
-        """Write it all or nothing; after that it survives what `durability` says.
+        """Write all of it or nothing; once written, it survives what `durability` says.
 
         Raises:
-            Exception: whatever it was (sqlite3 says MemoryError, too), nothing was written.
+            Exception: whatever it was (sqlite3 may raise MemoryError), nothing was written.
         """
         jobs = [job for job in insert if job.durable and job.state != GONE]
         steps: list[tuple[str, tuple[object, ...]]] = []
@@ -142,7 +142,7 @@ class Store:
             if len(job.data) < LARGE:
                 steps.append((INSERT, _row(job)))
             else:
-                # A cached statement keeps a copy of what it was given last: give it little.
+                # A cached statement keeps a copy of what it was last given: so give it something small afterwards.
                 steps += [(INSERT_LARGE, (*_row(job), True)), (INSERT_LARGE, (*[0] * 8, False))]
         steps += [(UPDATE, (job.position, job.attempts, job.id)) for job in update]
         steps += [(DELETE, (id,)) for id in delete]
@@ -156,7 +156,7 @@ class Store:
 
     def _commit(self, steps: list[tuple[str, tuple[object, ...]]]) -> None:
         db = self._db
-        if db.in_transaction:  # the last one failed, and so did its end
+        if db.in_transaction:  # the last transaction failed, and so did its rollback
             db.execute("ROLLBACK")
         try:
             if len(steps) > 1:
@@ -172,7 +172,7 @@ class Store:
             raise
 
     def note_done(self, ids: Iterable[int]) -> bool:
-        """These rows can't be deleted now: note it where that needs no room; whether there was a place for all.
+        """Note in the ledger that these jobs are done, since their rows can't be deleted now; whether all had room.
 
         Raises:
             OSError: it could not be noted.
@@ -180,7 +180,7 @@ class Store:
         return self._ledger.note_done(ids)
 
     def shrink(self) -> bool:
-        """Give back some of the file's free pages; True if there are more.
+        """Give some of the file's free pages back; True if there are more.
 
         Raises:
             sqlite3.Error: it could not be done now.
@@ -188,7 +188,7 @@ class Store:
         db = self._db
         pages, free = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
         if free > SPARE_PAGES and free > pages // 4:
-            db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")  # `execute` takes one step of it: one page
+            db.executescript(f"PRAGMA incremental_vacuum({SHRINK_PAGES})")  # `execute` would run one step: a page
             return True
         wal = self.path.with_name(self.path.name + "-wal")
         if wal.exists() and wal.stat().st_size > WAL_LIMIT // 4:

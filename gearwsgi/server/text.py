@@ -1,4 +1,4 @@
-"""The text commands: what `gearadmin` and `nc` ask."""
+"""The text commands, which `gearadmin` sends, or somebody with `nc`."""
 
 import os
 import time
@@ -18,7 +18,7 @@ PRINTABLE = bytes(byte if byte >= 32 else ord("?") for byte in range(256))  # wh
 
 
 class Host(Protocol):
-    """What the commands need of the server."""
+    """The server, as far as the commands need it."""
 
     queue: Queue
 
@@ -105,7 +105,7 @@ def _show(host: Host, words: list[bytes]) -> bytes:
 
 
 def _queue(f: Function, now: float) -> bytes:
-    """What gearmand does not tell: how many jobs are ready and how many delayed, and how long the oldest one waits."""
+    """What gearmand does not tell: how many jobs are ready, how many delayed, and how long the oldest has waited."""
     first = [next(iter(line.values())) for line in f.lines if line]
     oldest = max(0.0, now - min(map(_since, first))) if first else 0.0
     return b"%s\t%d\t%d\t%d\t%d\t%.3f" % (_shown(f.name), f.ready, f.delayed, f.running, f.workers, oldest)
@@ -119,7 +119,7 @@ def _waiting(job: Job) -> bytes:
 
 
 def _since(job: Job) -> float:
-    """Since when a job waits: by its message, which has outlived any restart, or as long as it has been here."""
+    """Since when a job waits: by its message, which survives restarts, or else since it came here."""
     said = glance(job.data)
     return min(job.since, said[1]) if said is not None else job.since
 
@@ -141,7 +141,7 @@ def _maxqueue(host: Host, words: list[bytes]) -> bytes:
         sizes = [max(0, int(word)) for word in words[1:4]]
     except ValueError:
         return b"ERR INVALID_ARGUMENTS maxqueue+takes+numbers\r\n"
-    # One number is for all three priorities, three are for high, normal and low; none lifts the limit.
+    # One number is for all three priorities; three are for high, normal and low; none lifts the limits.
     limits = host.queue.function(words[0]).limits
     limits[:] = (sizes + [0] * 3)[:3] if len(sizes) > 1 else (sizes or [0]) * 3
     return OK

@@ -1,4 +1,4 @@
-"""When the queue's changes go to disk, and which answers wait for that.
+"""Decides when the queue's changes are written to disk, and which answers wait for that.
 
 nothing to write -- a job is queued or moved --> end of turn  --.
       |                                                          +--> one commit of all --> nothing to write
@@ -27,18 +27,18 @@ NOT_STORED = error("QUEUE_ERROR", "Can't store the job")
 
 
 class Created(Protocol):
-    """Where a JOB_CREATED waits among other answers."""
+    """A connection in whose answers a JOB_CREATED waits."""
 
     def replace(self, place: int, packet: bytes) -> None: ...
 
 
 class Writer:
-    """Writes what changed in the queue, a commit a turn of the event loop at most.
+    """Writes what has changed in the queue, at most one commit in each turn of the event loop.
 
     Args:
-        queue: whose changes they are.
-        store: where they go.
-        log: where troubles are said.
+        queue: the queue.
+        store: the file that changes are written to.
+        log: where troubles are logged.
         flush: sends all answers; called when none has to wait any longer.
     """
 
@@ -57,11 +57,11 @@ class Writer:
         self._noted = 0  # how many of the rows to delete are noted as done
 
     def created(self, connection: Created, place: int, job: Job) -> None:
-        """The JOB_CREATED at this place of a connection's answers must not leave before the job is on disk."""
+        """Hold back the JOB_CREATED at this place of a connection's answers until its job is on disk."""
         self._created.append((connection, place, job))
 
     def look(self) -> None:
-        """Something may have changed: write it now or later, and send what has to wait for nothing."""
+        """Look what has changed: write it, now or later, and send the answers that need not wait."""
         changes = self._changes
         if self._failing:
             self._note_done()
@@ -74,7 +74,7 @@ class Writer:
         self._flush()
 
     def close(self) -> None:
-        """Write all that is left, and no more after it."""
+        """Write all that is left, and nothing after that."""
         self._write()
         self._flush()
         for handle in (self._turn, self._behind, self._shrink):
@@ -98,7 +98,7 @@ class Writer:
             return
         try:
             self._store.write(changes.insert, changes.update.values(), changes.delete)
-        except Exception as problem:  # whatever it was: nothing is on disk, and nobody may be told otherwise
+        except Exception as problem:  # whatever it was, nothing is on disk, and no one may be told otherwise
             self._on_failure(problem)
             return
         changes.insert.clear()
@@ -110,7 +110,7 @@ class Writer:
         self._answer()
 
     def _on_failure(self, problem: Exception) -> None:
-        if self._behind is None:  # what is done must go from disk: try again
+        if self._behind is None:  # done jobs must be deleted from disk: try again
             self._behind = self._loop.call_later(AGAIN, self._write_behind)
         self._changes.insert.clear()
         self._failing = True
@@ -129,7 +129,7 @@ class Writer:
         self._log.warn(f"{len(new)} jobs are done and can't be noted as done ({why}): a crash now would run them again")
 
     def _answer(self) -> None:
-        """Let the JOB_CREATEDs of what is on disk go, and make errors of the others."""
+        """Release the JOB_CREATEDs of jobs that are on disk, and turn the others into errors."""
         for connection, place, job in self._created:
             if not (job.stored or job.state == GONE):
                 connection.replace(place, NOT_STORED)

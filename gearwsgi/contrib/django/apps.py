@@ -1,4 +1,4 @@
-"""What makes `manage.py gearman_worker` known."""
+"""Django's app, so that `manage.py gearman_worker` is known."""
 
 from django.apps import AppConfig
 

@@ -1,4 +1,4 @@
-"""The dashboard below a path of a Django site: the site's own login decides who sees it."""
+"""The dashboard below a path of a Django site, where the site's own login decides who may see it."""
 
 import io
 from collections.abc import Callable
@@ -20,8 +20,8 @@ _WHO = "gearwsgi.contrib.django.who"
 def make_urls(
     find: Callable[[], GearmanMiddleware], allow: Callable[[Any], bool], read_only: bool
 ) -> tuple[list[Any], str, str]:
-    """What `path()` takes beside a prefix."""
-    # It has forms with tokens of its own, which Django does not know.
+    """What `path()` takes as its second argument."""
+    # The dashboard's forms have tokens of its own, which Django's check does not know.
     return [re_path(r"^(?P<path>.*)$", csrf_exempt(_View(find, allow, read_only)), name="page")], "gearwsgi", "gearwsgi"
 
 

@@ -1,4 +1,4 @@
-"""Deferral in Django: `@deferred` for a view, and what it needs of the request."""
+"""Deferral in Django: the decorator `@deferred` for views, and the request's body for it."""
 
 import functools
 import io
@@ -66,25 +66,25 @@ def _gearman(request: Any) -> Any:
 
 
 def keep_body(request: Any, view: Any) -> None:
-    """Read a deferred view's body before Django makes a form of it, which would leave nothing to be queued."""
+    """Read the body of a deferred view before Django parses a form from it, which would leave nothing to be queued."""
     if getattr(view, "gearwsgi_deferred", False) and JOB_KEY not in request.META and not request._read_started:
         body = request.gearwsgi_body = request.read()
         request._stream, request._read_started = io.BytesIO(body), False
 
 
 def find_body(request: Any) -> bytes | None:
-    """The request's body as far as Django has it; None: the stream may still have it."""
+    """The request's body, if Django has it; None: it may still be in the stream."""
     kept: bytes | None = getattr(request, "gearwsgi_body", None)
     if kept is None:
         try:
             kept = request.body
-        except Exception:  # RawPostDataException, or too large for Django
+        except Exception:  # RawPostDataException, or it is too large for Django
             return None
     return kept or None
 
 
 def to_django(response: "Response") -> HttpResponse:
-    """A response as Django has it."""
+    """WebOb's response as Django's."""
     found = HttpResponse(response.body, status=response.status_int, reason=response.status[4:])
     for name, value in response.headerlist:
         if name.lower() == "set-cookie":

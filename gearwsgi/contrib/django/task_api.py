@@ -1,4 +1,4 @@
-"""Django's Tasks, wherever they are: in Django from 6.0 on, in the package django-tasks before."""
+"""Django's Tasks, from wherever they are: from Django itself since 6.0, before from the package django-tasks."""
 
 import importlib
 from datetime import datetime
@@ -14,9 +14,9 @@ from django.utils.module_loading import import_string
 from ...errors import GearwsgiError
 
 PATH = "/-/django-tasks"
-"""Where the messages of tasks lead to: a path that is nobody's else."""
+"""The path of a task's message: one that no site has."""
 OPTIONS = ("max_attempts", "backoff", "backoff_min", "backoff_max", "timeout", "keep_result", "queues")
-"""What `OPTIONS` may have."""
+"""The keys that `OPTIONS` may have."""
 
 ROOT = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
 
@@ -46,15 +46,15 @@ normalize_json: Any = (
 
 
 class AttemptFailed(GearwsgiError):
-    """A task, or an attempt of it, that has failed without an exception of its own: its process died, say."""
+    """A task, or an attempt of it, has failed without an exception of its own: say, its process died."""
 
 
 class NoTask(GearwsgiError, LookupError):
-    """A name leads to something that is no task."""
+    """A name leads to something that is not a task."""
 
 
 def moment(value: datetime | str | None) -> datetime | None:
-    """A time as Django has it: naive where the site has no time zones."""
+    """A time as Django wants it: naive if the site does not use time zones."""
     if value is None:
         return None
     found = datetime.fromisoformat(value) if isinstance(value, str) else value
@@ -65,11 +65,11 @@ def moment(value: datetime | str | None) -> datetime | None:
 
 
 def find_task(path: Any) -> Any:
-    """The task with this dotted name, and nothing else.
+    """The task with this dotted name; anything else of that name is refused.
 
     Raises:
-        ImportError: there is nothing of this name, in this release of the site.
-        NoTask: what is there is no task.
+        ImportError: this release of the site has nothing of that name.
+        NoTask: it is not a task.
     """
     if not isinstance(path, str):
         raise NoTask(f"{path!r} is no name of a task")
@@ -80,7 +80,7 @@ def find_task(path: Any) -> Any:
 
 
 def to_error(error: BaseException) -> Any:
-    """An exception as Django has it."""
+    """An exception as Django's Tasks keep it."""
     kind = type(error)
     return base.TaskError(
         exception_class_path=f"{kind.__module__}.{kind.__qualname__}", traceback="".join(format_exception(error))

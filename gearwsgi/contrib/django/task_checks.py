@@ -1,4 +1,4 @@
-"""Django's system checks of the tasks' backend: what is missing, before a task is queued that nobody runs."""
+"""Django's system checks for the backend of Tasks: they find, before a task is queued, that nobody would run it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ _WSGI = "In wsgi.py: `from gearwsgi.contrib.django import get_wsgi_application`.
 
 
 def check_backend(backend: Any) -> Iterator[Any]:
-    """What is missing for this backend."""
+    """Yield what is missing for this backend."""
     yield from _check_options(backend)
     if not apps.is_installed("gearwsgi.contrib.django"):
         yield Warning(

@@ -1,7 +1,7 @@
-"""The worker's side of Django's Tasks: the view that a task's message leads to, and the handler that knows it.
+"""The worker's side of Django's Tasks: the view that runs a task, and the handler that finds it.
 
-The view has no place in a URLconf. The handler resolves its path itself, for a replay only, whatever URLconf a
-middleware may have chosen; all else of the request is the site's own: middleware, connections, signals.
+The view is in no URLconf. The handler resolves its path itself, only for replays, whichever URLconf a middleware may
+have chosen. All else about the request is as in the site: middleware, connections, signals.
 """
 
 import json
@@ -32,16 +32,16 @@ MAX_VALUE = KEPT_BODY - 4096
 
 
 class TaskHandler(WSGIHandler):  # type: ignore[misc]
-    """Django's WSGI handler, which knows the tasks' view."""
+    """Django's WSGI handler, which also knows the view that runs tasks."""
 
     def resolve_request(self, request: Any) -> Any:
-        """The tasks' view for a replay to its path, and else what the URLconf says."""
+        """The view that runs tasks, for a replay to its path; for anything else what the URLconf says."""
         if request.path_info != PATH:
             return super().resolve_request(request)
         if JOB_KEY not in request.META:
             raise Http404
         if hasattr(request, "urlconf"):
-            set_urlconf(request.urlconf)  # what a middleware has chosen is for `reverse()` in the task
+            set_urlconf(request.urlconf)  # a middleware may have chosen it, for `reverse()` in the task
         request.resolver_match = match = ResolverMatch(run_task, (), {}, url_name=None, route=PATH.lstrip("/"))
         return match
 
@@ -50,8 +50,8 @@ class TaskHandler(WSGIHandler):  # type: ignore[misc]
 def run_task(request: Any) -> Any:
     """Run the task that a replayed message names.
 
-    What it raises is raised here, so that the site's own error handling sees it, and it is tried again as any job.
-    What another attempt can't mend (a name that is no task's, a return value that can't be kept) is final.
+    What it raises is raised here, so that the site's own error handling sees it, and it is tried again as any job is.
+    What another attempt would not change (a name that is no task's, a return value that can't be kept) is final.
     """
     job = request.META[JOB_KEY]
     call = job.data
@@ -94,7 +94,7 @@ def _as_queued(task: Any, call: dict[str, Any]) -> Any:
 
 
 def _result(backend: Any, task: Any, call: dict[str, Any], job: Any) -> Any:
-    """The result of a task that begins to run."""
+    """The result object of a task that begins to run."""
     earlier: Any = None
     if job.attempt > 1:
         try:
@@ -115,10 +115,10 @@ def _result(backend: Any, task: Any, call: dict[str, Any], job: Any) -> Any:
 
 
 def _write(returned: Any, call: dict[str, Any], *, keeps: bool) -> tuple[Any, str]:
-    """What a task has returned, as its result will have it, and the response's text.
+    """The return value as the task's result will have it, and the text of the response.
 
     Raises:
-        TypeError, ValueError, RecursionError: it can't be kept.
+        TypeError, ValueError, RecursionError: the value can't be kept.
     """
     text = json.dumps({"return_value": normalize_json(returned), "call": call}, allow_nan=False)
     if keeps and len(text) > MAX_VALUE:
@@ -136,17 +136,17 @@ def _set(result: Any, **values: Any) -> None:
 
 
 def _fail(backend: Any, result: Any, error: BaseException) -> None:
-    """It has failed for good; in the block that handles the exception, which receivers may want to log."""
+    """Note that it has failed for good. In the block that handles the exception, so that receivers can log that."""
     result.errors.append(to_error(error))
     _set(result, status=base.TaskResultStatus.FAILED, finished_at=timezone.now())
     signals.task_finished.send(sender=type(backend), task_result=result)
 
 
 def _final(request: Any) -> Any:
-    """The response for the exception in hand, where another attempt would end as this one."""
+    """The response, for the exception that is being handled, where another attempt would end in the same way."""
     error = sys.exc_info()[1]
     got_request_exception.send(sender=TaskHandler, request=request)
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block and connection.settings_dict["ATOMIC_REQUESTS"]:
-            connection.set_rollback(True)  # as where an exception leaves a view
+            connection.set_rollback(True)  # as Django does when a view raises
     return JsonResponse({"error": str(error)}, status=500, headers={"X-Gearman-Retry": "never"})

@@ -1,4 +1,4 @@
-"""A backend for Django's own Tasks: each is replayed as a request to the site, and so inside its life cycle.
+"""A backend for Django's own Tasks: each task is replayed as a request to the site, and so has all that requests have.
 
 # settings.py
 TASKS = {"default": {"BACKEND": "gearwsgi.contrib.django.tasks.GearmanBackend"}}
@@ -100,7 +100,7 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
             "priority": int(task.priority), "queue_name": task.queue_name,
             "run_after": run_after.isoformat() if run_after is not None else None, "enqueued_at": now.isoformat(),
         }  # fmt: skip
-        # As it is for the worker: tuples are lists, and a dict's keys are text.
+        # As the worker will read it: tuples become lists, and keys of dicts text.
         text = json.dumps(task_api.normalize_json(call), allow_nan=False, separators=(",", ":"))
         call = json.loads(text)
         submits: list[Any] = []
@@ -115,7 +115,7 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
             errors=[], worker_ids=[],
         )  # fmt: skip
 
-        # In a batch that is at its end, and never where its block raises.
+        # In a batch this happens at its end, and never if the block raises.
         queued.on_queued = functools.partial(signals.task_enqueued.send, type(self), task_result=result)
         if self.enqueue_on_commit and transaction.get_connection().in_atomic_block:
             transaction.on_commit(submits[0])
@@ -124,7 +124,7 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
         return result
 
     def _limits(self) -> dict[str, Any]:
-        """What `OPTIONS` say, as `task()` takes it."""
+        """The arguments of `task()` that `OPTIONS` sets."""
         options = self.options
         limits = {name: options[name] for name in ("max_attempts", "timeout") if options.get(name) is not None}
         if options.get("backoff") is not None:
@@ -173,7 +173,7 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
         has_ended = record.state in model.ENDED
         status = _STATUSES.get(record.state, "READY")
         errors = [_error(attempt) for attempt in history if attempt.outcome in ("retried", "dead", "cancelled")]
-        if status == "FAILED" and not errors:  # cancelled, or refused, before its first attempt
+        if status == "FAILED" and not errors:  # it was cancelled, or refused, before its first attempt
             errors.append(base.TaskError(exception_class_path=_FAILED, traceback=record.reason or record.state))
         result = base.TaskResult(
             task=task, id=record.id, status=base.TaskResultStatus[status],
@@ -187,7 +187,7 @@ class GearmanBackend(BaseTaskBackend):  # type: ignore[misc]
         return result
 
     def check(self, **kwargs: Any) -> list[Any]:
-        """What is missing, as Django's system checks."""
+        """Django's system checks: what is missing."""
         from .task_checks import check_backend
 
         return [*super().check(**kwargs), *check_backend(self)]
@@ -198,12 +198,12 @@ def _client() -> Any:
 
 
 def _priority(priority: int) -> str:
-    """Gearman has three."""
+    """Gearman's priority for Django's: one of three."""
     return "high" if priority > 0 else "low" if priority < 0 else "normal"
 
 
 def _call_of(payload: bytes | None) -> dict[str, Any] | None:
-    """What a task's message asks for; None where there is no message, or one that is no task's of Django."""
+    """What a task's message asks for; None where there is no message, or it is not that of a task of Django's."""
     if payload is None:
         return None
     call = reading.read(payload, max_body=len(payload)).json()
@@ -211,7 +211,7 @@ def _call_of(payload: bytes | None) -> dict[str, Any] | None:
 
 
 def _error(attempt: model.Attempt) -> Any:
-    """A failed attempt as Django has it."""
+    """A failed attempt, as Django's Tasks keep it."""
     return base.TaskError(
         exception_class_path=attempt.raised or _FAILED, traceback=attempt.traceback or attempt.reason or ""
     )

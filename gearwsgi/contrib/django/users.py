@@ -1,4 +1,4 @@
-"""A replay that runs as one of Django's users, who is loaded anew."""
+"""Lets a replay run as one of Django's users, who is loaded anew."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from ...submit.identity import gone
 
 
 def become(request: Any, job: Any) -> bool:
-    """Have the request be that user's; False where the job is refused: there is no such user any more, or not active.
+    """Give the request its job's user; False where the job is refused: there is no such active user any more.
 
     Args:
         request: Django's.
@@ -16,7 +16,7 @@ def become(request: Any, job: Any) -> bool:
     if user is None or not getattr(user, "is_active", True):
         job.refuse(gone(job.identity, exists=user is not None or _exists(job.identity)))
         return False
-    # What AuthenticationMiddleware looks for before it asks the session.
+    # These are what AuthenticationMiddleware looks at before it asks the session.
     request.user = request._cached_user = user
 
     async def auser() -> Any:
@@ -27,7 +27,7 @@ def become(request: Any, job: Any) -> bool:
 
 
 def _load(key: str) -> Any:
-    """The user, by the first backend that has it, as a session's is; None: no backend lets it in."""
+    """The user, by the first backend that knows the key, as for a session; None: no backend lets the user in."""
     from django.contrib import auth  # its models: where there are users
 
     pk = auth.get_user_model()._meta.pk.to_python(key)

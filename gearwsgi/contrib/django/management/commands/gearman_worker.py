@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, handle_defaul
 
 
 class Command(BaseCommand):  # type: ignore[misc]
-    """Becomes `gearwsgi worker`, whose options it takes: its parent process must not have the project loaded."""
+    """Turns into `gearwsgi worker`, and takes its options: the parent of workers must not have loaded the project."""
 
     help = "Run jobs through WSGI_APPLICATION. The options are those of `gearwsgi worker`."
 
