@@ -1,6 +1,6 @@
-"""The queue's semantics, in memory and pure: no I/O, no clock but the `now` arguments (Unix time).
+"""The queue, in memory, with all its rules. Pure: no I/O, and no clock but the `now` arguments (Unix time).
 
-What has to be done outside (rows to write, workers to wake, clients to tell) is collected in `Queue.changes`.
+What is to be done outside (rows to write, workers to wake, clients to tell) is collected in `Queue.changes`.
 """
 
 from collections import OrderedDict
@@ -32,12 +32,12 @@ class Queue:
     """All jobs of a server.
 
     Args:
-        first_id: the first job's id; higher than any ever used before.
-        job_retries: how often a job is handed out before it is given up; 0 is without end.
+        first_id: the id of the first job: higher than any that was ever used.
+        job_retries: how often a job is handed out before it is given up; 0: without end.
         prefix: what all handles begin with.
 
     Attributes:
-        alarm: when `tick` has something to do next (seconds since 1970; infinite: nothing).
+        alarm: when `tick` has something to do (seconds since 1970); infinite: there is nothing.
     """
 
     def __init__(self, first_id: int = 1, job_retries: int = 0, prefix: bytes = b"H:") -> None:
@@ -65,7 +65,7 @@ class Queue:
         return found
 
     def _note_idle(self, function: Function) -> None:
-        """It may have nothing and nobody: it is remembered for a while, for `status`."""
+        """Remember a function, for `status`, that may have neither jobs nor workers now; older ones are forgotten."""
         self._idle[function.name] = None
         self._idle.move_to_end(function.name)
         if len(self._idle) > IDLE_FUNCTIONS:
@@ -130,10 +130,10 @@ class Queue:
             self._enqueue(job, now)
 
     def cancel(self, job: Job) -> list[Peer]:
-        """Take a job out of its line; one that is running runs on, but not again. Its unique is free.
+        """Take a job out of its line. One that runs goes on, but is not queued again. Its unique is free.
 
         Returns:
-            The clients that wait in vain.
+            The clients that now wait in vain.
         """
         if job.state != RUNNING:
             return self.remove(job)
@@ -148,7 +148,7 @@ class Queue:
         return []
 
     def requeue(self, job: Job, now: float) -> None:
-        """Queue a job that was given up once more."""
+        """Queue once more a job that was given up."""
         job.function = self.function(job.function.name)
         job.attempts = 0
         if job.stored:
@@ -156,7 +156,7 @@ class Queue:
         self._enqueue(job, now)
 
     def unstore(self, job: Job) -> None:
-        """It could not be written: it is no background job; gone, unless someone waits for it or runs it."""
+        """Note that a job could not be written, so it is no background job; it goes unless somebody waits or has it."""
         job.durable = False
         if job.state != RUNNING and not job.clients:
             self.remove(job)
@@ -177,7 +177,7 @@ class Queue:
     # Workers
 
     def can_do(self, peer: Peer, name: bytes, limit: float, now: float) -> None:
-        """The worker serves the function; what it holds longer than `limit` seconds is taken from it."""
+        """Note that the worker serves a function; a job that it holds longer than `limit` seconds is taken from it."""
         function = self.function(name)
         if name not in peer.functions:
             function.workers += 1
@@ -187,7 +187,7 @@ class Queue:
             self._wake_for(function, now)
 
     def cant_do(self, peer: Peer, name: bytes, now: float) -> None:
-        """The worker serves the function no longer."""
+        """Note that the worker does not serve a function any longer."""
         if peer.functions.pop(name, None) is None:
             return
         function = self.functions[name]
@@ -199,12 +199,12 @@ class Queue:
             self._end_wake_up(peer, now)
 
     def reset(self, peer: Peer, now: float) -> None:
-        """The worker serves no function any longer."""
+        """Note that the worker does not serve any function any longer."""
         for name in list(peer.functions):
             self.cant_do(peer, name, now)
 
     def sleep(self, peer: Peer, now: float) -> None:
-        """The worker wants to be woken when there is work, which may be at once."""
+        """Note that the worker wants to be woken when there is work, which may be at once."""
         self._end_wake_up(peer, now)
         self._end_sleep(peer)
         for name in peer.functions:
@@ -217,7 +217,7 @@ class Queue:
             self.functions[name].sleepers[peer] = None
 
     def grab(self, peer: Peer, now: float) -> Job | None:
-        """Hand the worker a job: its functions take turns, within one high goes before normal before low."""
+        """Hand the worker a job. Its functions take turns; within each, high priority goes before normal before low."""
         self._end_sleep(peer)
         found = None
         for name in peer.functions:
@@ -258,7 +258,7 @@ class Queue:
         return line.popitem(last=False)[1]
 
     def remove(self, job: Job) -> list[Peer]:
-        """The job is done, failed or cancelled: it is gone, and its unique is free.
+        """Remove a job that is done, failed or cancelled; its unique is free.
 
         Returns:
             The clients that waited for it.
@@ -286,7 +286,7 @@ class Queue:
         return clients
 
     def close(self, peer: Peer, now: float) -> None:
-        """The connection is gone: its jobs are queued again, what only it waited for is dropped."""
+        """Note that a connection is gone: its jobs are queued again, those that only it waited for are dropped."""
         self._end_sleep(peer)
         self.reset(peer, now)
         self._end_wake_up(peer, now)
@@ -323,7 +323,7 @@ class Queue:
         job.limit_at = inf
 
     def _give_up(self, job: Job) -> bool:
-        """Whether its attempts are used up; then it waits outside all lines to be written off."""
+        """Whether a job has used up its attempts; then it waits, outside of all lines, to be written off."""
         if not self._job_retries or job.attempts < self._job_retries:
             return False
         job.state = GIVEN_UP
@@ -333,7 +333,7 @@ class Queue:
     # Time
 
     def tick(self, now: float) -> None:
-        """Do what is due: delayed jobs, time limits, workers that were woken and never came."""
+        """Do what is due: delayed jobs, time limits, and workers that were woken and did not come."""
         while self._delayed and self._delayed[0][0] <= now:
             job = heappop(self._delayed)[2]
             if job.state == DELAYED:
@@ -354,7 +354,7 @@ class Queue:
             min(self._woken.values(), default=inf) + WAKE_PATIENCE,
         )
 
-    # Waking: for each job that waits there is one woken worker on its way, as long as anyone sleeps.
+    # Waking: while workers sleep, one of them is woken for each job that waits.
 
     def _wake_for(self, function: Function, now: float) -> None:
         while function.sleepers and function.woken < function.ready:
@@ -376,7 +376,7 @@ class Queue:
                 self.functions[name].sleepers.pop(peer, None)
 
     def _end_wake_up(self, peer: Peer, now: float) -> None:
-        """It came, went or took too long: what it was woken for and still waits gets another worker."""
+        """Note that a woken worker came, went or took too long; wake another if what it was woken for still waits."""
         function, peer.woken_for = peer.woken_for, None
         if function is not None:
             self._woken.pop(peer, None)
@@ -394,7 +394,7 @@ class Queue:
         return b"%b%d" % (self._prefix, job.id)
 
     def job(self, handle: bytes) -> Job | None:
-        """The job of that handle."""
+        """The job with that handle."""
         digits = handle.removeprefix(self._prefix)
         if len(digits) > 18 or not digits.isdigit():
             return None
@@ -402,7 +402,7 @@ class Queue:
         return job if job is not None and self.handle(job) == handle else None
 
     def drop_function(self, name: bytes) -> bool | None:
-        """Forget a function; False if it has jobs or workers, None if there is none of that name."""
+        """Forget a function; False: it has jobs or workers; None: there is none of that name."""
         function = self.functions.get(name)
         if function is None:
             return None
