@@ -16,6 +16,10 @@ MAX_DELAY = 10 * 365 * 86400.0
 """Seconds that a handler's own delay is clamped to."""
 
 
+OUTCOMES = ("done", "retried", "dead", "cancelled")
+"""What an attempt can come to, each in the word under which it is counted and kept."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What became of one attempt.

@@ -14,6 +14,7 @@ import sys
 from socket import SOCK_SEQPACKET, SOCK_STREAM, socket  # before the application is loaded: gevent replaces them
 from typing import Any
 
+from ..address import Address
 from ..submit.middleware import GearmanMiddleware
 from .loading import load_application
 
@@ -99,7 +100,7 @@ def _socket_peer(descriptor: int) -> str:
         os.set_blocking(descriptor, waits)  # restore it: a default time-out, where one is set, has changed it
     if isinstance(peer, tuple):
         host, port = peer[:2]
-        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+        return str(Address(str(host), port))
     return os.fsdecode(peer)
 
 

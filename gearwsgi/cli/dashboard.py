@@ -32,15 +32,12 @@ def dashboard(app: str | None, listen: str, read_only: bool, trace_url: str) -> 
         server: Any = waitress.create_server(made, host=where.host, port=where.port, threads=4, ident="gearwsgi")
     except OSError as error:
         raise StartError(f"can't listen on {listen}: {error.strerror or error}; --listen chooses another") from error
-    port = where.port or getattr(server, "effective_port", 0)
-    host = f"[{where.host}]" if ":" in where.host else where.host
+    where = where._replace(port=where.port or getattr(server, "effective_port", 0))
     if not where.is_loopback:
-        click.echo(
-            f"others can reach {host}:{port}: put it behind HTTPS, or the token can be read on its way", err=True
-        )
+        click.echo(f"others can reach {where}: put it behind HTTPS, or the token can be read on its way", err=True)
     wait = asked_to_end()
     threading.Thread(target=server.run, daemon=True, name="waitress").start()
-    click.echo(f"http://{host}:{port}/?token={made.token}")
+    click.echo(f"http://{where}/?token={made.token}")
     sys.stdout.flush()
     wait()
     server.task_dispatcher.shutdown()  # once what is being answered is

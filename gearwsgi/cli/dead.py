@@ -14,6 +14,7 @@ from ..errors import EXIT_PROBLEM, RecordsUnavailable, SpoolError
 from ..log import clean
 from ..message.redact import redact_lines, redact_payload
 from ..state.dead import Entry
+from ..state.records.model import GROUPED
 from ..state.shared import Found, SharedLetters
 from .common import acting, app_option, confirm, cut, read_since
 from .lazy import LazyGroup
@@ -30,8 +31,6 @@ _HOMES = {name: ("gearwsgi.cli.reproduce", f"dead_{name}") for name in ("curl", 
 """Commands that load an application and a debugger, and are imported where they are run."""
 _SHOWN = 256 * 1024
 """Bytes of a message that `show` prints: its head, and what somebody reads of a body."""
-_GROUPED = 100
-"""Characters of a reason by which letters are told apart in groups."""
 
 
 @click.group(cls=LazyGroup, homes=_HOMES)
@@ -105,7 +104,7 @@ def _line(entry: Entry, width: int | None) -> str:
 
 
 def _show_groups(entries: Iterator[Entry], limit: int, as_json: bool) -> None:
-    counts = Counter((entry.service, entry.reason[:_GROUPED]) for entry in entries)
+    counts = Counter((entry.service, entry.reason[:GROUPED]) for entry in entries)
     found = counts.most_common(limit or None)
     if as_json:
         _print_json({"service": service, "reason": reason, "count": count} for (service, reason), count in found)

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from ..address import DEFAULT_PORT
+from ..address import DEFAULT_PORT, Address
 from ..app import overlay
 from ..app.watch import watch_code
 from ..errors import StartError
@@ -109,7 +109,7 @@ class _Dev:
         self._run("worker", [*_CHILD, str(os.getpid()), *command], env=self._env)
         self._web = self._run_web()
         host, port = self._listener.getsockname()[:2]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        url = f"http://{Address(host, port)}/"
         self._terminal.say("dev", f"{url}  job server {servers}  Ctrl-C ends all")
         self._terminal.say("dev", f"dashboard {url.removesuffix('/')}{PREFIX}/")
         where = (

@@ -10,8 +10,8 @@ from itertools import islice
 
 from ..errors import RecordsError, SpoolError
 from ..state.dead import DeadLetters, Entry, read_letter
-from ..state.records.model import DEAD, Record
-from ..state.records.queries import GROUPED, Filter, Group, Key, Queries
+from ..state.records.model import DEAD, GROUPED, Record
+from ..state.records.queries import Filter, Group, Key, Queries
 from ..state.shared import Found
 from ..state.spool import Letter, is_name
 from .view import View

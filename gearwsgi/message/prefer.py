@@ -2,7 +2,9 @@
 
 import re
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+from .targets import TOKEN
+
+_TOKEN = TOKEN.pattern
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _PAIR = rf"({_TOKEN})(?:[ \t]*=[ \t]*({_TOKEN}|{_QUOTED}))?"
 _PREFERENCE = re.compile(rf"{_PAIR}(?:[ \t]*;[ \t]*(?:{_PAIR})?)*[ \t]*")

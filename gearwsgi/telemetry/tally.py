@@ -13,10 +13,9 @@ from ..errors import BadMessage
 from ..message import reading
 from ..message.glance import glance
 from ..message.routes import Route, Routes
+from ..policy import OUTCOMES
 from ..settings import Settings
 
-OUTCOMES = ("done", "retried", "dead", "cancelled")
-"""What an attempt can end with; as in the history of a record."""
 BUCKETS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
     1800.0, 3600.0,

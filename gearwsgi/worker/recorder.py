@@ -4,7 +4,7 @@ off, this one is used, and nothing of theirs is even imported."""
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..policy import Outcome
+from ..policy import OUTCOMES, Outcome
 from ..state.records.steering import Request
 from .held import Held
 
@@ -12,8 +12,6 @@ if TYPE_CHECKING:  # not imported with records off: it brings the database
     from ..state.records.store import Store
 
 T = TypeVar("T")
-OUTCOMES = ("done", "retried", "dead", "cancelled")
-"""The ways in which an attempt can end."""
 FIRST_LOOK = 2.0
 """Seconds that a supervisor, when it starts, waits to learn of requests (a pause, a cancel) before it takes jobs."""
 

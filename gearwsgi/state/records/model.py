@@ -13,6 +13,8 @@ STATES = (QUEUED, SCHEDULED, RUNNING, RETRYING, DONE, DEAD, CANCELLED, DISCARDED
 """Every state that a record can have."""
 ENDED = frozenset({DONE, DEAD, CANCELLED, DISCARDED})
 """The states in which nothing more happens by itself."""
+GROUPED = 100
+"""Characters of a reason by which dead tasks are put into groups."""
 
 
 @dataclass(frozen=True, slots=True)

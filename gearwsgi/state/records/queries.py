@@ -18,8 +18,6 @@ SAMPLE = 20_000
 """How many records statistics are made of: the newest."""
 SHORTEST = 1.0
 """Seconds that a task must have waited to be counted as waiting."""
-GROUPED = 100
-"""Characters of a reason by which dead tasks are put into groups."""
 _MAX_GROUPS = 200
 _FAILED = (model.DEAD, model.RETRYING)
 _WAITING = (model.QUEUED, model.SCHEDULED)
@@ -169,8 +167,9 @@ class Queries:
         with self._database.transaction(write=False) as transaction:
             where, values = _where(which, _oldest(transaction))
             rows = transaction.all(
-                f"SELECT service, substr(coalesce(reason, ''), 1, {GROUPED}) AS why, count(*) AS number, max(ended)"
-                f" FROM gearwsgi_task WHERE {where} GROUP BY service, why ORDER BY number DESC, service, why LIMIT ?",
+                f"SELECT service, substr(coalesce(reason, ''), 1, {model.GROUPED}) AS why, count(*) AS number,"
+                f" max(ended) FROM gearwsgi_task WHERE {where} GROUP BY service, why"
+                " ORDER BY number DESC, service, why LIMIT ?",
                 [*values, _MAX_GROUPS],
             )
         return [Group(*row) for row in rows]

@@ -10,8 +10,7 @@ MAX_ID = 200
 MAX_NAME = 500
 MAX_PATH = 4000
 MAX_REASON = 2000
-MAX_TRACEBACK = 16 * 1024
-"""Characters of a traceback that are kept."""
+"""Characters that are kept of each."""
 _TOP = (1 << 63) - 1
 
 QUEUED, RUNNING, ENDED = 0, 1, 2
