@@ -1,8 +1,8 @@
 """One connection: requests come in, answers go out, and no more than a limit is buffered.
 
-    open -- its answers are not read --> held -- they are read --> open
+    open -- its answers are not read --> paused -- they are read --> open
      |                                    |
-     |-- the queue is being loaded --> waiting -- it is loaded --> open, or held
+     |-- the queue is being loaded --> waiting -- it is loaded --> open, or paused
      |
      '-- its bytes make no sense, or the server ends --> doomed: closed when its answers are out
 
@@ -29,12 +29,12 @@ class State(Enum):
     """The states of a connection: see the module."""
 
     OPEN = auto()
-    HELD = auto()
+    PAUSED = auto()
     WAITING = auto()
     DOOMED = auto()
 
 
-OPEN, HELD, WAITING, DOOMED = State
+OPEN, PAUSED, WAITING, DOOMED = State
 
 
 class Host(Protocol):
@@ -52,7 +52,7 @@ class Host(Protocol):
     def after(self, connection: "Connection") -> None:
         """All requests that were read are handled: see to what follows from them."""
 
-    def has_answers(self, connection: "Connection") -> None:
+    def on_answers(self, connection: "Connection") -> None:
         """The connection has answers that are to be sent."""
 
     def warn(self, what: str) -> None:
@@ -108,11 +108,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self._state is OPEN:
-            self._state = HELD
+            self._state = PAUSED
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if self._state is HELD:
+        if self._state is PAUSED:
             self._state = OPEN
             self._work()
 
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
         except BadBytes as problem:
             self.complain(str(problem))
             self._state = DOOMED
-            self._host.has_answers(self)
+            self._host.on_answers(self)
         self._host.after(self)
 
     def _work_soon(self) -> None:
@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
         """Handle the request that was kept, and all that came after it."""
         if self._state is WAITING and self._kept is not None:
             request, self._kept = self._kept, None
-            self._state = HELD if self._transport.get_write_buffer_size() > OUT_LIMIT else OPEN
+            self._state = PAUSED if self._transport.get_write_buffer_size() > OUT_LIMIT else OPEN
             self._host.serve(self, request, time.time())
             self._work()
 
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
         """Answer, once what it confirms is on disk; returns the answer's place among those that are not sent yet."""
         place = len(self._out)
         if not place:
-            self._host.has_answers(self)
+            self._host.on_answers(self)
         self._out.append(packet)
         self._out_size += len(packet)
         return place

@@ -46,7 +46,7 @@ class Connections:
         if not self._all:
             self._none_left.set()
 
-    def has_answers(self, connection: Connection) -> None:
+    def on_answers(self, connection: Connection) -> None:
         """Note that a connection has answers that are to be sent."""
         self._with_answers.add(connection)
 

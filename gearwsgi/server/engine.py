@@ -146,9 +146,9 @@ class Server:
         if self._state is LEAVING and not self.connections:
             self.ended.set()
 
-    def has_answers(self, connection: Connection) -> None:
+    def on_answers(self, connection: Connection) -> None:
         """Note that a connection has answers that are to be sent."""
-        self.connections.has_answers(connection)
+        self.connections.on_answers(connection)
 
     def serve(self, connection: Connection, request: Request, now: float) -> None:
         """Do what a request asks; while the queue is loaded, only an ECHO_REQ."""
@@ -201,7 +201,7 @@ class Server:
         changes = self.queue.changes
         while changes.dead:
             job, reason = changes.dead.pop()
-            self._bury(job, reason, now)
+            self._write_off(job, reason, now)
         for peer in changes.wake:
             peer.outlet.send(NOOP)
         changes.wake.clear()
@@ -210,7 +210,7 @@ class Server:
         changes.failed.clear()
         self._clock.wake_at(self.queue.alarm, now)
 
-    def _bury(self, job: Job, reason: str, now: float) -> None:
+    def _write_off(self, job: Job, reason: str, now: float) -> None:
         """Give up a job: a durable one is kept in `dead/`, and queued again where it can't be kept."""
         handle = self.queue.handle(job)
         if job.durable:

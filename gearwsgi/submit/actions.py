@@ -66,7 +66,7 @@ class Actions:
         """
         with writing(self.settings) as store:
             store.steering.pause(queue, seconds, by=self._by, kind=kind)
-        return self._say(True, f"{queue} is paused" + ("" if seconds is None else f" for {seconds:g} s"))
+        return self._report(True, f"{queue} is paused" + ("" if seconds is None else f" for {seconds:g} s"))
 
     def resume(self, queue: str, *, kind: str = PAUSE) -> Done:
         """End a pause.
@@ -76,7 +76,7 @@ class Actions:
         """
         with writing(self.settings) as store:
             did = store.steering.resume(queue, kind=kind)
-        return self._say(did, f"{queue} is resumed" if did else f"{queue} was not paused")
+        return self._report(did, f"{queue} is resumed" if did else f"{queue} was not paused")
 
     def set_limit(self, pattern: str, concurrency: int | None, rate: str | None) -> Done:
         """Have another limit hold for a pattern's keys until it is reset.
@@ -105,7 +105,7 @@ class Actions:
             except ValueError as error:
                 raise ConfigError(str(error)) from None
             store.steering.limit(pattern, dump_change(limit, self._by))
-        return self._say(True, f"limit {pattern} is {limit.text} until it is reset")
+        return self._report(True, f"limit {pattern} is {limit.text} until it is reset")
 
     def reset_limit(self, pattern: str) -> Done:
         """Have the setting's limit hold again.
@@ -115,7 +115,7 @@ class Actions:
         """
         with writing(self.settings) as store:
             did = store.steering.limit(pattern, None)
-        return self._say(did, f"limit {pattern} is what the setting says" + ("" if did else ", as it was"))
+        return self._report(did, f"limit {pattern} is what the setting says" + ("" if did else ", as it was"))
 
     def cancel(self, task: Task | str, *, waits: bool = False) -> Done:
         """Cancel a task: one that waits never runs, one that runs is ended as a time-out ends it.
@@ -134,10 +134,10 @@ class Actions:
             record = Lookup(self._client, task, waits=waits).found(records)
             before = records.cancel(record, by=self._by)
         if before in model.ENDED:
-            return self._say(False, f"{record.id} is {before} already: nothing is changed", before)
+            return self._report(False, f"{record.id} is {before} already: nothing is changed", before)
         if before == model.RUNNING:
-            return self._say(True, f"{record.id} runs, and is ended", before)
-        return self._say(True, f"{record.id} is cancelled", model.CANCELLED)
+            return self._report(True, f"{record.id} runs, and is ended", before)
+        return self._report(True, f"{record.id} is cancelled", model.CANCELLED)
 
     def letters(self) -> AbstractContextManager[SharedLetters]:
         """The dead letters of all who share the records, for several of the actions below."""
@@ -170,7 +170,7 @@ class Actions:
         with self._catching_up(found):
             letters.retried(found, taken, queued, self._by)
         where = f"queued as {receipt.handle}" if receipt.handle else "is in the outbox"
-        return self._say(True, f"{found.letter.id} {where}", model.QUEUED)
+        return self._report(True, f"{found.letter.id} {where}", model.QUEUED)
 
     def discard(self, wanted: str | Found, letters: SharedLetters | None = None) -> Done:
         """Throw a dead letter away: arguments and errors as `retry` has them."""
@@ -180,7 +180,7 @@ class Actions:
         found = letters.find(wanted) if isinstance(wanted, str) else wanted
         with self._catching_up(found):
             letters.discard(found, self._by)
-        return self._say(True, f"{found.letter.id} discarded", model.DISCARDED)
+        return self._report(True, f"{found.letter.id} discarded", model.DISCARDED)
 
     @contextlib.contextmanager
     def _catching_up(self, found: Found) -> Iterator[None]:
@@ -192,7 +192,7 @@ class Actions:
                 raise
             _log.warning("records: %s: they will say later what became of %s", error, clean(found.letter.id))
 
-    def _say(self, did: bool, text: str, state: str = "") -> Done:
+    def _report(self, did: bool, text: str, state: str = "") -> Done:
         if did:
             _log.info("%s%s", clean(text), f", by {clean(self._by)}" if self._by else "")
         return Done(did, clean(text), state)

@@ -89,9 +89,9 @@ class Door:
                 is_new = self._claim(seen)
                 if is_new:
                     self._once(seen, queue)
-            self._is_over()
+            self._note_end()
         except RecordsUnavailable as error:
-            self._has(str(error))
+            self._note_trouble(str(error))
             if not queued:
                 queue()
             is_new = True
@@ -121,12 +121,12 @@ class Door:
                 return is_new
             time.sleep(POLL)
 
-    def _has(self, trouble: str) -> None:
+    def _note_trouble(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
             _log.warning("inbox: duplicates can't be told, what comes is taken and run: %s", trouble)
 
-    def _is_over(self) -> None:
+    def _note_end(self) -> None:
         if self._trouble:
             self._trouble = ""
             _log.info("inbox: duplicates are told again")

@@ -65,15 +65,15 @@ class Endpoint:
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _say(start_response, "405 Method Not Allowed", "GET is all that can be asked for")
+            return _respond(start_response, "405 Method Not Allowed", "GET is all that can be asked for")
         if path == "/metrics":
             shown: Iterable[bytes] = self._show(environ, start_response)
             return shown
         if path == "/livez":
-            return self._say_if(start_response, self._why_not_alive())
+            return self._respond_unless(start_response, self._why_not_alive())
         if path == "/readyz":
-            return self._say_if(start_response, self._why_not_ready())
-        return _say(start_response, "404 Not Found", "there are /metrics, /livez and /readyz")
+            return self._respond_unless(start_response, self._why_not_ready())
+        return _respond(start_response, "404 Not Found", "there are /metrics, /livez and /readyz")
 
     def _why_not_alive(self) -> str:
         seconds = time.monotonic() - self._state.snapshot.at
@@ -85,11 +85,11 @@ class Endpoint:
         return "" if self._metrics.has_server() else "no job server answers"
 
     @staticmethod
-    def _say_if(start_response: Callable[..., Any], why_not: str) -> Iterable[bytes]:
-        return _say(start_response, "503 Service Unavailable" if why_not else "200 OK", why_not or "ok")
+    def _respond_unless(start_response: Callable[..., Any], why_not: str) -> Iterable[bytes]:
+        return _respond(start_response, "503 Service Unavailable" if why_not else "200 OK", why_not or "ok")
 
 
-def _say(start_response: Callable[..., Any], status: str, text: str) -> Iterable[bytes]:
+def _respond(start_response: Callable[..., Any], status: str, text: str) -> Iterable[bytes]:
     body = f"{text}\n".encode()
     start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
     return [body]

@@ -200,10 +200,10 @@ def open_socket(address: Address, timeout: float) -> socket.socket:
             plain.close()
             raise
     except (OSError, ValueError) as error:
-        raise ServerUnavailable(f"job server {address}: {_say(error, address)}") from error
+        raise ServerUnavailable(f"job server {address}: {_describe(error, address)}") from error
 
 
-def _say(error: Exception, address: Address) -> str:
+def _describe(error: Exception, address: Address) -> str:
     if address.tls is not None and isinstance(error, ssl.SSLError | TimeoutError | ConnectionError):
         return f"no TLS there that can be trusted ({error}); nothing was sent"
     return str(error)

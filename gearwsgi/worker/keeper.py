@@ -60,7 +60,7 @@ _REMEMBERED = 100
 """How many ticks of an entry it is remembered for where they were queued."""
 
 
-class Post(Protocol):
+class Servers(Protocol):
     """The job servers, as far as the keeper needs them."""
 
     def order(self, name: str) -> Sequence[str]:
@@ -127,7 +127,7 @@ class Keeper:
     Args:
         settings: the middleware's.
         plans: the entries.
-        post: the job servers.
+        servers: the job servers.
         clock: answers the time; in a test, the test's time.
         look_back: asked for the ticks that an entry has missed, where no supervisor was there before and the entry's
             `missed` is "once"; it answers through `missed`, some time later.
@@ -137,12 +137,12 @@ class Keeper:
         self,
         settings: Settings,
         plans: Mapping[str, Plan],
-        post: Post,
+        servers: Servers,
         clock: Callable[[], float],
         look_back: Callable[[Plan, float], None] = lambda plan, now: None,
     ) -> None:
         self._settings = settings
-        self._post = post
+        self._servers = servers
         self._clock = clock
         self._look_back = look_back
         self._missed: deque[Missed] = deque()
@@ -159,7 +159,7 @@ class Keeper:
         for name, kept in before._entries.items():
             if name in self._entries and self._entries[name].plan == kept.plan:
                 self._entries[name] = kept
-                here = self._post.order(name)  # there may be other job servers now
+                here = self._servers.order(name)  # there may be other job servers now
                 kept.places = {tick: place for tick, place in kept.places.items() if place in here}
                 kept.is_queued = kept.is_queued and bool(self._place(kept))
 
@@ -183,13 +183,13 @@ class Keeper:
     def step(self) -> None:
         """Queue all that is to be queued by now."""
         now = self._clock()
-        for server in self._post.lost():
+        for server in self._servers.lost():
             self._lost_at[server] = now
             self._down_since.setdefault(server, now)
             for kept in self._entries.values():
                 if kept.tick is not None and kept.places.get(kept.tick.timestamp()) == server:
                     kept.is_queued = False
-        self._down_since = {each: at for each, at in self._down_since.items() if not self._post.is_up(each)}
+        self._down_since = {each: at for each, at in self._down_since.items() if not self._servers.is_up(each)}
         for kept in self._entries.values():
             self._try(kept.plan.name, partial(self._keep, kept, now))
         for _ in range(len(self._missed)):
@@ -217,7 +217,7 @@ class Keeper:
             kept.tick, kept.is_queued = plan.cron.after(base), False
         if kept.is_queued:
             return
-        tick, up = kept.tick, [each for each in self._post.order(plan.name) if self._post.is_up(each)]
+        tick, up = kept.tick, [each for each in self._servers.order(plan.name) if self._servers.is_up(each)]
         if up and not kept.begun:
             kept.begun = True
             if not self._where(plan, tick, up) and not self._has_come(plan, tick, up):
@@ -234,7 +234,7 @@ class Keeper:
             self._keep(kept, now)
             return
         if not known:
-            self._post.submit(server, plan.submission(tick, self._settings, now))
+            self._servers.submit(server, plan.submission(tick, self._settings, now))
         kept.is_queued = True
         with self._remembering:
             kept.places[tick.timestamp()] = server
@@ -251,14 +251,14 @@ class Keeper:
 
         One that is away may soon be back, with all that it had: for a while it is waited for.
         """
-        first = self._place(kept) or self._post.order(kept.plan.name)[0]
+        first = self._place(kept) or self._servers.order(kept.plan.name)[0]
         if first in up:
             return first
         return up[0] if now - self._down_since.get(first, now) >= GRACE else ""
 
     def _near(self, kept: _Kept, now: float, up: Sequence[str]) -> str:
         """The job server for a tick that may have come: the one that may have it, where that is there and settled."""
-        first = self._place(kept) or self._post.order(kept.plan.name)[0]
+        first = self._place(kept) or self._servers.order(kept.plan.name)[0]
         settled = max(self._began, self._lost_at.get(first, self._began)) + SETTLED
         return first if first in up and now >= settled else ""
 
@@ -275,17 +275,17 @@ class Keeper:
     def _where(self, plan: Plan, tick: datetime, up: Sequence[str]) -> str:
         """The first job server where a tick's job waits or runs; empty: none has it."""
         unique = make_unique(plan.id(tick, self._settings), 1)
-        return next((server for server in up if self._post.knows(server, unique)), "")
+        return next((server for server in up if self._servers.knows(server, unique)), "")
 
     def _catch_up(self, found: Missed, now: float) -> None:
         """Queue the last one of the ticks that were missed."""
         kept = self._entries[found.name]
-        up = [each for each in self._post.order(found.name) if self._post.is_up(each)]
+        up = [each for each in self._servers.order(found.name) if self._servers.is_up(each)]
         if not up:
             raise ServerUnavailable("no job server is there")
         late = any(self._where(kept.plan, tick, up) for tick in (found.first, found.last))
         if late or kept.passed >= found.first.timestamp():
             return
-        self._post.submit(up[0], kept.plan.submission(found.last, self._settings, now, is_due=True))
+        self._servers.submit(up[0], kept.plan.submission(found.last, self._settings, now, is_due=True))
         kept.places[found.last.timestamp()] = up[0]
         log.note(f"schedule: {found.name} was missed, and is queued for {found.last.isoformat()}")

@@ -186,7 +186,7 @@ class Gate:
         """Whether a slot that serves these queues might get a permit."""
         return any(map(self._turns.has_any, queues))
 
-    def claim(self, queues: Iterable[str], servers: Collection[Address]) -> Permit | None:
+    def take_permit(self, queues: Iterable[str], servers: Collection[Address]) -> Permit | None:
         """A permit for a slot that serves these queues and is connected to these job servers; keys take turns."""
         now = time.monotonic()
         for queue in queues:

@@ -41,8 +41,8 @@ PUT_OFF = 2.0
 """Seconds until a tick is looked at again, if another supervisor has its entry and this one has not."""
 
 
-class Mail:
-    """The job servers that the keeper queues ticks on: its `Post`.
+class TickServers:
+    """The job servers that the keeper queues ticks on: see `keeper.Servers`.
 
     Args:
         client: a client for this thread alone.
@@ -101,11 +101,11 @@ class Schedule:
     ) -> None:
         self._client = Client(settings)
         self._servers = servers
-        self._mail = Mail(self._client, servers)
+        self._tick_servers = TickServers(self._client, servers)
         self._connector = connector
         self._recorder = recorder
         self._settings, self._plans = settings, plans
-        self._keeper = Keeper(settings, plans, self._mail, time.time, self._look_back)
+        self._keeper = Keeper(settings, plans, self._tick_servers, time.time, self._look_back)
         self._rivals = Rivals(recorder, bool(settings.records))
         recorder.do(self._recall)
         self._stopping = False
@@ -116,11 +116,11 @@ class Schedule:
     def use(self, settings: Settings, plans: Mapping[str, Plan]) -> None:
         """Go by these entries from now on: the application was loaded again."""
         client = Client(settings)
-        mail = Mail(client, self._servers)
-        keeper = Keeper(settings, plans, mail, time.time, self._look_back)
+        tick_servers = TickServers(client, self._servers)
+        keeper = Keeper(settings, plans, tick_servers, time.time, self._look_back)
         keeper.adopt(self._keeper)
         self._client.close()
-        self._client, self._mail = client, mail
+        self._client, self._tick_servers = client, tick_servers
         self._settings, self._plans, self._keeper = settings, plans, keeper
         self._wake.set()
 
@@ -272,7 +272,7 @@ class Schedule:
         found = []
         try:
             found += [f"{each.rpartition('-')[2]}:" for each in Outbox(self._settings).spool.names()]
-            for server in filter(self._mail.is_up, self._mail.order(name)):
+            for server in filter(self._tick_servers.is_up, self._tick_servers.order(name)):
                 found += self._client.servers.find_uniques("", server)
         except GearwsgiError as error:
             log.note(f"schedule: whether an earlier tick of {name} has not ended can't be asked everywhere: {error}")

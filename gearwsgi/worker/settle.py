@@ -279,7 +279,7 @@ class Settler:
                 level="error", state="dead", reason=reason, status=outcome.status or None,
                 **({} if task is not None else _NOBODY_S),
             )  # fmt: skip
-            answer = partial(self._bury, held, outcome, reason, letter, task is not None)
+            answer = partial(self._fail_for_good, held, outcome, reason, letter, task is not None)
             following = None
             if task is not None:
                 following = follow(task, self._settings, time.time(), status=outcome.status, reason=reason)
@@ -290,7 +290,7 @@ class Settler:
 
         self._keep(held, keep)
 
-    def _bury(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], trusted: bool) -> None:
+    def _fail_for_good(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], trusted: bool) -> None:
         held.fail()
         self.recorder.dead(held, outcome, reason, letter, trusted=trusted)
 

@@ -40,13 +40,13 @@ class Troubles:
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
 
-    def has(self, what: str, reason: str) -> None:
+    def begin(self, what: str, reason: str) -> None:
         """Note that something failed."""
         if self._said.get(what) != reason:
             self._said[what] = reason
             log.note(f"{what}, trying again: {reason}")
 
-    def is_over(self, what: str) -> None:
+    def end(self, what: str) -> None:
         """Note that it worked."""
         if self._said.pop(what, None) is not None:
             log.note(f"{what}: that is over")
@@ -78,7 +78,7 @@ class Embedded:
         if self._is_starting and self._process.is_ready():
             self._is_starting = False
             self._again.failures = 0
-            self._troubles.is_over(NO_SERVER)
+            self._troubles.end(NO_SERVER)
             log.note(f"embedded job server started on {self._address}, pid {self._process.pid}")
         elif self._is_starting and code is not None:
             self._fail(f"it ended with exit code {code}")
@@ -98,7 +98,7 @@ class Embedded:
     def _fail(self, reason: str) -> None:
         self._is_starting = False
         self._again.fail()
-        self._troubles.has(NO_SERVER, reason)
+        self._troubles.begin(NO_SERVER, reason)
 
     def stop(self) -> None:
         """End it cleanly, and wait until it has ended."""
@@ -219,9 +219,9 @@ class Site:
         what = "what `gearwsgi status` shows of this worker can't be written"
         try:
             self._file.write(values)
-            self._troubles.is_over(what)
+            self._troubles.end(what)
         except OSError as error:
-            self._troubles.has(what, str(error))
+            self._troubles.begin(what, str(error))
 
     def close(self) -> None:
         """End all of its parts."""

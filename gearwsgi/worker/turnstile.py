@@ -39,7 +39,7 @@ class Turnstile:
             return None
         busy = any(session.grabs or session.unanswered for session in sessions.values())
         if is_free and not busy and not self._owes_turn:
-            permit = self._gate.claim(self._queues, sessions.keys())
+            permit = self._gate.take_permit(self._queues, sessions.keys())
             if permit is not None:
                 self._permit, self._session = permit, sessions[permit.address]
                 self._session.grab_of(permit.line.function.encode())

@@ -125,7 +125,7 @@ class Mailboxes:
         self._settings = settings
         self._folder = settings.state_dir / "waits"
         self._free: deque[Mailbox] = deque()
-        self._claiming = threading.Lock()
+        self._locking = threading.Lock()
 
     @contextmanager
     def lent(self) -> Iterator[Mailbox]:
@@ -152,10 +152,10 @@ class Mailboxes:
             if mailbox.pid == os.getpid():
                 return mailbox
             mailbox.close()  # our copy of what the process that forked us has
-        with self._claiming:
-            return self._claim()
+        with self._locking:
+            return self._lock_one()
 
-    def _claim(self) -> Mailbox:
+    def _lock_one(self) -> Mailbox:
         try:
             make_private_folder(self._settings.state_dir)
             make_private_folder(self._folder)

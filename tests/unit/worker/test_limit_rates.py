@@ -133,7 +133,7 @@ class Supervisor(Recorder):
             watch.hear()
 
     def claim(self) -> Permit | None:
-        return self.gate.claim(["job"], [SERVER])
+        return self.gate.take_permit(["job"], [SERVER])
 
 
 @pytest.fixture
