@@ -25,6 +25,8 @@ from .errors import ConfigError
 
 MAX_LINE = 64 * 1024
 """Characters of a line that an application prints; a longer one becomes several."""
+EXCERPT = 500
+"""Characters of a response's body that the log shows."""
 
 PATIENCE = 0.5
 """Seconds that lines wait for room, at most, where the reader of the log is slow."""
@@ -236,10 +238,10 @@ def cut_middle(text: str, limit: int) -> str:
     return text[:half] + note + text[-half:]
 
 
-def excerpt(data: bytes, limit: int = 500) -> str:
-    """The first `limit` characters of a body."""
-    text = data[: limit * 4].decode("utf-8", "replace")
-    return text if len(text) <= limit and len(data) <= limit * 4 else text[:limit] + "…"
+def excerpt(data: bytes) -> str:
+    """The first `EXCERPT` characters of a body."""
+    text = data[: EXCERPT * 4].decode("utf-8", "replace")
+    return text if len(text) <= EXCERPT and len(data) <= EXCERPT * 4 else text[:EXCERPT] + "…"
 
 
 def _now() -> str:

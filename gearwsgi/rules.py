@@ -131,17 +131,16 @@ OPTIONS: dict[str, kinds.Kind] = {
 OWNER = kinds.function("a callable from an environ to who asks")
 
 
-def read_options(given: Mapping[str, Any], where: str = "") -> Options:
-    """Read options; one that is None counts as not given.
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Read the arguments of a call; one that is None counts as not given.
 
     Args:
         given: names and values.
-        where: what an error calls the place where they stand; empty: they are arguments of a call.
 
     Raises:
         ConfigError: one is unknown (the error names the nearest), or its value can't work.
     """
-    return Options(**read_keys(given, OPTIONS, where))
+    return Options(**read_keys(given, OPTIONS, ""))
 
 
 def read_rule(where: str, value: Any) -> Rule:

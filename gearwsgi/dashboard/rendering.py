@@ -70,10 +70,10 @@ def _in_one_unit(seconds: float) -> str:
     return f"{int(seconds // size)} {unit}"
 
 
-def show_span(seconds: float | None, otherwise: str = NOTHING) -> str:
+def show_span(seconds: float | None) -> str:
     """A span of time, with two digits or three: `8 ms`, `1.25 s`, `3.5 min`."""
     if seconds is None:
-        return otherwise
+        return NOTHING
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     unit, size = next((each for each in _UNITS if seconds >= each[1]), _UNITS[-1])

@@ -11,6 +11,8 @@ _INLINE = 8192
 file."""
 ENDS_A_PROCESS = ("timeout", "lost")
 """Outcomes that end a worker process, and so can't be shown in a test's own."""
+_WIDTH = 90
+"""Bytes of a body in a line of a test."""
 _MARGIN = 30.0
 """Seconds that a test waits beyond the time limit, for the worker to start and to end."""
 
@@ -104,9 +106,9 @@ def _plain(text: str) -> str:
     return "".join(char if char.isprintable() and char not in '\\"' else "?" for char in text)
 
 
-def _lines(payload: bytes, width: int = 90) -> list[bytes]:
+def _lines(payload: bytes) -> list[bytes]:
     """The message in short pieces: its head line by line, its body cut up."""
     head, _, body = payload.partition(b"\r\n\r\n")
     lines = [line + b"\r\n" for line in head.split(b"\r\n")]
     lines.append(b"\r\n")
-    return lines + [body[place : place + width] for place in range(0, len(body), width)]
+    return lines + [body[place : place + _WIDTH] for place in range(0, len(body), _WIDTH)]
