@@ -27,11 +27,11 @@ _log = logging.getLogger("gearwsgi")
 
 
 class Done(NamedTuple):
-    """What became of what was asked for.
+    """The result of an action.
 
     Attributes:
         did: whether anything was changed.
-        text: what was done, or why nothing was, in a line for people.
+        text: what was done, or why nothing was; a line for people.
         state: of a task: the state that it has now; `running` where its supervisor is about to end it.
     """
 
@@ -41,7 +41,7 @@ class Done(NamedTuple):
 
 
 class Actions:
-    """See the module.
+    """The actions on queues, limits and tasks, in one person's name.
 
     Args:
         client: the middleware's: `middleware.client`.

@@ -1,4 +1,5 @@
-"""The schedule for people: each entry's next ticks and its last one, run now, pause, resume. Command and dashboard."""
+"""The schedule for people: an entry's next ticks and its last one; run one now, pause, resume. For command and
+dashboard."""
 
 import time
 from collections.abc import Mapping
@@ -17,12 +18,12 @@ from .client import Client
 from .ticks import Plan, plan_all
 
 _NEXT = 3
-"""Ticks that are shown."""
+"""Ticks of an entry that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An entry.
+    """An entry of the schedule, as it is shown.
 
     Attributes:
         name: its name.
@@ -31,9 +32,9 @@ class Item:
         timezone: its zone's name.
         next: its next ticks, in its zone.
         last: its last tick that a supervisor has seen; None where there was none, or records are off.
-        task: the id of that one's task.
-        state: of that task, as its record has it; None where there is none.
-        reason: of that state.
+        task: the id of that tick's task.
+        state: the state of that task, as its record has it; None where there is none.
+        reason: the reason of that state.
         paused: whether its ticks are not run.
     """
 

@@ -1,4 +1,4 @@
-"""What `environ["gearman"]` answers about tasks that are queued: state, record and result; and how it cancels them."""
+"""The part of `environ["gearman"]` that answers about queued tasks (state, record, result), and cancels them."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Asking(Sending):
-    """What `Gearman` is asked."""
+    """The methods of `Gearman` that ask about tasks."""
 
     __slots__ = ()
 
@@ -87,11 +87,11 @@ class Asking(Sending):
         Raises:
             UnknownTask, RecordsUnavailable, ServerUnavailable: as `record()`.
         """
-        from .actions import Actions  # with the records' database: only where it is asked
+        from .actions import Actions  # it imports the records' database, so only where it is used
 
         return Status(Actions(self._client).cancel(task, waits=self.waits(task)).state)
 
     def _lookup(self, task: Task | str) -> "Lookup":
-        from .lookup import Lookup  # with the records' database: only where it is asked
+        from .lookup import Lookup  # it imports the records' database, so only where it is used
 
         return Lookup(self._client, task, waits=self.waits(task))

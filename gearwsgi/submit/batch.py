@@ -1,4 +1,4 @@
-"""What `batch()` collects: the tasks of a block, which go to the job servers together at its end, or not at all."""
+"""What `batch()` collects: the tasks of a block. At its end they go to the job servers together, or none does."""
 
 import threading
 from contextvars import ContextVar
@@ -8,11 +8,11 @@ from ..wire.payload import Submission
 from .task import Task
 
 Pair: TypeAlias = tuple[Task, Submission]
-"""A task, and what the job server is to be told of it."""
+"""A task, and the job that is to be submitted for it."""
 
 
 class Batch:
-    """The tasks of one block. It belongs to the context that has opened it, and those that are copied from that.
+    """The tasks of one block. It belongs to the context that has opened it, and to copies of that context.
 
     Args:
         owner: the object whose `task()` is collected.
@@ -20,9 +20,9 @@ class Batch:
 
     Attributes:
         tasks: what the block queues, in order.
-        now: what goes at the end.
-        later: what then waits for the response.
-        has_failed: whether the block has raised, so that nothing of it is ever queued.
+        now: what is submitted at the block's end.
+        later: what then still waits for the response's end.
+        has_failed: whether the block has raised, so that none of its tasks is ever queued.
     """
 
     def __init__(self, owner: object, outer: "Batch | None") -> None:
@@ -36,21 +36,21 @@ class Batch:
         self._lock = threading.Lock()
 
     def add(self, pair: Pair, *, after_response: bool = False) -> bool:
-        """Collect a task; False: the block is over, and it goes by itself."""
-        with self._lock:  # a thread with a copy of the context may come at the very end
+        """Collect a task; False: the block is over, so the task must be submitted by itself."""
+        with self._lock:  # a thread with a copy of the context may add one while the block ends
             if self._is_over:
                 return False
             (self.later if after_response else self.now).append(pair)
             return True
 
     def close(self, *, failed: bool) -> None:
-        """The block is over."""
+        """End the block."""
         with self._lock:
             self._is_over = True
             self.has_failed = failed
 
     def join(self, outer: "Batch") -> bool:
-        """What was collected goes with another one's; False: that one is over."""
+        """Add what was collected to another batch; False: that one is over."""
         with outer._lock:
             if outer._is_over:
                 return False
@@ -73,7 +73,7 @@ def batch_of(owner: object) -> Batch | None:
 
 
 def is_dropped(batch: Batch | None) -> bool:
-    """Whether a task that was made in this batch is not to be queued: its block has raised, or one around it has."""
+    """Whether a task that was made in this batch must not be queued: its block, or one around it, has raised."""
     owner = batch.owner if batch is not None else None
     while batch is not None:
         if batch.has_failed and batch.owner is owner:

@@ -1,4 +1,4 @@
-"""Checks what a caller gave to `task()`, before anything is queued."""
+"""Checks the arguments of `task()`, before anything is queued."""
 
 import time
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ from ..settings import Settings
 
 
 def unique(unique: str | None, task_id: str) -> str:
-    """Gearman's coalescing key of a task: the caller's, or one of its own."""
+    """Gearman's coalescing key for a task: the caller's, or one that no other task has."""
     if unique is None:
-        return f"{task_id}:1"  # as make_unique has it
+        return f"{task_id}:1"  # the same as `make_unique` makes
     if not isinstance(unique, str) or not unique or not unique.isprintable():
         raise InvalidTask(f"unique {unique!r} can't be one: give a string without control characters")
     if len(unique.encode()) > MAX_UNIQUE:
@@ -28,13 +28,13 @@ def unique(unique: str | None, task_id: str) -> str:
 
 
 def checked_queue(queue: str) -> str:
-    """The queue, where it can be one."""
+    """The queue, checked."""
     check_queue(queue, InvalidTask)
     return queue
 
 
 def limited_queue(queue: str, limit: str | None, service: str, settings: Settings) -> str:
-    """The queue where a task waits: its key's own, where it or its alias names a key."""
+    """The queue in which a task waits: the key's own queue, if the task or its alias has a key of limits."""
     if limit is None:
         entry = settings.tasks.get(service)
         limit = entry.limit if entry is not None else None
@@ -50,7 +50,7 @@ def limited_queue(queue: str, limit: str | None, service: str, settings: Setting
 
 
 def check_priority(priority: str) -> None:
-    """Raise unless it is one."""
+    """Raise `InvalidTask` unless it is a priority."""
     if priority not in PRIORITIES:
         raise InvalidTask(f"priority {priority!r} is none of {', '.join(PRIORITIES)}")
 
@@ -75,14 +75,14 @@ def due(delay: float | timedelta | None, at: datetime | None) -> float:
 
 
 def attempts(value: int | None) -> int | None:
-    """A caller's `max_attempts`."""
+    """A caller's `max_attempts`, checked."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 10**6):
         raise InvalidTask(f"max_attempts is {value!r}: give a whole number from 1 on")
     return value
 
 
 def statuses(value: Iterable[int]) -> tuple[int, ...]:
-    """A caller's `succeeds`."""
+    """A caller's `succeeds`, checked."""
     try:
         return targets.read_statuses(value)
     except ValueError as error:
@@ -90,21 +90,21 @@ def statuses(value: Iterable[int]) -> tuple[int, ...]:
 
 
 def encoder(value: Any) -> Any:
-    """A caller's `json`."""
+    """A caller's `json`, checked."""
     if value is not None and not callable(value):
         raise InvalidTask(f"json is {type(value).__name__}: give what writes data, such as orjson.dumps")
     return value
 
 
 def positive(value: float, name: str) -> float:
-    """A number of seconds over 0."""
+    """A number of seconds above 0, checked."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 10**9:
         raise InvalidTask(f"{name} is {value!r}: give seconds, more than 0")
     return float(value)
 
 
 def seconds(value: float, name: str) -> float:
-    """A number of seconds, which may be 0."""
+    """A number of seconds from 0 on, checked."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**9:
         raise InvalidTask(f"{name} is {value!r}: give seconds, 0 or more")
     return float(value)

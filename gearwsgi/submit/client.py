@@ -1,4 +1,4 @@
-"""What one middleware queues with: its job servers, the outbox behind them, and what is known of tasks."""
+"""The client of a middleware: submits its tasks to the job servers, or to the outbox, and knows what became of them."""
 
 import logging
 import os
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("gearwsgi")
 
 _ASKED = 3
-"""How often a job server is asked whether it has what it did not answer, before another one gets that."""
+"""How often a job server that did not answer is asked whether it has the job, before another one gets it."""
 
 
 class Records(Protocol):
-    """The records, as who asks them needs them."""
+    """The records, as far as those who ask need them."""
 
     @property
     def lag(self) -> float:
-        """Seconds until what has happened is in them; 0: it is there at once, and to wait brings nothing."""
+        """Seconds until what has happened is in the records; 0: it is there at once, so that waiting is of no use."""
         ...
 
     def find(self, task_id: str) -> "Record":
@@ -54,23 +54,23 @@ class Records(Protocol):
 
 
 class Seen(Protocol):
-    """What is known of one delivery, as who takes it needs it."""
+    """What is known of one delivery of a webhook, as far as the inbox needs it."""
 
     def claim(self) -> bool | None:
-        """Whether it is new, and ours to queue; None where another is about to."""
+        """Claim it: whether it is new, and ours to queue; None where another process is about to queue it."""
         ...
 
     def keep(self, seconds: float) -> None:
-        """It is queued: for so long it was seen."""
+        """Note that it is queued: for so many seconds it counts as seen."""
         ...
 
     def release(self) -> None:
-        """It could not be queued."""
+        """Note that it could not be queued, so that it was not seen."""
         ...
 
 
 class Client:
-    """See the module. Any number of threads and forked processes.
+    """What a middleware queues with. For any number of threads and forked processes.
 
     Args:
         settings: the middleware's.
@@ -78,7 +78,7 @@ class Client:
     Attributes:
         settings: as given.
         servers: the job servers.
-        outbox: where what none of them takes waits.
+        outbox: where tasks wait that no job server takes.
         shows_status: whether the middleware answers status addresses.
     """
 
@@ -151,14 +151,14 @@ class Client:
         return answer.handle
 
     def _is_known(self, submission: Submission) -> bool:
-        """Whether the job server that did not answer has the job after all."""
+        """Whether the job server that did not answer did take the job."""
         try:
             return self.servers.status("", submission.sent_to, (submission.unique,)).state != "unknown"
         except ServerUnavailable as error:
             if submission.tries < _ASKED:
                 error.sent_to = submission.sent_to
                 raise
-            return False  # it may be gone for good: twice is better than never
+            return False  # it may be gone for good: running twice is better than never
 
     def _submit_or_keep(
         self, batch: Sequence[Submission], meanwhile: Callable[[], None] | None = None
@@ -180,7 +180,7 @@ class Client:
             if error.code == "ARGUMENT_TOO_LARGE":
                 return False
             if submission.at > time.time():
-                return True  # a job server that has no delays
+                return True  # a job server that has no delayed jobs
         return self.settings.on_unavailable == "outbox"
 
     def call(self, submission: Submission, timeout: float) -> tuple[str, list[tuple[str, str]], bytes]:
@@ -192,7 +192,7 @@ class Client:
         return self.servers.call(submission, timeout)
 
     def close(self) -> None:
-        """End the relay, and close what is idle: also what the relay used to its last moment."""
+        """End the relay, and close idle connections, even those that the relay has used up to its end."""
         if self._relay is not None and self._relay_pid == os.getpid():
             self._relay.stop()
             self._relay = None
@@ -210,13 +210,13 @@ class Client:
         return Receipt("", "")
 
     def _start_relay_if_needed(self) -> None:
-        """Once in each process: what an earlier one left in the outbox is ours to submit."""
+        """Start it, once in each process, if an earlier process has left tasks in the outbox."""
         self._relay_pid = os.getpid()
         self._relay = Relay(self.outbox, self.submit_now, forever=False)
         try:
             left = self.settings.on_unavailable == "outbox" and self.outbox.spool.names()
         except SpoolError as error:
-            # No reason to refuse a task that a job server takes; one that has to be kept says it again.
+            # This is no reason to refuse a task that a job server takes. One that must be kept will raise it.
             _log.warning("outbox: can't be used: %s", error)
             return
         if left:
@@ -246,7 +246,7 @@ class Client:
 
     @property
     def desk(self) -> "Desk":
-        """What deferral knows, and where its threads wait."""
+        """The desk of deferral: what its threads share."""
         if self._desk is None:
             from .deferral.desk import Desk  # where it is used
 

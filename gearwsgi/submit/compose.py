@@ -1,4 +1,4 @@
-"""From what a caller gave to `task()` or `call()` to a message."""
+"""Makes a message of what a caller has given to `task()` or `call()`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -20,7 +20,7 @@ _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Given(NamedTuple):
-    """The request that a caller asks for; each as `Gearman.task` has it."""
+    """The arguments that describe a request; each is as in `Gearman.task`."""
 
     service: str
     data: Any
@@ -37,14 +37,14 @@ class Given(NamedTuple):
 def compose(
     given: Given, task_id: str, settings: Settings, request: InHand | None, base: BaseURL, encoder: Any = None
 ) -> Message:
-    """The message that asks for what was given.
+    """The message for the request that was asked for.
 
     Args:
         given: the request that is wanted.
         task_id: the task's id.
-        settings: the middleware's.
+        request: the request in hand; None where there is none.
         request: the one in hand; None where there is none.
-        base: what the application's URLs begin with.
+        encoder: what writes the data, in place of the setting `json`.
         encoder: what writes its data, in place of the setting `json`.
 
     Raises:
@@ -61,7 +61,8 @@ def compose(
     content, kind = encode_body(
         data=data, form=form, files=files, body=body, content_type=content_type, encoder=encoder or settings.json
     )
-    # RFC 9110, section 8.6: with these a client says a length even where there is nothing; some frameworks insist.
+    # RFC 9110, section 8.6: with these methods a client sends a length even without a body; some frameworks insist on
+    # it.
     has_length = kind is not None or target.method in _WITH_LENGTH
     message = Message(target.method, *base, target.path, (), content, has_length, task_id, service)
     own = check_headers(headers) if headers is not None else []
@@ -81,9 +82,9 @@ def surround(
     request: InHand | None,
     inherit: tuple[str, ...] | None = None,
 ) -> Message:
-    """The message with its `own` headers over those of the request in hand that travel, and what is known of it.
+    """The message, with the headers and facts that it takes from the request in hand; its `own` headers win.
 
-    `inherit` is in place of the setting where it is given.
+    `inherit`, where it is given, replaces the setting.
     """
     inherit = settings.inherit if inherit is None else inherit
     pairs = [("User-Agent", USER_AGENT)] if request is None else request.surroundings(inherit)
@@ -113,7 +114,7 @@ def backoff(settings: Settings, service: str, low: float | None, high: float | N
 
 
 def plain_name(service: str, settings: Settings) -> str:
-    """What a PHP worker knows a service by: an alias stands for its value, as in the original."""
+    """The name by which a PHP worker knows a service: of an alias its value, as PhalApi-Gearman has it."""
     if not isinstance(service, str) or not service or not service.isprintable():
         raise InvalidTask(f"service {service!r} can't be one")
     entry = settings.tasks.get(service)
@@ -121,7 +122,7 @@ def plain_name(service: str, settings: Settings) -> str:
 
 
 def refuse_with_plain(given: Given) -> None:
-    """A plain call carries nothing but its service and data.
+    """Refuse arguments that a plain call can't carry: it has a service and its data, and nothing else.
 
     Raises:
         InvalidTask: something else is given.

@@ -1,4 +1,4 @@
-"""A client that counts what it queues, for Prometheus: the setting `metrics`."""
+"""A client that counts what it queues, for Prometheus's library: the setting `metrics`."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from .servers import Receipt
 
 
 class CountedClient(Client):
-    """See the module."""
+    """A client that also counts what it submits."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -42,7 +42,7 @@ class CountedClient(Client):
 
 
 def _service(payload: bytes) -> str:
-    """What a message is for, or a plain call."""
+    """The service of a message, or of a plain call."""
     if is_plain(payload):
         return str(json.loads(payload).get("service", ""))
     return as_label(look(payload)[0])

@@ -1,8 +1,8 @@
 """Follow-ups: from what a caller gave as `then=` or `on_dead=` to what travels, and from there to the task itself.
 
-All that can be known when the first task is queued is settled then, and travels, signed, in that one's message. So its
-retries, a retried dead letter and another load of the application have it too, and whoever settles the task (its
-supervisor: no handler has a say in it) needs no application to write the follow-up's message.
+All that can be known when the first task is queued is decided then, and travels, signed, in that task's message. So its
+retries, a retried dead letter and a later load of the application have it too; and the supervisor, which settles the
+task without any handler's help, can write the follow-up's message without the application.
 """
 
 import hashlib
@@ -34,7 +34,8 @@ def compose_follow_up(wanted: Wanted, name: str, settings: Settings) -> FollowUp
     """The follow-up that a caller wants.
 
     Args:
-        wanted: a service, or a dict of what `task()` takes, `service` among it; data it is given by its task's end.
+        wanted: a service, or a dict with `service` and other arguments of `task()`; its data is made when the task
+            ends.
         name: the keyword: `then` or `on_dead`.
         settings: the middleware's.
 
@@ -115,10 +116,10 @@ def _compose(
 def follow(
     task: Message, settings: Settings, now: float, *, status: int, reason: str | None = None
 ) -> Submission | None:
-    """What follows a task that has ended: its `then` where there is no reason, its `on_dead` where there is one.
+    """The task that follows one that has ended: its `then` if there is no reason, its `on_dead` if there is one.
 
-    Its id follows from the task's, and with that its unique: should the task be settled once more after a crash, the
-    job server knows it while it is still queued.
+    Its id, and so its unique, are made from the task's id. If the task is settled a second time, after a crash, the job
+    server recognizes the follow-up as long as it is queued.
 
     Args:
         task: the message of its last attempt.

@@ -1,6 +1,6 @@
-"""What frameworks know themselves: the host that they take, and where their login page is.
+"""Asks the application's framework what it knows: which hosts it accepts, and where its login page is.
 
-Only what the application has imported is asked: nothing depends on a framework.
+Only frameworks that the application has imported are asked: nothing depends on one.
 """
 
 import re
@@ -23,7 +23,7 @@ def _django() -> Any:
 
 
 def known_base_url() -> BaseURL:
-    """What the application's URLs begin with as far as Django says; `http://localhost` without it.
+    """What the application's URLs begin with, as far as Django says; without Django `http://localhost`.
 
     The host is the first plain entry of `ALLOWED_HOSTS`, or else the domain of the first that begins with a dot; the
     scheme is `https` where `SECURE_SSL_REDIRECT` is set. So Django takes the job.

@@ -1,7 +1,7 @@
-"""As whom a task runs: whose request it is, and whether the task may still run as that user.
+"""Identities: whose request is in hand, and whether a task may still run as that user.
 
-The users are Django's and Flask-Login's. What travels is `django:KEY` or `flask-login:KEY`. Only what the application
-has imported is asked.
+Users are Django's and Flask-Login's. An identity travels as `django:KEY` or `flask-login:KEY`. Only frameworks that the
+application has imported are asked.
 """
 
 import sys
@@ -16,7 +16,7 @@ from ..settings import Settings
 from .walk import walk
 
 USER_KEY = "gearwsgi.user"
-"""The environ key of who asks, where it was found out before the application is called."""
+"""The environ key of the user, where that was found out before the application is called."""
 NOT_ALLOWED = "no longer allowed"
 _MIDDLEWARE = "gearwsgi.contrib.django.JobMiddleware"
 _UNSAFE = (
@@ -33,10 +33,10 @@ def check_safe(settings: Settings) -> None:
 
 
 def find_user(environ: dict[str, Any]) -> str:
-    """Whose request is in hand; empty: nobody's.
+    """The identity of the user whose request is in hand; empty: nobody's.
 
     Raises:
-        InvalidTask: there is nobody who could tell.
+        InvalidTask: no framework can tell.
     """
     if USER_KEY in environ:
         return str(environ[USER_KEY])
@@ -54,7 +54,7 @@ def find_user(environ: dict[str, Any]) -> str:
 
 
 def find_user_at_door(app: WSGIApplication, environ: dict[str, Any]) -> str:
-    """Whose request it is that no framework has seen yet, by its session; empty: nobody's.
+    """The identity of a request that no framework has seen yet, from its session; empty: nobody's.
 
     Args:
         app: the wrapped application.
@@ -81,7 +81,7 @@ def find_user_at_door(app: WSGIApplication, environ: dict[str, Any]) -> str:
 
 
 def django_key(user: Any) -> str:
-    """The key of one of Django's users; empty: it is nobody."""
+    """The key of a user of Django's; empty: the user is anonymous."""
     return str(user._meta.pk.value_to_string(user)) if user.is_authenticated else ""
 
 
@@ -115,12 +115,12 @@ def why_not(app: WSGIApplication, settings: Settings, environ: dict[str, Any], j
     trouble = _prepare(app, job) if job.identity is not None else ""
     if trouble or settings.authorize is None:
         return trouble
-    _refresh_django()  # it may ask the database, and no request has begun
+    _refresh_django()  # `authorize` may use the database, and no request has begun
     return "" if settings.authorize(environ, job) else NOT_ALLOWED
 
 
 def _prepare(app: WSGIApplication, job: Any) -> str:
-    """Have the application's framework load the job's user; why it can't."""
+    """Have the application's framework load the job's user; the reason why it can't, or empty."""
     if job.scheme == DJANGO:
         return "" if _has_middleware() else f"it is to run as a user, and {_MIDDLEWARE} is not in MIDDLEWARE"
     apps = list(_flask_apps(app))
@@ -141,7 +141,7 @@ def _has_middleware() -> bool:
 
 
 def _flask_apps(app: WSGIApplication) -> Iterator[Any]:
-    """The Flask applications that have Flask-Login."""
+    """The Flask applications that use Flask-Login."""
     flask: Any = sys.modules.get("flask")
     if flask is None or "flask_login" not in sys.modules:
         return
@@ -151,7 +151,7 @@ def _flask_apps(app: WSGIApplication) -> Iterator[Any]:
 
 
 def _become() -> tuple[str, int] | None:
-    """Before each request of a Flask application: a job that is to run as a user, does."""
+    """Runs before each request of a Flask application: if it is a job of a user, log that user in."""
     flask: Any = sys.modules["flask"]
     job = flask.request.environ.get(JOB_KEY)
     if job is None or job.identity is None:
@@ -166,12 +166,12 @@ def _become() -> tuple[str, int] | None:
 
 
 def gone(key: str, *, exists: bool) -> str:
-    """Why a job does not run as the user that it is to run as."""
+    """The reason why a job can't run as the user that it is for."""
     return f"user {key} is not {'active' if exists else 'there'} any more"
 
 
 def _refresh_django() -> None:
-    """Django's connections that are too old, or broken, are opened anew: it does so itself around each request."""
+    """Have Django close connections that are too old or broken, as it does around each request."""
     module: Any = sys.modules.get("django.db")
     if module is not None and sys.modules["django.conf"].settings.configured:
         module.close_old_connections()

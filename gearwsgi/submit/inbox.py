@@ -1,6 +1,7 @@
-"""The inbox: webhooks are verified at the door, and on the job server or on disk before their sender is answered.
+"""The inbox: webhooks are verified and queued (on a job server or on disk) before their sender is answered.
 
-A delivery whose sender got a 2xx is run; one that was not genuine, or could not be queued, is not, and blocks no id.
+If the sender got a 2xx, the delivery is run. A delivery that is not genuine, or could not be queued, is not run, and
+does not block its id.
 """
 
 import hashlib
@@ -24,13 +25,13 @@ _log = logging.getLogger("gearwsgi")
 POLL = 0.05
 """Seconds between two looks at a delivery that another process is about to queue."""
 WAIT = 15.0
-"""Seconds that it is waited for, which is longer than a claim lasts."""
+"""Seconds that it is waited for: longer than a claim lasts."""
 AGAIN = 30
-"""Seconds after which a sender may try again what could not be queued."""
+"""Seconds after which a sender may try again, when a delivery could not be queued."""
 
 
 class Door:
-    """Takes the deliveries of a middleware's inboxes.
+    """Takes in the deliveries for a middleware's inboxes.
 
     Args:
         settings: the middleware's.
@@ -42,7 +43,7 @@ class Door:
         self._trouble = ""
 
     def answer(self, environ: dict[str, Any], client: Client) -> Answer | None:
-        """Take a delivery, and answer its sender; None where a public request is none.
+        """Take in a delivery, and answer its sender; None where the request is none.
 
         Raises:
             Exception: what a verifier of the application's own raises: its sender gets what the server makes of it, and
@@ -66,7 +67,7 @@ class Door:
             return _try_again()
 
     def _take(self, inbox: Inbox, environ: dict[str, Any], body: bytes, client: Client) -> Answer:
-        """Queue a genuine delivery, unless it was seen."""
+        """Queue a genuine delivery, unless it was seen before."""
         name = str(inbox.id(environ, body) or "")
         key = hashlib.blake2b(f"{inbox.route}\0{name}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         gearman = Gearman(client, environ)
@@ -103,7 +104,7 @@ class Door:
         return _taken("accepted")
 
     def _once(self, seen: Seen, queue: Callable[[], None]) -> None:
-        """Queue what we have claimed."""
+        """Queue a delivery that we have claimed."""
         try:
             queue()
         except BaseException:
@@ -113,7 +114,7 @@ class Door:
 
     @staticmethod
     def _claim(seen: Seen) -> bool | None:
-        """Whether it is ours to queue; None where another is about to, for too long."""
+        """Claim a delivery; whether it is ours to queue. None: another process has claimed it, for too long."""
         end = time.monotonic() + WAIT
         while True:
             is_new = seen.claim()

@@ -1,7 +1,7 @@
-"""What became of a task: the records say it, and the outbox and the job servers what those have not seen yet.
+"""Looks up what became of a task: in the records; what those have not seen yet, in the outbox and on the job servers.
 
-Imported only where it is asked. Each question has a connection to the records of its own, so that threads, forks and
-what is left open are no matter.
+Imported only where it is used. Each lookup has a connection to the records of its own, so that threads and forks need
+no care.
 """
 
 import math
@@ -18,24 +18,24 @@ from .client import Client, Records
 from .task import Status, Task
 
 POLL, POLL_MAX = 0.05, 0.5
-"""Seconds between two looks."""
+"""Seconds between two looks: at first, and at most."""
 _SETTLED = 10.0
-"""Seconds after which a message that was sent is on its job server, or in the outbox."""
+"""Seconds after which a message that was sent is surely on its job server, or in the outbox."""
 _WAITING = (model.QUEUED, model.SCHEDULED, model.RETRYING)
 _BEGINNING = 1.0
-"""Seconds in which a supervisor makes the records, once it has something to write."""
+"""Seconds within which a supervisor creates the records, once it has something to write."""
 _MAX_ASKED = 20
-"""Attempts of one task that job servers are asked for at once."""
+"""Attempts of one task about which job servers are asked at once."""
 _FIRST = re.compile(r":1(?!\d)")
 
 
 class Lookup:
-    """What is known of one task.
+    """What is known of one task, looked up when it is asked for.
 
     Args:
         client: the middleware's.
         task: the task, or its id, which may be shortened.
-        waits: whether it is still to be submitted, at this response's end.
+        waits: whether it is yet to be submitted, at the response's end.
     """
 
     def __init__(self, client: Client, task: Task | str, *, waits: bool = False) -> None:
@@ -52,10 +52,10 @@ class Lookup:
         return Status(found.state, *(found.progress or (0, 0)))
 
     def known(self, *, quick: bool = False) -> Record | None:
-        """What records, outbox and job servers know of it, also where records are off; None: nobody knows it.
+        """What records, outbox and job servers know of it, even where records are off; None: nobody knows it.
 
         Args:
-            quick: do without what takes long: a list of all that job servers have, and to wait for a record that may
+            quick: leave out what takes long: the list of all that job servers have, and waiting for a record that may
                 be about to be written. Then None may be wrong.
 
         Raises:
@@ -74,7 +74,7 @@ class Lookup:
             return found
 
     def _first(self) -> Record | None:
-        """Nobody has it, and there are no records yet: it may be the first task of all, and have ended just now."""
+        """Look again a while later: there are no records yet, so this may be the first task of all, ended just now."""
         end = time.monotonic() + _BEGINNING
         while time.monotonic() < end:
             time.sleep(POLL)
@@ -100,16 +100,16 @@ class Lookup:
             return self.found(records)
 
     def is_lost(self, record: Record) -> bool:
-        """Whether this record of a task that waits will never change: nobody has the task any more.
+        """Whether nobody has the task any more, so that its record, which says that it waits, will never change.
 
-        So it is after a supervisor that was killed between the end of a task and its writing that down, and after a
-        job server that has lost its queue. True only where it is certain: the outbox here is the only one.
+        This happens when a supervisor is killed after a task has ended and before that is written down, and when a job
+        server loses its queue. It is true only where it is certain: where the outbox here is the only one.
 
         Args:
             record: the task's, as `record()` has it.
         """
         known = [each.timestamp() for each in (record.queued, record.due) if each is not None]
-        since = max(known, default=math.inf)  # none: only a job server knows it
+        since = max(known, default=math.inf)  # where neither is known, only a job server knows the task
         if record.state not in _WAITING or self._client.settings.records != "sqlite" or time.time() - since < _SETTLED:
             return False
         try:
@@ -130,7 +130,7 @@ class Lookup:
         deadline = time.monotonic() + timeout
         pause = POLL
         while True:
-            with self._client.open_records() as records:  # none is held while we wait
+            with self._client.open_records() as records:  # not kept open while waiting
                 record = self.found(records)
                 if record.state in model.ENDED:
                     return _response(records, record)
@@ -153,7 +153,7 @@ class Lookup:
         return found
 
     def _known(self, records: Records | None, *, quick: bool = False) -> Record | None:
-        """What the records know, and job servers and outbox know better; None: nobody knows it."""
+        """What the records know, corrected by what job servers and outbox know; None: nobody knows it."""
         record = self._find(records)
         if record is not None and record.state in model.ENDED:
             return record
@@ -185,7 +185,7 @@ class Lookup:
             return None
 
     def _settle(self, records: Records | None) -> Record | None:
-        """Nobody has it: it may have ended just now, and its record is about to be written."""
+        """Look again a while later: nobody has the task, so it may have ended, with its record about to be written."""
         if records is None:
             return None
         end = time.monotonic() + records.lag
@@ -202,7 +202,7 @@ class Lookup:
         Args:
             record: what the records know.
             quick: as `known()` has it.
-            whole: ask for a list of all that job servers have, also where there is a record.
+            whole: ask for the list of all that job servers have, even if there is a record.
         """
         if self._waits or self._client.outbox.holds(self._id):
             return Status(model.QUEUED)
@@ -218,7 +218,7 @@ class Lookup:
         uniques = [task.unique if task is not None else make_unique(self._id, 1)] if first == 1 and not handle else []
         found = servers.status(handle, server, uniques, retries=retries)
         if found.state == model.UNKNOWN and (record is None or whole) and not quick:
-            # Handed back, or retried from a dead letter: its unique has something random at its end.
+            # It was handed back, or retried from a dead letter: its unique then ends with something random.
             again = servers.find_uniques(f"{self._id}:")
             firsts = [unique for unique in again if _FIRST.match(unique, len(self._id))]
             if again:
@@ -226,7 +226,7 @@ class Lookup:
         return found
 
     def _made_up(self, status: Status) -> Record:
-        """The record of a task that only job servers or outbox know."""
+        """A record for a task that only job servers or the outbox know."""
         task = self._task
         return Record(
             id=self._id, service=task.service if task is not None else "-", method="-", path="-",

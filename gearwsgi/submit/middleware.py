@@ -107,20 +107,20 @@ class GearmanMiddleware:
         return accepted(status, self.settings.succeeds(task), task.from_request, leads_to_login)
 
     def _why_not(self, environ: dict[str, Any], job: Any) -> str:
-        from .identity import why_not  # where there is anything to ask
+        from .identity import why_not  # only where there is something to ask
 
         return why_not(self.app, self.settings, environ, job)
 
     def use(self, client: Client) -> None:
-        """Queue with this client from now on, `gearman` too: the test kit's, say."""
+        """Queue with this client from now on, `gearman` included: say, with the test kit's."""
         self.client = client
-        # The very object: a module may have taken it when it was imported.
+        # The same object stays: a module may have taken it when it was imported.
         self.gearman.use(client)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         job = environ.get(JOB_KEY)
         if job is None:
-            # What only the queue may say, no client does. One search for all keys is cheaper than a look at each.
+            # Clients must not set what only the queue may say. One search for all keys is cheaper than a look at each.
             if "HTTP_X_GEARMAN" in "\n".join(environ):
                 for key in [key for key in environ if key.startswith("HTTP_X_GEARMAN")]:
                     del environ[key]
@@ -128,7 +128,7 @@ class GearmanMiddleware:
                 answer = self._inbox.answer(environ, self.client)
                 if answer is not None:
                     return answer.send(environ, start_response)
-            # Whichever way of writing it the application goes by, a public request does not get through.
+            # However the application reads the path, a public request does not get through.
             if self._private is not None and self._private.fit(spellings(environ.get("PATH_INFO", ""))):
                 return _plain("404 Not Found", environ, start_response)
             if self.client.shows_status:
@@ -146,7 +146,7 @@ class GearmanMiddleware:
                     if reason:
                         job.refuse(reason)
                         return _plain("403 Forbidden", environ, start_response)
-                return self.app(environ, start_response)  # a replay sees to its response's end itself
+                return self.app(environ, start_response)  # the replay itself looks after its response's end
         status = ""
 
         def start(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -206,7 +206,7 @@ def _code(status: str) -> int:
 
 
 class _Body:
-    """A response's body that knows whether all of it was sent."""
+    """A response's body, which notices whether all of it was sent."""
 
     __slots__ = ("_body", "_close", "_exhausted", "_gearman", "_iterator", "_status")
 

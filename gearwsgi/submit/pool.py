@@ -1,4 +1,4 @@
-"""A job server as a web process sees it: connections that are kept for the next task, and whether to ask it at all."""
+"""A job server as a web process sees it: its idle connections, and whether to ask it at all just now."""
 
 import contextlib
 import os
@@ -12,11 +12,11 @@ from ..wire.connection import Connection
 
 _MAX_IDLE = 32
 _DOWN_SECONDS = 1.0
-"""How long a job server that refused is passed over where there is another."""
+"""Seconds for which a job server that refused a connection is asked only after the others."""
 _HUNG_SECONDS = 5.0
-"""How long one that accepted and then kept silent is not asked at all."""
+"""Seconds for which one that accepted a connection and did not answer is not asked at all."""
 _LARGE = 1_000_000
-"""Bytes from which on a time-out says nothing of the job server: link or disk may be slow."""
+"""Bytes from which on a time-out is not blamed on the job server: the network or the disk may be slow."""
 
 
 class Server:
@@ -34,14 +34,14 @@ class Server:
         self.idle: deque[Connection] = deque()
         """Connections that nobody uses."""
         self.down_until = 0.0
-        """Monotonic time until when another one is asked first."""
+        """Until when others are asked first, by `time.monotonic`."""
         self.hung_until = 0.0
-        """Monotonic time until when it is not asked."""
+        """Until when it is not asked at all, by `time.monotonic`."""
         self._connect_timeout = connect_timeout
         self._max_answer = max_answer
 
     def take(self) -> Connection | None:
-        """A connection that nobody uses and that still stands."""
+        """A connection that nobody uses, and that is still open; None: there is none."""
         pid = os.getpid()
         while True:
             try:
@@ -56,7 +56,7 @@ class Server:
         """A new connection.
 
         Raises:
-            ServerUnavailable: there is none to be had; this is noted.
+            ServerUnavailable: it can't be had; this is noted.
         """
         try:
             return Connection(self.address, self._connect_timeout, self._max_answer)
@@ -68,7 +68,7 @@ class Server:
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Connection]:
-        """A connection for one exchange; kept for the next where this one comes to its end.
+        """A connection for one exchange; it is kept for the next one, if the block ends well.
 
         Raises:
             ServerUnavailable: as `connect`.
@@ -92,14 +92,14 @@ class Server:
             connection.close()
 
     def note_refusal(self) -> None:
-        """It refused, or hung up."""
+        """Note that it has refused a connection, or hung up."""
         self.down_until = time.monotonic() + _DOWN_SECONDS
 
     def note_silence(self, *, reused: bool, size: int = 0) -> None:
-        """It did not answer in time what had so many bytes.
+        """Note that it did not answer a request of so many bytes in time.
 
-        Where the connection had been idle, a firewall may have forgotten it, and the other idle ones; a new one will
-        tell.
+        If the connection had been idle, a firewall may have forgotten it, and the other idle ones: a new connection
+        will tell.
         """
         if reused:
             self.close_idle()

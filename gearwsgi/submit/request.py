@@ -1,4 +1,4 @@
-"""The request in hand, as what its tasks and a replay of it need: its surroundings, its target, headers and body."""
+"""The request in hand, for its tasks and for a replay of it: its surroundings, target, headers and body."""
 
 import io
 import re
@@ -25,13 +25,13 @@ _NOT_REPLAYED = frozenset(
         "HTTP_UPGRADE", "HTTP_TE", "HTTP_KEEP_ALIVE",
     }
 )  # fmt: skip
-"""What belongs to a connection, or is said by inherit= only."""
+"""Headers that belong to a connection, or that travel only if `inherit=` names them."""
 _FORWARDED = (
     ("HTTP_TRACEPARENT", "traceparent"),
     ("HTTP_TRACESTATE", "tracestate"),
     ("HTTP_X_REQUEST_ID", "X-Request-ID"),
     ("HTTP_ACCEPT_LANGUAGE", "Accept-Language"),
-    # What a proxy said: who reads it behind us (ProxyFix, Django) reads it in the replay as it did here.
+    # What proxies say: whoever reads these (ProxyFix, Django) reads them in the replay as in the request.
     ("HTTP_FORWARDED", "Forwarded"),
     ("HTTP_X_FORWARDED_FOR", "X-Forwarded-For"),
     ("HTTP_X_FORWARDED_HOST", "X-Forwarded-Host"),
@@ -57,7 +57,7 @@ _FORWARDED_NAMES = frozenset(name.lower() for _, name in _FORWARDED)
 
 
 def travels(name: str, inherit: tuple[str, ...]) -> bool:
-    """Whether a request's header of this name goes with its tasks; `inherit` is the setting."""
+    """Whether the request's header of this name travels with its tasks; `inherit` is the setting."""
     folded = name.lower()
     return folded in _FORWARDED_NAMES or folded in inherit
 
@@ -67,11 +67,11 @@ class InHand:
 
     Args:
         environ: the request's.
-        entered: what it was when it entered the middleware.
+        entered: the values of `ENTERED` in the environ, when the request entered the middleware.
     """
 
     ENTERED = ("REQUEST_METHOD", "wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
-    """The keys of what `entered` has: frameworks that mount applications change these in place."""
+    """The keys whose values `entered` has: frameworks that mount applications change these in the environ."""
 
     __slots__ = ("_environ", "_host", "_method", "_mount", "_path_info", "_query", "_scheme")
 
@@ -83,11 +83,11 @@ class InHand:
 
     @property
     def is_replay(self) -> bool:
-        """Whether it is a job's."""
+        """Whether it is the request of a job."""
         return JOB_KEY in self._environ
 
     def base(self) -> BaseURL:
-        """What the request's URL begins with; where a client sent a host that can't be one, the server's own name."""
+        """What the request's URL begins with; with the server's own name, if the client's Host can't be one."""
         scheme = "https" if self._scheme == "https" else "http"
         mount = quote_path(self._mount).rstrip("/") if self._mount else ""
         host = self._host
@@ -101,7 +101,7 @@ class InHand:
         return host if safe_host(host) else "localhost"
 
     def surroundings(self, inherit: tuple[str, ...]) -> list[tuple[str, str]]:
-        """The headers that travel into its tasks: what correlates, and what `inherit=` names."""
+        """The headers that travel with its tasks: those for tracing and proxies, and those that `inherit=` names."""
         environ = self._environ
         pairs = [("User-Agent", USER_AGENT)]
         for key, name in _FORWARDED:
@@ -123,7 +123,7 @@ class InHand:
         """Who the user is.
 
         Raises:
-            InvalidTask: the name would not arrive as it is.
+            InvalidTask: the name would be another one after its way.
         """
         value = self._environ.get("REMOTE_USER")
         if value is None:
@@ -134,10 +134,10 @@ class InHand:
         return name
 
     def message(self, body: bytes | None, limit: int) -> Message:
-        """The request itself as it is to be replayed, but for what every task has.
+        """The request itself as a message to be replayed, without what all tasks have.
 
         Args:
-            body: the request's; None: it is read here.
+            body: the request's body; None: it is read here.
             limit: bytes that it may have.
 
         Raises:
@@ -157,7 +157,7 @@ class InHand:
         )  # fmt: skip
 
     def _target(self) -> str:
-        """The path below the mount and the query, percent-encoded as the client did it where the server says.
+        """The path below the mount, and the query; percent-encoded as the client did it, if the server says how.
 
         Raises:
             InvalidTask: the request's target is no path, as in `OPTIONS *`.
@@ -168,7 +168,7 @@ class InHand:
             raise InvalidTask(f"a request to {path!r}, which is no path, can't be replayed")
         raw = _RAW_TARGET.fullmatch(str(self._environ.get("REQUEST_URI") or self._environ.get("RAW_URI") or ""))
         sent, mark, asked = raw[1].partition("?") if raw is not None else ("", "", "")
-        # A server may have tidied it, and what is in front of us may have moved it: then what they made of it counts.
+        # Server, proxy or framework may have changed the path since: then what they made of it counts.
         if (
             sent.startswith(prefix)
             and unquote_to_bytes(sent).decode("latin-1") == mount + path_info
@@ -180,10 +180,10 @@ class InHand:
 
 
 def quote_path(path: str) -> str:
-    """A path as PEP 3333 decodes it (each byte a character), percent-encoded.
+    """Percent-encode a path of an environ, where, as PEP 3333 says, each character is a byte.
 
     Raises:
-        InvalidTask: it is none.
+        InvalidTask: a character is no byte.
     """
     return quote(_bytes_of(path), safe=PATH_SAFE)
 
@@ -196,7 +196,7 @@ def _bytes_of(text: str) -> bytes:
 
 
 def _headers(environ: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The request's headers but Content-Type, what belongs to its connection, and who the user is."""
+    """The request's headers, except Content-Type, those of its connection, and those that say who the user is."""
     return [
         (key[5:].replace("_", "-").title(), value)
         for key, value in environ.items()
@@ -210,16 +210,16 @@ def _protocol(environ: Mapping[str, Any]) -> str:
 
 
 def read_body(environ: dict[str, Any], limit: int) -> bytes:
-    """The request's body, put back for who reads it next.
+    """Read the request's body, and put it back for whoever reads it next.
 
     Raises:
-        InvalidTask: it is over `limit` bytes, something has read it already, or nobody says where it ends.
+        InvalidTask: it is over `limit` bytes, something has read it already, or it is not known where it ends.
     """
     length = str(environ.get("CONTENT_LENGTH") or "").strip()
     if length and not (length.isascii() and length.isdigit()):
         raise BodyError(400, f"the request's Content-Length {length[:40]!r} is no number")
-    stream = environ.get("wsgi.input", io.BytesIO())  # a test client may leave it out where there is no body
-    # RFC 9112, section 6.3: where both are there, the body is what the chunks say, not as long as the length.
+    stream = environ.get("wsgi.input", io.BytesIO())  # a test client may leave it out if there is no body
+    # RFC 9112, section 6.3: where both headers are there, the body is as long as the chunks, whatever the length says.
     chunked = "HTTP_TRANSFER_ENCODING" in environ
     if length and not chunked:
         if int(length) > limit:
@@ -238,7 +238,7 @@ def read_body(environ: dict[str, Any], limit: int) -> bytes:
 
 
 def _read_whole(stream: Any, length: int) -> bytes:
-    """`length` bytes, from the beginning where the server's stream can go back there."""
+    """`length` bytes; from the beginning of the body, if the server's stream can go back there."""
     try:
         stream.seek(0)
         rewinds = True
@@ -257,16 +257,16 @@ def _read_whole(stream: Any, length: int) -> bytes:
         parts.append(part)
         left -= len(part)
     if rewinds:
-        stream.seek(0)  # for a framework that holds this very stream
+        stream.seek(0)  # for a framework that has this stream already
     return b"".join(parts)
 
 
 def _header_safe(value: Any) -> str:
-    """A value of the request in hand as a header's: a server should have refused what is dropped here."""
+    """A value of the request as a header's value, without characters that a server should have refused."""
     text = str(value or "")
     if not text.isprintable():
         text = "".join(char for char in text if char >= " " and char != "\x7f")
     if not text.isascii() and max(text) > "\xff":
-        # A name that a framework's middleware has put there, which PEP 3333 would have as bytes of UTF-8.
+        # A framework's middleware has put a name there as text, where PEP 3333 would have it as UTF-8's bytes.
         text = text.encode("utf-8", "replace").decode("latin-1")
     return text

@@ -1,4 +1,4 @@
-"""How what `task()` has made goes out: at once, with its batch, at the response's end, or when somebody says so."""
+"""Submits what `task()` has made: at once, with its batch, at the response's end, or when somebody says so."""
 
 import logging
 import sys
@@ -19,11 +19,11 @@ _log = logging.getLogger("gearwsgi")
 _BATCH = "its batch has raised"
 
 After = Callable[[Callable[[], None]], object]
-"""Takes a function and calls it when the time has come, or never."""
+"""Takes a function, to call it when the time has come, or never."""
 
 
 class Sending:
-    """What `Gearman` does with tasks. Its attributes are made there: that is one call fewer in each request."""
+    """The methods of `Gearman` that submit tasks. `Gearman` sets the attributes, which saves a call in each request."""
 
     __slots__ = ("_client", "_count", "_environ", "_sees_response", "_waiting")
 
@@ -34,7 +34,7 @@ class Sending:
     _waiting: list[Pair]
 
     def waits(self, task: object) -> bool:
-        """Whether this task is still to be submitted: at the response's end, or its batch's."""
+        """Whether this task is yet to be submitted: at the response's end, or at its batch's."""
         batch = batch_of(self)
         return any(task is each for each, _ in (*self._waiting, *(batch.now if batch is not None else ())))
 
@@ -64,7 +64,7 @@ class Sending:
             batch.tasks.append(task)
 
     def _submit_later(self, task: Task, submission: Submission, made_in: Batch | None) -> None:
-        """The time has come for a task that was given `after`."""
+        """Submit a task that was given `after`: its time has come."""
         if is_dropped(made_in):
             _log.info("id %s %s is not queued: its batch has raised", task.id, task.service)
             drop((task,), _BATCH)
@@ -87,7 +87,7 @@ class Sending:
             task.on_queued()
 
     def _submit_recorded(self, submission: Submission) -> Receipt:
-        """Its record is written while the job server takes it: neither waits for the other."""
+        """Submit a job while its record is written: neither waits for the other."""
         is_recorded = False
 
         def record() -> None:
@@ -106,7 +106,7 @@ class Sending:
         return receipt
 
     def _send(self, pairs: Sequence[Pair]) -> None:
-        """Submit in one write; what is refused holds up no other."""
+        """Submit several jobs in one write; one that is refused does not hold up the others."""
         receipts: Sequence[Receipt | None] = ()
         try:
             receipts = self._client.submit([submission for _, submission in pairs])
@@ -158,23 +158,23 @@ class Sending:
             self._send(batch.now)
 
     def is_idle(self) -> bool:
-        """Whether nothing waits for the response's end, asked when the application has done what it does.
+        """Whether nothing waits for the response's end; asked when the application has returned.
 
-        Nothing may come after that, and `finish` need not be called.
+        Then nothing can come any more, and `finish` need not be called.
         """
         self._sees_response = bool(self._waiting)
         return not self._sees_response
 
     def finish(self, sent: bool, status: int) -> None:
-        """The response is over: submit what waits for it, in one write, or forget it.
+        """Submit what waits for the end of the response, in one write, or forget it.
 
         Args:
-            sent: whether it went out to its end and was closed without an exception.
-            status: its number; 0: there is none.
+            sent: whether the response was sent to its end, and closed without an exception.
+            status: the status as a number; 0: there is none.
         """
         waiting, self._waiting, self._sees_response = self._waiting, [], False
         if self._environ is not None:
-            # A copy without this object: no circle that would keep each request until a garbage collection.
+            # A copy without a reference to this object: else each request would wait for the garbage collector.
             self._environ = environ = self._environ.copy()
             for key in KEYS:
                 environ.pop(key, None)
@@ -190,7 +190,7 @@ class Sending:
 
 
 def drop(tasks: Iterable[Task], why: BaseException | str | None) -> None:
-    """These are not queued, unless their spans have ended: so much is said where the application traces."""
+    """Note that these tasks are not queued: end their spans, unless those have ended."""
     for task in tasks:
         if task.span is not None:
             task.span.end(error=why)

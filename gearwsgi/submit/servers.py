@@ -1,4 +1,4 @@
-"""The job servers of a web process: which one is asked, what it is asked, and how long its answer may take."""
+"""The job servers of a web process: which one is asked first, what it is asked, and how long its answer may take."""
 
 import time
 import zlib
@@ -16,46 +16,46 @@ from .pool import Server
 from .task import Status
 
 _ANSWER_FACTOR = 1.5
-"""An answer may take this much longer than a connection."""
+"""How much longer an answer may take than a connection."""
 _RATE = 1_000_000
-"""Bytes a second that link and disk of a job server have to manage: an answer may take so much longer."""
+"""Bytes a second that the network and a job server's disk must manage; an answer may take longer accordingly."""
 _DOUBLED = 5
-"""How often these times are doubled where they were not enough."""
+"""How often these times are doubled, where they were not enough."""
 _AT_ONCE = 500
-"""Jobs of one write: a job server may keep all its answers until it has read the last of them."""
+"""Jobs of one write, at most: a job server may hold back its answers until it has read the last job."""
 _PER_JOB = 0.02
-"""Seconds more for each further job of a write: a queue on disk is slow."""
+"""Seconds more for each further job of a write: a queue on disk may be slow."""
 _PATIENCE = 300.0
-"""Seconds that an answer may take for its size, at most."""
+"""Seconds more that an answer may take because of its size, at most."""
 
 
 class Receipt(NamedTuple):
-    """Where a submission is: its handle and job server, or an empty handle in the outbox."""
+    """Where a submitted job is: its handle and job server; or, with an empty handle, in the outbox."""
 
     handle: str
     server: str
 
 
 Answer = Receipt | ServerUnavailable | ServerError
-"""What became of one submission: where it is, or why a job server doesn't have it, or may not have it."""
+"""What became of one submission: where it is, or why a job server does not have it, or might have it."""
 
 
 def _may_be_asked_elsewhere(answer: Answer) -> bool:
-    """Whether another job server may be asked for what this one answered so: the first must not have it."""
+    """Whether another job server may be asked after this answer: only if the first can't have the job."""
     if isinstance(answer, ServerError):
         return answer.code != "ARGUMENT_TOO_LARGE"
     return isinstance(answer, ServerUnavailable) and not answer.sent_to
 
 
 class Servers:
-    """Those of one client. A connection is used by one thread at a time and kept for the next.
+    """The job servers of one client. A connection is used by one thread at a time, and kept for the next.
 
     Args:
         settings: the middleware's.
     """
 
     def __init__(self, settings: Settings) -> None:
-        most = settings.max_body + MAX_HEAD + packets.SMALL  # a response, and the handle of its job
+        most = settings.max_body + MAX_HEAD + packets.SMALL  # a response and its job's handle
         self._all = [Server(address, settings.connect_timeout, most) for address in settings.servers]
         self._timeout = settings.connect_timeout
         self._answer = settings.connect_timeout * _ANSWER_FACTOR
@@ -69,11 +69,11 @@ class Servers:
     # -- which one ---------------------------------------------------------------------------------------------------
 
     def _first(self, unique: str) -> int:
-        """A unique always goes to the same job server while that one lives, so that it coalesces."""
+        """The number of the job server that a unique goes to first: always the same, so that it coalesces there."""
         return zlib.crc32(unique.encode()) % len(self._all) if len(self._all) > 1 else 0
 
     def batches(self, submissions: Sequence[Submission]) -> Iterator[list[int]]:
-        """The places of those that go to one job server, so many as go there in one write."""
+        """The places of those submissions that go to one job server in one write, again and again."""
         groups: dict[int, list[int]] = {}
         for place, submission in enumerate(submissions):
             groups.setdefault(self._first(submission.unique), []).append(place)
@@ -91,13 +91,13 @@ class Servers:
         return up or asked
 
     def _named(self, server: str) -> list[Server]:
-        """The job server of this name; all of them where none has it."""
+        """The job server of this name; all job servers where none has that name."""
         return [each for each in self._all if each.name == server] or self._all
 
     # -- submit ------------------------------------------------------------------------------------------------------
 
     def submit_to(self, server: str, submission: Submission) -> str:
-        """Submit one to this very job server, with no other and no outbox behind it; its handle.
+        """Submit one job to this job server; no other one and no outbox is tried. Returns its handle.
 
         Raises:
             ServerUnavailable: it does not answer.
@@ -109,11 +109,11 @@ class Servers:
         return answer.handle
 
     def submit(self, batch: Sequence[Submission], meanwhile: Callable[[], None] | None = None) -> list[Answer]:
-        """Submit jobs, in one write; all go first to where the first one's unique does (see `batches`).
+        """Submit jobs in one write. All are first sent to where the first one's unique belongs (see `batches`).
 
         Args:
             batch: the jobs.
-            meanwhile: called where they have been sent and no answer is read yet: at each job server that is asked.
+            meanwhile: called at each job server that is asked, when all is sent and no answer is read yet.
 
         Returns:
             A receipt for each, or why no job server has it: the next one is asked for what the one before it refused.
@@ -134,7 +134,7 @@ class Servers:
     def _exchange(
         self, server: Server, batch: Sequence[Submission], meanwhile: Callable[[], None] | None = None
     ) -> list[Answer]:
-        """What one job server answers to each."""
+        """What one job server answers to each of the jobs."""
         now = time.time()
         data = b"".join(
             [
@@ -164,7 +164,7 @@ class Servers:
                     error.sent_to = server.name
                     server.note_silence(reused=reused, size=len(data))
                 elif reused:
-                    # The job server was started again meanwhile. The same uniques: what it took already, it takes once.
+                    # The job server was started again meanwhile. With the same uniques, it takes no job twice.
                     connection, reused = None, False
                     answers.clear()
                     continue
@@ -172,13 +172,13 @@ class Servers:
                     server.note_refusal()
                 return answers + [error] * (len(batch) - len(answers))
             except ProtocolError as error:
-                # No job server's: as if there were none. The next one may be asked, or the outbox.
+                # This is no job server. As if there were none: the next one may be asked, or the outbox.
                 server.note_refusal()
                 unavailable = ServerUnavailable(f"job server {server.name}: {error}")
                 return answers + [unavailable] * (len(batch) - len(answers))
             except BaseException:
                 if connection is not None:
-                    connection.close()  # an answer is on its way to nobody: a time limit, Ctrl-C
+                    connection.close()  # nobody will read the answer that is on its way: a time limit, Ctrl-C
                 raise
             server.keep(connection)
             return answers
@@ -218,7 +218,7 @@ class Servers:
                     return self._wait(connection, handle, deadline, timeout)
             except ServerUnavailable as error:
                 if handle:
-                    raise  # it may be running
+                    raise  # the job may be running
                 trouble = error
         raise trouble or ServerUnavailable("no job server answers")
 
@@ -280,7 +280,7 @@ class Servers:
             for _ in asked:
                 kind, values = connection.receive(self._answer)
                 if kind == packets.ERROR:
-                    states.append(Status("unknown"))  # a job server that has no GET_STATUS_UNIQUE
+                    states.append(Status("unknown"))  # a job server without GET_STATUS_UNIQUE
                     continue
                 if kind not in (packets.STATUS_RES, packets.STATUS_RES_UNIQUE):
                     raise ProtocolError(f"packet {kind} is no status")
@@ -289,7 +289,7 @@ class Servers:
         return states
 
     def find_uniques(self, beginning: str, server: str = "") -> list[str]:
-        """The uniques that begin so. Each job server lists all that it has: only for what can't be asked for by name.
+        """The uniques that begin so. Each job server lists all it has: only for jobs that can't be asked for by name.
 
         Args:
             beginning: what they begin with.
@@ -310,14 +310,14 @@ class Servers:
             try:
                 lines = self._ask(server, "status")
             except ServerUnavailable:
-                continue  # what is meant for it is in the outbox
+                continue  # its jobs are in the outbox
             for name, total, running, *_ in (line.split("\t") for line in lines):
                 if name == queue:
                     waiting += int(total) - int(running)
         return waiting
 
     def _ask(self, server: Server, command: str) -> list[str]:
-        """What a job server answers to a text command."""
+        """What a job server answers to a text command, line by line."""
         connection = server.connect()
         try:
             return connection.admin(command, self._answer + _PATIENCE)

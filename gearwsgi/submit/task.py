@@ -1,4 +1,4 @@
-"""What `task()` answers with, and `status()`."""
+"""The classes that `task()` and `status()` answer with."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ class Task:
         service: what was called.
         queue: the queue (Gearman function).
         server: the job server that has it, as `host:port`.
-        span: its span until it is queued, where the application traces.
-        on_queued: called when it is queued, which may be at its batch's end; None: nobody wants to know.
+        span: its OpenTelemetry span, until it is queued; None: the application does not trace.
+        on_queued: called when it is queued, which may be at its batch's end; None: nothing is called.
     """
 
     __slots__ = ("handle", "id", "max_attempts", "on_queued", "queue", "server", "service", "span", "unique")

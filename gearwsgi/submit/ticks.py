@@ -1,7 +1,7 @@
-"""From an entry of the schedule to the task of one of its ticks.
+"""Turns an entry of the schedule into the task of one of its ticks.
 
-Where the application is, each entry is composed by `task()` itself, once: that is a `Plan`. It travels to the
-supervisor, which imports no application code and makes of it the task of each tick.
+In a process with the application, each entry is composed once, by `task()` itself: the result is a `Plan`. It travels
+to the supervisor, which has no application code, and which makes the task of each tick from it.
 """
 
 import base64
@@ -25,12 +25,12 @@ from .task import Task
 from .tasks import Gearman
 
 _PLACES = slice(16, 24), slice(24, 32)
-"""Where a tick's id says which entry it is of, and which tick: see `Plan.id`."""
+"""Which digits of a tick's id name the entry, and which the tick: see `Plan.id`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An entry, composed.
+    """An entry of the schedule, composed.
 
     Attributes:
         name: the entry's.
@@ -40,8 +40,8 @@ class Plan:
         overlap: as the entry has it.
         queue: the queue.
         priority: `high`, `normal` or `low`.
-        payload: the task's bytes, without what differs from tick to tick; or a plain call.
-        fingerprint: tells the entry from one that was changed; the host is no part of it.
+        payload: the message of the task, without what differs from tick to tick; or a plain call.
+        fingerprint: tells the entry from a changed one; the host makes no difference.
     """
 
     name: str
@@ -55,15 +55,16 @@ class Plan:
     fingerprint: str
 
     def id(self, tick: datetime, settings: Settings) -> str:
-        """The id of a tick's task: the same from whoever makes it.
+        """The id of a tick's task, which is the same whoever makes it.
 
-        It has a digest of entry and tick, which no stranger can tell where there are keys; then eight digits that say
-        which entry it is, and eight with the tick, so that the job servers can be asked for an entry's earlier tasks.
+        It begins with a digest of entry and tick, which no stranger can compute where there are keys. Eight digits that
+        name the entry follow, and eight that name the tick, so that job servers can be asked for earlier tasks of the
+        entry.
         """
         return tick_id(self.name, self.fingerprint, tick, settings)
 
     def submission(self, tick: datetime, settings: Settings, now: float, *, is_due: bool = False) -> Submission:
-        """A tick's task as it is queued.
+        """The task of a tick, as it is queued.
 
         Args:
             tick: the tick, in the entry's zone.
@@ -84,11 +85,11 @@ class Plan:
         return Submission(self.queue, make_unique(task_id, 1), payload, self.priority, at, task_id)
 
     def is_mine(self, task_id: str, tick: datetime, settings: Settings) -> bool:
-        """Whether a tick's task is of this entry as it is now."""
+        """Whether the task of a tick belongs to this entry as it is now."""
         return task_id == self.id(tick, settings)
 
     def earlier(self, uniques: Iterable[str], tick: datetime, settings: Settings) -> str:
-        """The first of these uniques that is an earlier tick's of this entry, in whatever attempt; or empty."""
+        """The first of these uniques that is of an earlier tick of this entry, in any attempt; empty: none is."""
         which, when = _PLACES
         tag, moment = _digest(self.name, settings, 4), f"{int(tick.timestamp()):08x}"
         return next((each for each in uniques if each[which] == tag and each[32:33] == ":" and each[when] < moment), "")
@@ -113,13 +114,13 @@ def tick_id(name: str, fingerprint: str, tick: datetime, settings: Settings) -> 
 
 
 def _digest(text: str, settings: Settings, size: int) -> str:
-    # The oldest key: a new one is added before it, and changes no id.
+    # The oldest key, because new ones are added in front, and must change no id.
     key = settings.secret_keys[-1][:64] if settings.secret_keys else b""
     return hashlib.blake2b(text.encode(), digest_size=size, key=key).hexdigest()
 
 
 class _Composer(Gearman):
-    """Its `task()` queues nothing: `found` is what it would submit."""
+    """A `Gearman` whose `task()` queues nothing: `found` is the job that it would submit."""
 
     __slots__ = ("found",)
     traces = False
@@ -169,11 +170,11 @@ def _plan(entry: Entry, settings: Settings, base: BaseURL | None) -> Plan:
 
 
 def _fingerprint(entry: Entry, found: Submission) -> str:
-    """A digest of all that makes the entry what it is, but for the host: two machines may have different ones."""
+    """A digest of all that makes up the entry, except the host, which may differ between machines."""
     payload = found.payload
     if not plain.is_plain(payload):
         task = reading.read(payload, max_body=len(payload))
-        # An upgrade changes the User-Agent, and no entry.
+        # The User-Agent has our version: an upgrade must not change an entry.
         headers = [pair for pair in task.headers if pair[0] != "User-Agent"]
         payload = replace(task, headers=headers, scheme="", host="", script_name="").to_bytes()
     cron = entry.cron

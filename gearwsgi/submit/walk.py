@@ -1,4 +1,4 @@
-"""Walks through what a WSGI application holds or wraps."""
+"""Walks through the objects that a WSGI application consists of: those that it holds or wraps."""
 
 import functools
 from collections import deque
@@ -9,7 +9,7 @@ _MAX_OBJECTS = 5000
 
 
 def walk(app: Any, *, globals_too: bool = False) -> Iterator[Any]:
-    """`app`, and then every callable that it holds or wraps, the nearest first; `globals_too` as above."""
+    """`app`, then every callable that it holds or wraps, the nearest first; for `globals_too` see `find_middleware`."""
     queue: deque[Any] = deque([app])
     seen: set[int] = set()
     while queue and len(seen) < _MAX_OBJECTS:

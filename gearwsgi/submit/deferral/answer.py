@@ -1,4 +1,4 @@
-"""Answers that the middleware gives itself, as JSON or as a small page: whichever the client would rather have."""
+"""Answers that the middleware gives itself, in JSON or as a small page: whichever the client prefers."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,14 +18,14 @@ _HOP_BY_HOP = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-"""Headers of one connection (RFC 9110, section 7.6.1), and the length, which is counted anew."""
+"""Headers of a single connection (RFC 9110, section 7.6.1); and the length, which is counted anew."""
 
 _PHRASES = {413: "Content Too Large"}
-"""RFC 9110's, where Python's are older ones."""
+"""RFC 9110's reason phrases, where Python has older ones."""
 
 
 class Sendable(Protocol):
-    """What the middleware can answer with."""
+    """An answer that can be sent as WSGI wants it."""
 
     def send(self, environ: Mapping[str, Any], start_response: Any) -> Iterable[bytes]:
         """Give it as a WSGI application does."""
@@ -59,7 +59,7 @@ class Answer(NamedTuple):
 
 
 def make(status: int, kind: str, body: str, *headers: tuple[str, str]) -> Answer:
-    """An answer of ours, which nobody may store: it is true now."""
+    """An answer of the middleware's own, which must not be cached: it is true only now."""
     own = [("Content-Type", f"{kind}; charset=utf-8" if kind == HTML else kind), ("Cache-Control", "no-store")]
     return Answer(line(status), [*own, ("Vary", "Accept"), *headers], body.encode())
 
@@ -70,13 +70,13 @@ def make_json(status: int, values: Mapping[str, Any], *headers: tuple[str, str])
 
 
 def problem(status: int, text: str, *headers: tuple[str, str]) -> Answer:
-    """Why something can't be had: RFC 9457."""
+    """An answer that says why something can't be done, as RFC 9457 has it."""
     values = {"title": line(status)[4:], "status": status, "detail": text}
     return make(status, "application/problem+json", json.dumps(values, ensure_ascii=False) + "\n", *headers)
 
 
 def as_given(response: bytes) -> Answer:
-    """The response that a handler gave, from its message; without what is a connection's own.
+    """The response of a handler, from its message, without the headers of a single connection.
 
     Raises:
         BadMessage: it is none.
@@ -91,9 +91,7 @@ def line(status: int) -> str:
 
 
 def choose(environ: Mapping[str, Any], *offers: str) -> str:
-    """Which of these kinds of content the client would rather have; the first where it does not say, or has no use
-    for any.
-    """
+    """Which of these kinds of content the client prefers; the first where it has no preference, or accepts none."""
     accept = environ.get("HTTP_ACCEPT")
     if not accept:
         return offers[0]

@@ -1,4 +1,4 @@
-"""What deferral keeps of a client's: how full queues are, ids that are known, and where threads wait."""
+"""What deferral keeps for all threads of a client: how full queues are, which ids are known, and the mailboxes."""
 
 import time
 from collections import OrderedDict
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from ...settings import Settings
 
 _LASTS = 0.5
-"""Seconds that what job servers said of a queue is believed."""
+"""Seconds for which the job servers' count of a queue is used again."""
 _REMEMBERED = 10_000
 
 
 class Queues(Protocol):
-    """A client, as far as it is needed here."""
+    """The client, as far as the desk needs it."""
 
     settings: "Settings"
 
@@ -26,11 +26,11 @@ class Queues(Protocol):
 
 
 class Mailbox(Protocol):
-    """A mailbox, as who waits needs it."""
+    """A mailbox, as far as a thread that waits needs it."""
 
     @property
     def name(self) -> str:
-        """What the task's message calls it."""
+        """Its name, for the task's message."""
         ...
 
     def fetch(self, server: str, task_id: str, deadline: float) -> bytes:
@@ -39,16 +39,16 @@ class Mailbox(Protocol):
         Args:
             server: the job server that has the task; empty: none has it yet.
             task_id: the task's id.
-            deadline: until when it is waited for, of `time.monotonic`.
+            deadline: until when to wait, by `time.monotonic`.
         """
         ...
 
 
 class Desk:
-    """That of one client. Any number of threads.
+    """The desk of one client. For any number of threads.
 
     Args:
-        client: whose it is.
+        client: the client.
     """
 
     def __init__(self, client: Queues) -> None:
@@ -58,30 +58,30 @@ class Desk:
         self._fill: dict[str, tuple[float, int]] = {}
 
     def is_full(self, queue: str, limit: int) -> bool:
-        """Whether so many jobs wait in a queue; if not, one more is about to.
+        """Whether so many jobs wait in a queue; if not, one more is counted, because it is about to be queued.
 
-        What job servers said is believed for half a second while there is room for as many again.
+        The job servers' count is used for half a second, as long as there is room for as many again.
         """
         until, count = self._fill.get(queue, (0.0, 0))
         if count * 2 >= limit or time.monotonic() >= until:
             count, until = self._client.count_waiting(queue), time.monotonic() + _LASTS
         if len(self._fill) >= _REMEMBERED:
-            self._fill.clear()  # keys of limits may be many, and each has its own queue
+            self._fill.clear()  # there may be many keys of limits, each with a queue of its own
         self._fill[queue] = until, count + 1
         return count >= limit
 
     def remember(self, task_id: str) -> None:
-        """That this is the id of a task: of the last ten thousand."""
+        """Remember that this is the id of a task; the last ten thousand are remembered."""
         self._known[task_id] = None
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
 
     def knows(self, task_id: str) -> bool:
-        """Whether it was remembered."""
+        """Whether this id is remembered."""
         return task_id in self._known
 
     def mailbox(self) -> AbstractContextManager[Mailbox]:
-        """Where this thread may wait, in the block, for the response of a task that names it.
+        """A mailbox for the block, in which this thread can wait for the response of a task whose message names it.
 
         Raises:
             SpoolError: the state directory can't be used.
@@ -89,5 +89,5 @@ class Desk:
         return self._mailboxes.lent()
 
     def close(self) -> None:
-        """Give up what nobody uses."""
+        """Close what nobody uses."""
         self._mailboxes.close()

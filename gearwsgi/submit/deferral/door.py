@@ -14,7 +14,7 @@ from .status import Addresses
 
 
 class Door:
-    """Where public requests come in.
+    """Sees public requests before the application does: answers them itself, or lets them through.
 
     Args:
         settings: the middleware's.
@@ -43,7 +43,7 @@ class Door:
         return queueing.defer(Gearman(client, environ), environ, rule.options, rule.owner)
 
     def _find_user(self, environ: dict[str, Any], options: Options) -> bool:
-        """Find out who asks, where it is to run as that user; False: nobody, and the application is to say so."""
+        """Find out who asks, if the task is to run as that user. False: it is nobody; the application must answer."""
         if not (self._identity if options.identity is None else options.identity):
             return True
         from ..identity import USER_KEY, find_user_at_door  # where it is used

@@ -1,7 +1,8 @@
 """A task's status as a stream of events: one for each change.
 
-A stream holds a thread of the web server. So few are held, and none for long, and none where the server has but one
-thread: the others say what there is to say, and end. A browser's EventSource comes again by itself.
+A stream holds a thread of the web server. So there are only a few at a time, none lasts long, and there is none where
+the server has only one thread. In their place a client gets what there is to say now, and an end: a browser's
+EventSource asks again by itself.
 """
 
 import hashlib
@@ -17,26 +18,26 @@ from ...state.records.model import Record
 from .answer import EVENTS, line
 
 _HELD = threading.BoundedSemaphore(2)
-"""The streams that a process holds at once: a small web server has four threads."""
+"""How many streams a process holds at a time: a small web server has four threads."""
 _LONGEST = 30.0
-"""Seconds that a stream lasts at most."""
+"""Seconds that a stream lasts, at most."""
 _LOOK = 0.5
 """Seconds between two looks."""
 _SIGN = 10.0
-"""Seconds of silence after which something is sent, to see whether anybody listens."""
+"""Seconds of silence after which something is sent, to find out whether the client is still there."""
 _COME_AGAIN = 1000
-"""Milliseconds after which a client comes again whose stream has ended."""
+"""Milliseconds after which a client whose stream has ended should ask again."""
 
 Look = Callable[[Record | None], tuple[Record, dict[str, Any]] | None]
 
 
 class Events:
-    """A stream, as an answer.
+    """A stream of events, as an answer.
 
     Args:
         environ: the request's.
         record: what is known of the task.
-        look: answers what is known, and what is told of it.
+        look: answers the record as it is now, and what the client may be told of it.
     """
 
     def __init__(self, environ: Mapping[str, Any], record: Record, look: Look) -> None:
@@ -50,10 +51,10 @@ class Events:
         headers = [("Cache-Control", "no-store"), ("Vary", "Accept")]
         found = self._look(self._record)
         if found is not None and self._record.state in model.ENDED and self._event(found[1])[0] == self._seen:
-            # The client knows the end: with this answer an EventSource comes no more.
+            # The client knows how it ended: this answer tells an EventSource not to ask again.
             start_response(line(204), headers)
             return []
-        # nginx would keep events until it has a buffer full.
+        # The last header keeps nginx from collecting events until its buffer is full.
         start_response(line(200), [("Content-Type", EVENTS), *headers, ("X-Accel-Buffering", "no")])
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else self._stream()
 
@@ -63,7 +64,7 @@ class Events:
             yield b"retry: %d\n\n" % _COME_AGAIN
             yield from self._changes(time.monotonic() + (_LONGEST if holds else 0.0))
         except (ServerUnavailable, RecordsUnavailable):
-            return  # the client comes again, and is told then
+            return  # the client asks again, and is told then
         finally:
             if holds:
                 _HELD.release()
@@ -88,7 +89,7 @@ class Events:
 
     @staticmethod
     def _event(values: Mapping[str, Any]) -> tuple[str, bytes]:
-        """An event, and its id, which is another one after each change."""
+        """An event, and its id, which changes with each change of the status."""
         text = json.dumps(values)
         event_id = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
         return event_id, f"id: {event_id}\ndata: {text}\n\n".encode()

@@ -1,11 +1,12 @@
-"""Where a thread of a web process waits for the response of a task that it has queued: the job server brings it.
+"""A mailbox: where a thread of a web process waits for the response of a task that it has queued.
 
-A mailbox is a Gearman function that only this thread serves, as a worker. The message names it, and the supervisor that
-has the task's response submits that as a job of this function, on the same job server. The thread sleeps on its socket
-until then. The task itself is a background job as any other: nothing hangs on who waits for it.
+A mailbox is a Gearman function that only this thread serves, as a worker. The task's message names it. The supervisor
+that has the response submits it there, as a job of this function, on the same job server; until then the thread sleeps
+on its socket. The task is a background job like any other: it does not depend on who waits for it.
 
-Names are numbers of the state directory, each ours as long as we hold a lock on its file, and used again. So they stay
-few, whatever becomes of processes, and a response that came too late is found and dropped by the next who waits there.
+The names of mailboxes are numbers of the state directory. A number is ours as long as we hold the lock on its file;
+then it is used again. So there are only few, whatever becomes of processes, and a response that came too late is found,
+and dropped, by the next thread that waits there.
 """
 
 import fcntl
@@ -26,18 +27,18 @@ from ...wire import packets
 from ...wire.connection import Connection
 
 _MOST = 1000
-"""Mailboxes that one state directory has."""
+"""Mailboxes of one state directory, at most."""
 _KEPT = 32
-"""Mailboxes that a process keeps for who waits next."""
+"""Mailboxes that a process keeps for the next threads."""
 _MAX_RESPONSE = 2 << 20
-"""Bytes: a response of the largest size that is kept, and its headers."""
+"""Bytes of a response: the largest body that is kept, and its headers."""
 
 _SLEEP = packets.pack(packets.PRE_SLEEP)
 _GRAB = packets.pack(packets.GRAB_JOB_UNIQ)
 
 
 class Mailbox:
-    """One of them, for one thread at a time.
+    """A mailbox, for one thread at a time.
 
     Args:
         name: the Gearman function.
@@ -54,12 +55,12 @@ class Mailbox:
         self._connection: Connection | None = None
 
     def fetch(self, server: str, task_id: str, deadline: float) -> bytes:
-        """The response of a task, as a message; empty where it is too long to be sent, or none comes in time.
+        """The response of a task, as a message; empty where it is too long to be sent, or does not come in time.
 
         Args:
             server: the job server that has the task; empty: none has it yet.
             task_id: the task's id.
-            deadline: until when it is waited for, of `time.monotonic`.
+            deadline: until when to wait, by `time.monotonic`.
         """
         address = self._servers.get(server)
         if address is None:
@@ -78,7 +79,7 @@ class Mailbox:
                 if unique.startswith(task_id.encode()):
                     return response
         except GearwsgiError:
-            # It is queued, whatever becomes of our waiting.
+            # The task is queued, whatever happens to its waiting thread.
             self._disconnect()
             return b""
         except BaseException:
@@ -109,13 +110,13 @@ class Mailbox:
             self._connection = None
 
     def close(self) -> None:
-        """Leave it to others."""
+        """Unlock it, so that others may use it."""
         self._disconnect()
         os.close(self._lock)
 
 
 class Mailboxes:
-    """Those of one process. Any number of threads; after a fork each process has its own.
+    """The mailboxes of a process. For any number of threads; after a fork, each process has its own.
 
     Args:
         settings: the middleware's.
@@ -151,7 +152,7 @@ class Mailboxes:
                 break
             if mailbox.pid == os.getpid():
                 return mailbox
-            mailbox.close()  # our copy of what the process that forked us has
+            mailbox.close()  # a copy of one that the parent process has
         with self._locking:
             return self._lock_one()
 
@@ -173,6 +174,6 @@ class Mailboxes:
         raise SpoolError(f"{_MOST} requests wait for their responses already")
 
     def close(self) -> None:
-        """Leave all that nobody uses to others."""
+        """Unlock those that nobody here uses, so that others may use them."""
         while self._free:
             self._free.pop().close()

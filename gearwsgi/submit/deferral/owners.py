@@ -1,8 +1,8 @@
-"""To whom a deferred task belongs: its id says so, and needs no database for it.
+"""Who owns a deferred task: the task's id says so, and no database is needed.
 
-Where somebody may own tasks, the end of an id is a hash of its beginning and the owner. So a status address knows at
-once, on any machine, before any worker has seen the task and with none alive, whether who asks is who has queued it.
-What is left of the id is random: 88 bits.
+Where tasks may have owners, an id ends with a hash of its beginning and the owner. So a status address knows at once
+whether the visitor is the one who has queued the task: on any machine, before a worker has seen it, and with none
+alive. The beginning is random: 88 bits.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from ...rules import Owner
 from ...settings import Settings
 
 _TAIL = 5
-"""Bytes of an id that tell its owner."""
+"""Bytes of the hash at the end of an id."""
 
 
 def known_owners(settings: Settings) -> Sequence[Owner]:
-    """Every callable that says who asks."""
+    """All callables that may say who asks."""
     rules = [rule.owner for rule in settings.defer]
     return [owner for owner in dict.fromkeys([settings.owner, *rules]) if owner is not None]
 
@@ -28,8 +28,8 @@ def make_id(environ: dict[str, Any], owner: Owner | None, owners: Sequence[Owner
 
     Args:
         environ: the request's.
-        owner: says who asks; None: the id alone is the key.
-        owners: every one that there is.
+        owner: says who asks; None: nobody owns it, so whoever has the id may see it.
+        owners: all callables that may say who asks.
     """
     if not owners:
         return os.urandom(16).hex()
@@ -38,7 +38,7 @@ def make_id(environ: dict[str, Any], owner: Owner | None, owners: Sequence[Owner
 
 
 def may_see(environ: dict[str, Any], task_id: str, owners: Iterable[Owner]) -> bool:
-    """Whether who asks is the owner of the task with this id, or nobody is."""
+    """Whether the visitor owns the task with this id, or nobody does."""
     raw = bytes.fromhex(task_id)
     beginning, tail = raw[:-_TAIL], raw[-_TAIL:]
     return any(_tail(beginning, name) == tail for name in [None, *[owner(environ) for owner in owners]])

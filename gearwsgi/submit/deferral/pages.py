@@ -1,4 +1,4 @@
-"""The small page that shows a person how far a task is. It needs neither JavaScript nor anything from elsewhere."""
+"""The small page that shows how far a task is. It needs neither JavaScript nor anything from another address."""
 
 import base64
 import hashlib
@@ -39,9 +39,9 @@ def page(
     Args:
         task_id: the task's id.
         state: its state.
-        progress: (done, total), where its handler tells.
-        refresh: seconds after which the browser asks again; None: it does not.
-        url: where it asks; empty: the page's own address.
+        progress: (done, total), where its handler reports it.
+        refresh: seconds after which the browser loads it again; None: it does not.
+        url: what it then loads; empty: the page's own address.
     """
     title, text = _SAYS[state]
     target = f"; url={html.escape(url)}" if url else ""

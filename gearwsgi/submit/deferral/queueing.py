@@ -1,4 +1,4 @@
-"""A request that is queued instead of answered: its 202, or why there is none."""
+"""Queues a request instead of having it answered, and makes the answer: a 202, or why it could not be queued."""
 
 import logging
 import math
@@ -23,7 +23,7 @@ from .owners import known_owners, make_id
 _log = logging.getLogger("gearwsgi")
 
 BUSY = 5
-"""Seconds after which a client may ask again for what could not be queued."""
+"""Seconds after which a client may try again when it could not be queued."""
 
 
 class Queuer(Protocol):
@@ -44,21 +44,21 @@ def is_preflight(environ: Mapping[str, Any]) -> bool:
 
 
 def is_wanted(environ: Mapping[str, Any], options: Options) -> bool:
-    """Whether the client asks for it, where it has to."""
+    """Whether the client has asked for it, where it must."""
     return not options.prefer or RESPOND_ASYNC in read_prefer(environ.get("HTTP_PREFER", ""))
 
 
 def defer(
     gearman: Queuer, environ: dict[str, Any], options: Options, owner: Owner | None, body: bytes | None = None
 ) -> Answer | None:
-    """Queue the request in hand, and say so.
+    """Queue the request in hand, and make the answer that says so.
 
     Args:
-        gearman: the request's.
-        environ: the request's.
-        options: how.
+        gearman: `environ["gearman"]` of the request.
+        environ: the request's environ.
+        options: how it is queued.
         owner: says who asks.
-        body: the request's, where something has read it before.
+        body: the request's body, where something has read it before.
 
     Returns:
         A 202 where it is queued, or its true response where that came in time; else an answer that says why it is not

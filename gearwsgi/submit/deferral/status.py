@@ -1,4 +1,4 @@
-"""The status address of a task: how far it is, its result, and how to cancel it."""
+"""The status addresses of tasks: how far a task is, its result, and a way to cancel it."""
 
 import re
 import threading
@@ -24,13 +24,13 @@ _SHOWN = ("id", "state", "progress", "attempts", "queued", "started", "ended", "
 _POLL_MIN, _POLL_MAX = 1, 30
 """Seconds after which a client may ask again, at least and at most."""
 _POLL_PART = 10
-"""It is asked to wait for this part of a task's age: what has taken long is not done in the next second."""
+"""A client is told to wait for this fraction of the task's age: what took long won't be done in the next second."""
 _SEARCHES = 2
-"""Ids that nobody has asked for before, and that are searched for everywhere, at a time: it takes a second."""
+"""Ids that nobody has asked for before and that are searched for at a time: a search everywhere takes a second."""
 _PATIENCE = 0.25
-"""Seconds to wait for one of these."""
+"""Seconds to wait until one more may be searched for."""
 _NOT_STORED = frozenset({"set-cookie", "cache-control", "expires", "pragma", "age"})
-"""Headers of a response that were for who asked then, or for a store."""
+"""Headers of a response that were meant for that visitor, or for caches."""
 
 
 class Addresses:
@@ -74,10 +74,10 @@ class Addresses:
             return problem(503, f"Nobody can tell just now: {error}", ("Retry-After", str(BUSY)))
 
     def _find(self, lookup: Lookup, client: Client, task_id: str) -> Record | None:
-        """What is known of a task. Who tries ids at random keeps no more than a few threads busy."""
+        """What is known of a task. Clients that try random ids keep no more than a few threads busy."""
         record = lookup.known(quick=True)
         if record is None and client.desk.knows(task_id):
-            record = lookup.known()  # it has ended just now, most likely
+            record = lookup.known()  # most likely it has ended just now
         elif record is None:
             record = self._search(lookup)
         if record is not None:
@@ -102,7 +102,7 @@ def _unknown(*, records_are_off: bool = False) -> Answer:
 
 
 class _Asked:
-    """One request for one task."""
+    """One request about one task."""
 
     def __init__(self, environ: dict[str, Any], client: Client, task_id: str) -> None:
         self.lookup = Lookup(client, task_id)
@@ -137,10 +137,10 @@ class _Asked:
         return make_json(202 if state == model.RUNNING else 200, values)
 
     def _look_again(self, record: Record | None) -> tuple[Record, dict[str, Any]] | None:
-        """The record, if it is known still, and what the public may know of it.
+        """The record as it is now, if it is still known, and what the public may know of it.
 
         Args:
-            record: what is known already; None: it is asked for.
+            record: the record, if it is known already; None: it is looked up.
         """
         found = record or self.lookup.known()
         if found is None:
@@ -165,7 +165,7 @@ class _Asked:
         return problem(404, f"The task is {record.state}: there is no response of it.")
 
     def _stored(self, answer: Answer, record: Record) -> Answer:
-        """A response that was given to nobody in particular, at another address."""
+        """The response of a handler, at another address than its own: without what was meant for one visitor."""
         headers = [
             (name, urljoin(self._base + record.path, value) if name.lower() == "location" else value)
             for name, value in answer.headers
@@ -180,7 +180,7 @@ def _retry_after(record: Record) -> list[tuple[str, str]]:
 
 
 def poll_after(record: Record, now: float) -> int | None:
-    """Seconds after which it is worth a look again; None: nothing more happens."""
+    """Seconds after which another look is worth it; None: nothing more will happen."""
     if record.state in model.ENDED:
         return None
     seconds = 0.0
