@@ -221,16 +221,18 @@ class Settings:
 
     def retry_limits(self, task: model.Message) -> Limits:
         """Attempts and backoff of one task: its own, its service's, or the settings'."""
+        low, high = self.backoff_min, self.backoff_max
         entry = self.tasks.get(task.service)
-        if entry is None:  # nearly always; this runs once for every task and every job
-            low, high = task.backoff or (self.backoff_min, self.backoff_max)
-            return Limits(self.max_attempts if task.max_attempts is None else task.max_attempts, low, high)
-        low, high = task.backoff or (
-            _first(entry.backoff_min, self.backoff_min),
-            _first(entry.backoff_max, self.backoff_max),
-        )
-        attempts = _first(task.max_attempts, entry.max_attempts, self.max_attempts)
-        return Limits(int(attempts), low, high)
+        if entry is not None:
+            low, high = _first(entry.backoff_min, low), _first(entry.backoff_max, high)
+        return Limits(self.attempts_of(task), *(task.backoff or (low, high)))
+
+    def attempts_of(self, task: model.Message) -> int:
+        """How often one task is tried: as itself says, its service, or the settings."""
+        if task.max_attempts is not None:
+            return task.max_attempts
+        entry = self.tasks.get(task.service)
+        return self.max_attempts if entry is None or entry.max_attempts is None else entry.max_attempts
 
     def time_limit(self, task: model.Message) -> float:
         """Seconds that one attempt of this task may take."""

@@ -6,6 +6,7 @@ targets; a dotted name is a path (or whatever `resolver=` says); anything else i
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote, urlencode
 
@@ -27,7 +28,8 @@ _SHOWN = 200
 _QUERY_METHODS = frozenset({"GET", "HEAD", "DELETE"})
 
 
-class Target(NamedTuple):
+@dataclass(slots=True)
+class Target:
     """Where a task goes: `method` and `path`, which is ASCII, relative to the application, and has its query."""
 
     method: str

@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ..errors import GearwsgiError, ServerError, ServerUnavailable, SpoolError
@@ -124,7 +124,7 @@ class Outbox:
             return 0
         try:
             submission = self.get(name)
-            submission = submission._replace(tries=passed.tries, sent_to=passed.sent_to or submission.sent_to)
+            submission = replace(submission, tries=passed.tries, sent_to=passed.sent_to or submission.sent_to)
             handle = submit(submission)
         except BadLetter as error:
             _log.error("outbox: set aside as %s: %s", self.spool.set_aside(name, str(error)), error)

@@ -74,9 +74,9 @@ def due(delay: float | timedelta | None, at: datetime | None) -> float:
     return max(at.timestamp(), 0.0)
 
 
-def attempts(value: int | None) -> int | None:
+def attempts(value: int) -> int:
     """A caller's `max_attempts`, checked."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 10**6):
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 10**6:
         raise InvalidTask(f"max_attempts is {value!r}: give a whole number from 1 on")
     return value
 

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import GearwsgiError, RecordsUnavailable, ServerError, ServerUnavailable, SpoolError
@@ -162,18 +163,17 @@ class Client:
 
     def _submit_or_keep(
         self, batch: Sequence[Submission], meanwhile: Callable[[], None] | None = None
-    ) -> list[Receipt | GearwsgiError]:
-        found: list[Receipt | GearwsgiError] = []
-        for submission, answer in zip(batch, self.servers.submit(batch, meanwhile), strict=True):
-            if isinstance(answer, Receipt) or not self._is_for_the_outbox(submission, answer):
-                found.append(answer)
+    ) -> Sequence[Receipt | GearwsgiError]:
+        answers: list[Receipt | GearwsgiError] = [*self.servers.submit(batch, meanwhile)]
+        for place, answer in enumerate(answers):
+            if isinstance(answer, Receipt) or not self._is_for_the_outbox(batch[place], answer):
                 continue
             sent_to = answer.sent_to if isinstance(answer, ServerUnavailable) else ""
             try:
-                found.append(self._keep(submission._replace(sent_to=sent_to)))
+                answers[place] = self._keep(replace(batch[place], sent_to=sent_to))
             except SpoolError as error:
-                found.append(error)  # the others may well be kept
-        return found
+                answers[place] = error  # the others may well be kept
+        return answers
 
     def _is_for_the_outbox(self, submission: Submission, error: GearwsgiError) -> bool:
         if isinstance(error, ServerError):

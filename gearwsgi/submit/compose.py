@@ -1,7 +1,8 @@
 """Makes a message of what a caller has given to `task()` or `call()`."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
 from ..errors import InvalidTask
 from ..kinds import BaseURL
@@ -19,7 +20,8 @@ Wanted: TypeAlias = str | Mapping[str, Any]
 _WITH_LENGTH = frozenset({"POST", "PUT", "PATCH"})
 
 
-class Given(NamedTuple):
+@dataclass(slots=True)
+class Given:
     """The arguments that describe a request; each is as in `Gearman.task`."""
 
     service: str
@@ -50,53 +52,75 @@ def compose(
     Raises:
         InvalidTask: it can't be a request.
     """
-    service, data, form, files, body, content_type, params, headers, method, named = given
-    target = targets.resolve(service if named is None else named, settings.tasks, settings.resolver, method)
-    if data is not None and targets.takes_query(target.method) and form is None and body is None:
-        target, data = target._replace(path=targets.add_query(target.path, data)), None
-    if params is not None:
-        target = target._replace(path=targets.add_query(target.path, params))
+    service, data = given.service, given.data
+    wanted = service if given.target is None else given.target
+    target = targets.resolve(wanted, settings.tasks, settings.resolver, given.method)
+    method, path = target.method, target.path
+    if data is not None and targets.takes_query(method) and given.form is None and given.body is None:
+        path, data = targets.add_query(path, data), None
+    if given.params is not None:
+        path = targets.add_query(path, given.params)
     if encoder is not None:
         checks.encoder(encoder)
     content, kind = encode_body(
-        data=data, form=form, files=files, body=body, content_type=content_type, encoder=encoder or settings.json
+        data=data,
+        form=given.form,
+        files=given.files,
+        body=given.body,
+        content_type=given.content_type,
+        encoder=encoder or settings.json,
     )
     # RFC 9110, section 8.6: with these methods a client sends a length even without a body; some frameworks insist on
     # it.
-    has_length = kind is not None or target.method in _WITH_LENGTH
-    message = Message(target.method, *base, target.path, (), content, has_length, task_id, service)
-    own = check_headers(headers) if headers is not None else []
-    if kind is not None:
-        if own and any(name.lower() == "content-type" for name, _ in own):
-            if content_type is not None:
-                raise InvalidTask("Content-Type is given twice: as content_type= and in headers=")
-        else:
-            own.append(("Content-Type", kind))
-    return surround(message, own, settings, request)
+    has_length = kind is not None or method in _WITH_LENGTH
+    scheme, host, mount = base
+    message = Message(method, scheme, host, mount, path, (), content, has_length, task_id, service)
+    own = check_headers(given.headers) if given.headers is not None else []
+    if kind is not None and own and any(name.lower() == "content-type" for name, _ in own):
+        if given.content_type is not None:
+            raise InvalidTask("Content-Type is given twice: as content_type= and in headers=")
+        kind = None
+    return surround(message, own, kind, settings, request)
 
 
 def surround(
     message: Message,
     own: list[tuple[str, str]],
+    kind: str | None,
     settings: Settings,
     request: InHand | None,
     inherit: tuple[str, ...] | None = None,
 ) -> Message:
     """The message, with the headers and facts that it takes from the request in hand; its `own` headers win.
 
-    `inherit`, where it is given, replaces the setting.
+    Args:
+        message: without headers.
+        own: its own headers.
+        kind: its Content-Type; None: it has none, or its own headers have it.
+        settings: the middleware's.
+        request: the one in hand; None where there is none.
+        inherit: replaces the setting, where it is given.
+
+    Raises:
+        InvalidTask: its Host can't be one.
     """
     inherit = settings.inherit if inherit is None else inherit
     pairs = [("User-Agent", USER_AGENT)] if request is None else request.surroundings(inherit)
-    given = {name.lower() for name, _ in own}
-    if "host" in given:
-        message.host = next(value for name, value in own if name.lower() == "host")
-        own = [pair for pair in own if pair[0].lower() != "host"]
-        if not safe_host(message.host):
-            raise InvalidTask(f"Host {message.host!r} can't be one")
-    if given:
+    keyed = False
+    if own or inherit:
+        given = {name.lower() for name, _ in own}
+        keyed = "idempotency-key" in given
+        if "host" in given:
+            message.host = next(value for name, value in own if name.lower() == "host")
+            own = [pair for pair in own if pair[0].lower() != "host"]
+            if not safe_host(message.host):
+                raise InvalidTask(f"Host {message.host!r} can't be one")
+        if kind is not None:
+            given.add("content-type")
         pairs = [pair for pair in pairs if pair[0].lower() not in given] + own
-    if "idempotency-key" not in given:
+    if kind is not None:
+        pairs.append(("Content-Type", kind))
+    if not keyed:
         pairs.append(("Idempotency-Key", message.id))
     message.headers = pairs
     if request is not None:
@@ -127,6 +151,6 @@ def refuse_with_plain(given: Given) -> None:
     Raises:
         InvalidTask: something else is given.
     """
-    for name, value in zip(Given._fields[2:], given[2:], strict=True):
-        if value is not None:
-            raise InvalidTask(f"{name} is given for a plain call, which carries a service's name and data only")
+    for field in fields(given)[2:]:
+        if getattr(given, field.name) is not None:
+            raise InvalidTask(f"{field.name} is given for a plain call, which carries a service's name and data only")

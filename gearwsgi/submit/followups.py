@@ -101,7 +101,7 @@ def _compose(
     limits = settings.retry_limits(Message("POST", service=service))
     return FollowUp(
         service, target.method, path, checks.limited_queue(queue, limit, service, settings),
-        checks.attempts(max_attempts) or limits.max_attempts,
+        limits.max_attempts if max_attempts is None else checks.attempts(max_attempts),
         headers=tuple(check_headers(headers)) if headers is not None else (),
         priority=priority, unique="" if unique is None else checks.unique(unique, ""),
         delay=float(delay or 0.0), at=due if at is not None else 0.0, backoff=own_backoff,

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -26,19 +26,19 @@ _NOT_REPLAYED = frozenset(
     }
 )  # fmt: skip
 """Headers that belong to a connection, or that travel only if `inherit=` names them."""
-_FORWARDED = (
-    ("HTTP_TRACEPARENT", "traceparent"),
-    ("HTTP_TRACESTATE", "tracestate"),
-    ("HTTP_X_REQUEST_ID", "X-Request-ID"),
-    ("HTTP_ACCEPT_LANGUAGE", "Accept-Language"),
+_FORWARDED = {
+    "HTTP_TRACEPARENT": "traceparent",
+    "HTTP_TRACESTATE": "tracestate",
+    "HTTP_X_REQUEST_ID": "X-Request-ID",
+    "HTTP_ACCEPT_LANGUAGE": "Accept-Language",
     # What proxies say: whoever reads these (ProxyFix, Django) reads them in the replay as in the request.
-    ("HTTP_FORWARDED", "Forwarded"),
-    ("HTTP_X_FORWARDED_FOR", "X-Forwarded-For"),
-    ("HTTP_X_FORWARDED_HOST", "X-Forwarded-Host"),
-    ("HTTP_X_FORWARDED_PORT", "X-Forwarded-Port"),
-    ("HTTP_X_FORWARDED_PREFIX", "X-Forwarded-Prefix"),
-    ("HTTP_X_FORWARDED_PROTO", "X-Forwarded-Proto"),
-)
+    "HTTP_FORWARDED": "Forwarded",
+    "HTTP_X_FORWARDED_FOR": "X-Forwarded-For",
+    "HTTP_X_FORWARDED_HOST": "X-Forwarded-Host",
+    "HTTP_X_FORWARDED_PORT": "X-Forwarded-Port",
+    "HTTP_X_FORWARDED_PREFIX": "X-Forwarded-Prefix",
+    "HTTP_X_FORWARDED_PROTO": "X-Forwarded-Proto",
+}
 
 
 class BodyError(InvalidTask):
@@ -53,7 +53,7 @@ class BodyError(InvalidTask):
         self.status = status
 
 
-_FORWARDED_NAMES = frozenset(name.lower() for _, name in _FORWARDED)
+_FORWARDED_NAMES = frozenset(name.lower() for name in _FORWARDED.values())
 
 
 def travels(name: str, inherit: tuple[str, ...]) -> bool:
@@ -75,7 +75,7 @@ class InHand:
 
     __slots__ = ("_environ", "_host", "_method", "_mount", "_path_info", "_query", "_scheme")
 
-    def __init__(self, environ: dict[str, Any], entered: Iterable[Any]) -> None:
+    def __init__(self, environ: dict[str, Any], entered: tuple[Any, ...]) -> None:
         self._environ = environ
         method, self._scheme, self._host, mount, path_info, query = entered
         self._method: str = str(method or "GET")
@@ -89,9 +89,10 @@ class InHand:
     def base(self) -> BaseURL:
         """What the request's URL begins with; with the server's own name, if the client's Host can't be one."""
         scheme = "https" if self._scheme == "https" else "http"
-        mount = quote_path(self._mount).rstrip("/") if self._mount else ""
         host = self._host
-        return BaseURL(scheme, host if host is not None and safe_host(host) else self._own_host(), mount)
+        if host is None or not safe_host(host):
+            host = self._own_host()
+        return BaseURL(scheme, host, quote_path(self._mount).rstrip("/") if self._mount else "")
 
     def _own_host(self) -> str:
         environ = self._environ
@@ -104,10 +105,11 @@ class InHand:
         """The headers that travel with its tasks: those for tracing and proxies, and those that `inherit=` names."""
         environ = self._environ
         pairs = [("User-Agent", USER_AGENT)]
-        for key, name in _FORWARDED:
-            value = environ.get(key)
-            if value is not None:
-                pairs.append((name, _header_safe(value)))
+        if not environ.keys().isdisjoint(_FORWARDED):
+            for key, name in _FORWARDED.items():
+                value = environ.get(key)
+                if value is not None:
+                    pairs.append((name, _header_safe(value)))
         for name in inherit:
             value = environ.get("HTTP_" + name.upper().replace("-", "_"))
             if value is not None and name != "remote-user":

@@ -11,6 +11,7 @@ from ..errors import GearwsgiError, InvalidTask
 from ..wire.payload import Submission
 from .batch import OPEN, Batch, Pair, batch_of, is_dropped
 from .client import Client
+from .request import InHand
 from .servers import Receipt
 from .task import Task
 
@@ -25,11 +26,12 @@ After = Callable[[Callable[[], None]], object]
 class Sending:
     """The methods of `Gearman` that submit tasks. `Gearman` sets the attributes, which saves a call in each request."""
 
-    __slots__ = ("_client", "_count", "_environ", "_sees_response", "_waiting")
+    __slots__ = ("_client", "_count", "_environ", "_in_hand", "_sees_response", "_waiting")
 
     _client: Client
     _count: int
     _environ: dict[str, Any] | None
+    _in_hand: InHand | None
     _sees_response: bool
     _waiting: list[Pair]
 
@@ -176,6 +178,7 @@ class Sending:
         if self._environ is not None:
             # A copy without a reference to this object: else each request would wait for the garbage collector.
             self._environ = environ = self._environ.copy()
+            self._in_hand = None
             for key in KEYS:
                 environ.pop(key, None)
         if not waiting:
@@ -198,7 +201,7 @@ def drop(tasks: Iterable[Task], why: BaseException | str | None) -> None:
 
 
 def _note(task: Task, receipt: Receipt) -> None:
-    task.handle, task.server = receipt
+    task.handle, task.server = receipt.handle, receipt.server
     if task.span is not None:
         task.span.end(task.server)
         task.span = None

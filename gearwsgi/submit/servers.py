@@ -3,7 +3,7 @@
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ..errors import CallFailed, CallTimeout, GearwsgiError, ProtocolError, ServerError, ServerUnavailable
 from ..message.model import MAX_HEAD
@@ -29,7 +29,8 @@ _PATIENCE = 300.0
 """Seconds more that an answer may take because of its size, at most."""
 
 
-class Receipt(NamedTuple):
+@dataclass(slots=True)
+class Receipt:
     """Where a submitted job is: its handle and job server; or, with an empty handle, in the outbox."""
 
     handle: str
@@ -81,10 +82,12 @@ class Servers:
             for start in range(0, len(group), _AT_ONCE):
                 yield group[start : start + _AT_ONCE]
 
-    def _in_order(self, first: int) -> list[Server]:
+    def _in_order(self, unique: str = "") -> list[Server]:
+        """Those that are to be asked, the unique's own first."""
         now = time.monotonic()
         if len(self._all) == 1:
             return self._all if self._all[0].hung_until <= now else []
+        first = self._first(unique)
         servers = [*self._all[first:], *self._all[:first]]
         asked = [server for server in servers if server.hung_until <= now]
         up = [server for server in asked if server.down_until <= now]
@@ -118,7 +121,7 @@ class Servers:
         Returns:
             A receipt for each, or why no job server has it: the next one is asked for what the one before it refused.
         """
-        servers = self._in_order(self._first(batch[0].unique))
+        servers = self._in_order(batch[0].unique)
         if not servers:
             return [ServerUnavailable(self._none_answers)] * len(batch)
         answers = self._exchange(servers[0], batch, meanwhile)
@@ -209,7 +212,7 @@ class Servers:
             submission.payload,
         )
         trouble: ServerUnavailable | None = None
-        for server in self._in_order(self._first(submission.unique)):
+        for server in self._in_order(submission.unique):
             handle = b""
             try:
                 with server.lent() as connection:
@@ -306,7 +309,7 @@ class Servers:
     def count_waiting(self, queue: str) -> int:
         """Jobs that wait in a queue of the job servers that answer."""
         waiting = 0
-        for server in self._in_order(0):
+        for server in self._in_order():
             try:
                 lines = self._ask(server, "status")
             except ServerUnavailable:

@@ -59,12 +59,15 @@ class Gearman(Asking):
     ) -> None:
         self._client = client
         self._environ = environ
+        self._in_hand = None
+        if environ is not None:
+            method, scheme, host, mount, path, query = InHand.ENTERED
+            get = environ.get
+            self._entered = get(method), get(scheme), get(host), get(mount), get(path), get(query)
         self._count = 0
         self._waiting = []
         self._sees_response = sees_response
         self._settings: Settings = client.settings
-        if environ is not None:
-            self._entered = [*map(environ.get, InHand.ENTERED)]
         self._base = base
 
     @property
@@ -78,8 +81,10 @@ class Gearman(Asking):
 
     @property
     def _request(self) -> InHand | None:
-        """The request in hand."""
-        return InHand(self._environ, self._entered) if self._environ is not None else None
+        """The request in hand, once it is asked for."""
+        if self._in_hand is None and self._environ is not None:
+            self._in_hand = InHand(self._environ, self._entered)
+        return self._in_hand
 
     @property
     def base(self) -> BaseURL:
@@ -411,7 +416,7 @@ class Gearman(Asking):
         message = request.message(body, self._settings.max_body)
         message.id = task_id
         message.service = message.path if message.path.startswith("/") else f"/{message.path}"
-        return surround(message, list(message.headers), self._settings, request, inherit)
+        return surround(message, list(message.headers), None, self._settings, request, inherit)
 
     def _follow_ups(self, then: Wanted | None, on_dead: Wanted | None) -> tuple[FollowUp | None, FollowUp | None]:
         if then is None and on_dead is None:
@@ -443,7 +448,7 @@ class Gearman(Asking):
         message.queued, message.due = time.time(), due
         if timeout is not None:
             message.timeout = checks.positive(timeout, "timeout")
-        message.max_attempts = checks.attempts(max_attempts) or settings.retry_limits(message).max_attempts
+        message.max_attempts = settings.attempts_of(message) if max_attempts is None else checks.attempts(max_attempts)
         task = Task(
             message.id, message.service, split_queue(queue)[0], checks.unique(unique, message.id), message.max_attempts
         )

@@ -165,7 +165,7 @@ def _plan(entry: Entry, settings: Settings, base: BaseURL | None) -> Plan:
         payload = replace(task, id="", queued=0.0, headers=headers).to_bytes()
     return Plan(
         entry.name, entry.service, entry.cron, entry.missed, entry.overlap, found.queue, found.priority, payload,
-        _fingerprint(entry, found._replace(payload=payload)),
+        _fingerprint(entry, replace(found, payload=payload)),
     )  # fmt: skip
 
 

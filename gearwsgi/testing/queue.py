@@ -146,7 +146,7 @@ class Queue(Servers):
             path=task.path,
             body=task.body,
             attempt=task.attempt,
-            max_attempts=self._settings.retry_limits(task).max_attempts,
+            max_attempts=self._settings.attempts_of(task),
             identity=task.identity.partition(":")[2] or None,
             verified=task.verified,
             cursor=json.loads(task.cursor) if task.cursor else None,

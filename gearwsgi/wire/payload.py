@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..errors import BadMessage, BadSignature
@@ -139,7 +139,8 @@ def seal(task: model.Message, queue: str, settings: Settings, now: float) -> byt
     return signature.sign(data, queue, settings.secret_keys[0], now) if settings.secret_keys else data
 
 
-class Submission(NamedTuple):
+@dataclass(slots=True)
+class Submission:
     """A background job to be submitted: all that the job server is told.
 
     Attributes:

@@ -131,7 +131,7 @@ class Child:
             return channel.failed_frame(sequence, Outcome("refused", str(error)))
         if task.plain is not None:
             self._send(channel.frame(channel.TRANSLATED, sequence, task.to_bytes()))
-        max_attempts = task.max_attempts or self._settings.retry_limits(task).max_attempts
+        max_attempts = task.max_attempts or self._settings.attempts_of(task)
         job = Job.of(
             task,
             queue=grabbed.queue_name,

@@ -5,6 +5,7 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_a_job_server_that_never_comes_back_keeps_no_task_for_ever(tmp_path: Pat
     with pytest.raises(ServerUnavailable) as raised:
         app.client.submit_now(submission)
     assert raised.value.sent_to == "127.0.0.1:1", "it is passed over for now"
-    assert app.client.submit_now(submission._replace(tries=3)) == "H:fake:1"
+    assert app.client.submit_now(replace(submission, tries=3)) == "H:fake:1"
 
 
 def test_a_refused_task_goes_to_the_next_job_server(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_what_a_task_costs(tmp_path: Path) -> None:
     print(said)
     # The random id, a look whether the connection still stands, send, wait, receive.
     assert counts.total() <= 5 * N, said
-    assert counts.python <= 70 * N, said
+    assert counts.python <= 60 * N, said
 
 
 def test_what_a_request_that_queues_nothing_costs(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from gearwsgi.message.reading import read
 from gearwsgi.message.targets import Service
 from gearwsgi.settings import read_settings
 from gearwsgi.submit.client import Client
+from gearwsgi.submit.servers import Receipt
 from gearwsgi.submit.tasks import Gearman
 
 TOKEN = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -42,7 +43,7 @@ def payload_of(given_task: dict[str, Any], environ: dict[str, Any] | None = None
     class Recorder(Client):
         def submit(self, submissions: Any) -> Any:
             sent.extend(each.payload for each in submissions)
-            return [("H:1", "server") for _ in submissions]
+            return [Receipt("H:1", "server") for _ in submissions]
 
     client = Recorder(read_settings({"servers": "127.0.0.1:1", **given}, {}))
     Gearman(client, environ).task(**{"service": "default.index", **given_task})
