@@ -2,6 +2,9 @@
 
 One loop over one queue of events: lines that the processes write, their ends, signals, changes of code. The processes
 are children in sessions of their own: Ctrl-C is for this process alone, which then ends the others in order.
+
+Written by hand: tools that run the processes of a Procfile, such as honcho, neither start the next web process before
+the old one ends, nor end the workers before the job server.
 """
 
 import contextlib

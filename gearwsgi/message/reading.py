@@ -1,4 +1,8 @@
-"""Reads a message, strictly (RFC 9112 without its leniences), for anybody may have written its bytes. Pure."""
+"""Reads a message, strictly (RFC 9112 without its leniences), for anybody may have written its bytes. Pure.
+
+Written by hand: a library such as h11 reads a connection with all its states. Here one whole message is read, and what
+must be refused in it (whatever two servers could read in two ways, and our own fields) would still be ours to check.
+"""
 
 import functools
 import re

@@ -2,6 +2,9 @@
 
 The signature is the head's last line, `X-Gearman-Signature: t=<seconds>; v1=<hex>`, so that what it covers is the
 message without that line. Pure: the caller brings the clock.
+
+Written by hand, with the standard library's `hmac`: libraries such as itsdangerous have a format of their own,
+while a signed message is to stay HTTP that people and tools can read.
 """
 
 import hmac

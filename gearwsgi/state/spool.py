@@ -1,7 +1,7 @@
-"""A directory of `.http` files, one for each task: the outbox and the dead letters.
+"""A spool is a folder of `.http` files, one for each task. The outbox and the dead letters are spools.
 
-A file is a head of `# key: value` lines, a line `# ---`, and the message as it travels: an editor's HTTP client opens
-it, `grep` finds it. It is written beside its place, fsynced and renamed, so that a crash leaves a whole file or none.
+A file has `# key: value` lines, a line `# ---`, and then the message as it travels: an editor's HTTP client opens it,
+`grep` finds it. It is written beside its place, fsynced and renamed, so that a crash leaves a whole file or none.
 """
 
 import errno
@@ -23,20 +23,21 @@ _SAFE_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,80}")
 _END = b"# ---\n"
 _TITLE = b"### gearwsgi "
 _HEAD = 256 * 1024
-"""Bytes in which a letter's fields are: a target alone may have 64 KiB."""
+"""Bytes within which all fields of a letter are; a target alone may have 64 KiB."""
 
 
 class BadLetter(SpoolError):
-    """A file that can't be used, however often it is read."""
+    """A file that can't be used, however often it is tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What one file holds.
+    """What one file of a spool holds.
 
     Attributes:
         message: the message's bytes.
-        fields: what is known of it: `queue`, `unique`, `priority`, `at`; of a dead letter `id`, `service`, `reason` …
+        fields: what is known of it, such as `queue`, `unique`, `priority`, `at`; in a dead letter also `id`, `service`,
+            `reason` and more.
         notes: lines for a reader: the failed attempts, the last response.
     """
 
@@ -55,7 +56,7 @@ class Letter:
     def from_bytes(cls, data: bytes) -> "Letter":
         """The letter in a file's bytes.
 
-        Raises:
+        BadLetter: they are no letter.
             BadLetter: they are none.
         """
         head, end, message = data.partition(b"\n" + _END)
@@ -84,11 +85,11 @@ def _flat(text: str) -> str:
 
 
 class Spool:
-    """The letters in one folder, which is made (mode 0700) when the first one comes.
+    """The letters in one folder. It is made, for its owner only, when the first letter comes.
 
     Args:
         folder: the folder.
-        title: what its files say that they are, such as `dead letter`.
+        title: what its files are, as they say themselves, such as `dead letter`.
     """
 
     def __init__(self, folder: Path, title: str) -> None:
@@ -99,7 +100,7 @@ class Spool:
         """Write `letter` to disk, durably, and answer its name; without one it gets a name that sorts by time.
 
         Raises:
-            SpoolError: it is not on disk: no space, no rights.
+            SpoolError: it can't be written: there is no space, or no right to.
         """
         name = name or f"{time.time_ns():020d}-{secrets.token_hex(4)}"
         temporary = self.folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
@@ -122,10 +123,10 @@ class Spool:
         return name
 
     def names(self) -> list[str]:
-        """The letters' names, sorted: the outbox's oldest first.
+        """The letters' names, sorted; in the outbox that is the oldest first.
 
         Raises:
-            SpoolError: the folder can't be read, or others may have put letters there.
+            SpoolError: the folder can't be read, or others could have put letters there.
         """
         return sorted(name for name, _ in self._entries())
 
@@ -138,7 +139,7 @@ class Spool:
         return sum(1 for _ in self._entries())
 
     def dated(self) -> Iterator[tuple[float, str]]:
-        """When each letter was written, in Unix time, and its name; in no order, and read as it is asked for.
+        """When each letter was written, in Unix time, and its name. In no order, and read only as it is asked for.
 
         Raises:
             SpoolError: as `names`.
@@ -152,7 +153,7 @@ class Spool:
             self._check()
             with os.scandir(self.folder) as entries:
                 for entry in entries:
-                    # Whatever else lies there, such as an editor's copy, is none of ours.
+                    # Other files there, such as an editor's backup, are not ours.
                     if entry.name.endswith(".http") and is_name(entry.name[:-5]):
                         yield entry.name[:-5], entry
         except FileNotFoundError:
@@ -178,7 +179,7 @@ class Spool:
             return Letter.from_bytes(file.read())
 
     def fields(self, name: str) -> Mapping[str, str]:
-        """What is known of the letter of that name, without its message: for lists.
+        """The fields of the letter of that name, read without its message: for lists.
 
         Raises:
             SpoolError: as `get`.
@@ -191,7 +192,7 @@ class Spool:
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[BinaryIO]:
-        """The open file of a letter; an error there names it. What is no plain file is never waited for."""
+        """The open file of a letter, which errors name. What is no plain file, such as a pipe, is never waited for."""
         path = self.path(name)
         try:
             self._check()
@@ -249,7 +250,7 @@ class Spool:
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
-        """Hold the folder's lock, one process (or thread with a Spool of its own) at a time; whether it was got."""
+        """Hold the folder's lock, unless another process (or thread with its own Spool) does; whether it is held."""
         make_private_folder(self.folder.parent)
         make_private_folder(self.folder)
         try:
@@ -273,7 +274,7 @@ class Spool:
         """The file of the letter of that name.
 
         Raises:
-            SpoolError: no letter can be called so.
+            SpoolError: no letter can have such a name.
         """
         if not _SAFE_NAME.fullmatch(name):
             raise SpoolError(f"{name!r} is no name of a file in {self.folder}")
@@ -297,7 +298,7 @@ def is_name(text: str) -> bool:
 
 
 def _open_plain(path: str, flags: int) -> int:
-    """The descriptor of a file, where it is neither a link nor a folder nor a pipe."""
+    """The descriptor of a plain file; a link, a folder or a pipe is refused."""
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -313,7 +314,7 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make `folder` and what is missing above it, for its owner only, whatever the umask.
+    """Make `folder`, and what is missing above it, for its owner only, whatever the umask is.
 
     Raises:
         SpoolError: it is no folder, belongs to someone else, is reached by someone else's link, or everyone may write
@@ -344,12 +345,12 @@ def _check_private(folder: Path, status: os.stat_result) -> None:
 
 
 def _is_trusted(user: int) -> bool:
-    """Whether what belongs to this user was put there by us, or by root."""
+    """Whether this user is the one that we run as, or root: then we trust what belongs to it."""
     return user in (os.geteuid(), 0)
 
 
 def make_parents(folder: Path) -> None:
-    """Make the folders down to `folder` that are missing, for their owner only; those that are there are left alone."""
+    """Make the missing folders down to `folder`, for their owner only; those that exist are left as they are."""
     if folder.is_dir():
         return
     try:

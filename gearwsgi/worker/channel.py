@@ -236,7 +236,8 @@ class Claim:
     def started(self) -> int | None:
         """The number of the last job that the worker has started; 0: none yet; None: the application has written here.
 
-        That is a byte of the number: compare it with the job before, whose number must not be taken for "not started".
+        To learn whether a job was started, ask whether this is still the job before it: then damage to the memory never
+        looks like "not started".
         """
         sequence = self._bytes[1]
         return sequence if self._bytes[2] == 255 - sequence else None

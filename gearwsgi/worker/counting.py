@@ -85,11 +85,11 @@ class Counting(Recorder):
         self._then.cancelled(held, reason)
 
     def requests(self) -> Sequence[Request] | None:
-        """What supervisors are asked to do."""
+        """The requests to supervisors."""
         return self._then.requests()
 
     def withdraw(self, request: Request) -> None:
-        """What was asked for is done."""
+        """Note that a request was fulfilled."""
         self._then.withdraw(request)
 
     def do(self, work: "Callable[[Store], None]") -> None:
@@ -97,7 +97,7 @@ class Counting(Recorder):
         self._then.do(work)
 
     def ask(self, question: "Callable[[Store], T]") -> T | None:
-        """What the records answer."""
+        """Ask the records, from a thread that may wait."""
         return self._then.ask(question)
 
     def succeeded(self, entry: str, at: float) -> None:

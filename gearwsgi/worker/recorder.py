@@ -79,7 +79,7 @@ class Recorder:
         return ()
 
     def withdraw(self, request: Request) -> None:
-        """Take back a request: it was done."""
+        """Note that a request was fulfilled."""
 
     def succeeded(self, entry: str, at: float) -> None:
         """A task of an entry of the schedule has gone well, at this Unix time, before this supervisor was there."""

@@ -145,7 +145,7 @@ class Recording(Recorder):
         return self.writer.requests if is_known else None
 
     def withdraw(self, request: Request) -> None:
-        """What was asked for is done."""
+        """Note that a request was fulfilled."""
         self.writer.withdraw(request)
 
     def do(self, work: Callable[[Store], None]) -> None:

@@ -63,7 +63,7 @@ class Steering:
         return not is_same or self.knows is not knew
 
     def cancels(self, held: Held) -> str | None:
-        """Who has cancelled a job's task ("" where that is not known), with the request taken back; None: nobody."""
+        """Who has cancelled a job's task ("": not known), and note that this request was fulfilled; None: nobody."""
         request = self._cancelled.get(held.task_id()) if self._cancelled else None
         if request is None:
             return None

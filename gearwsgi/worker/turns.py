@@ -19,7 +19,7 @@ class Turns:
     written ahead, and those with starts yet to be written.
 
     Attributes:
-        writing: for how many starts are just being written.
+        writing: for how many of these queues starts are just being written ahead.
     """
 
     def __init__(self) -> None:

@@ -99,7 +99,7 @@ class Writer:
             self.start()
 
     def withdraw(self, request: Request) -> None:
-        """Take back a request: it was done."""
+        """Note that a request was fulfilled."""
         self._withdrawn.append(request)
 
     def do(self, work: Callable[[Store], None]) -> None:
