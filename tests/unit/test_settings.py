@@ -52,7 +52,7 @@ def test_an_unknown_setting_names_the_nearest() -> None:
         ("tls://a:1?ca=/ca.pem&cert=/c.pem&key=/k.pem", Address("a", 1, TLS("/ca.pem", "/c.pem", "/k.pem"))),
     ],
 )
-def test_addresses(text: str, address: Address) -> None:
+def test_an_address_is_read_with_its_port_and_with_tls(text: str, address: Address) -> None:
     assert parse_address(text) == address
 
 

@@ -382,7 +382,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("payload", REFUSED.values(), ids=REFUSED.keys())
-def test_refused(payload: bytes) -> None:
+def test_what_is_not_exactly_a_message_is_refused(payload: bytes) -> None:
     with pytest.raises(BadMessage) as caught:
         read(payload)
     assert len(str(caught.value)) < 1000
@@ -424,7 +424,7 @@ REFUSED_PLAIN = {
 
 
 @pytest.mark.parametrize("payload", REFUSED_PLAIN.values(), ids=REFUSED_PLAIN.keys())
-def test_refused_as_a_plain_call(payload: bytes) -> None:
+def test_what_is_not_exactly_a_plain_call_is_refused(payload: bytes) -> None:
     with pytest.raises(BadMessage) as caught:
         plain(payload, tasks={"alias": Service("/aliased")})
     assert len(str(caught.value)) < 1000
