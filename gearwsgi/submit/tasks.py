@@ -284,6 +284,8 @@ class Gearman(Asking):
         delay: float | timedelta | None = None,
         at: datetime | None = None,
         max_attempts: int | None = None,
+        backoff_min: float | None = None,
+        backoff_max: float | None = None,
         timeout: float | None = None,
         keep_result: float | None = None,
         then: Wanted | None = None,
@@ -319,6 +321,8 @@ class Gearman(Asking):
         message.then, message.on_dead = self._follow_ups(then, on_dead)
         self._identify(message, identity)
         message.verified = verified
+        if backoff_min is not None or backoff_max is not None:
+            message.backoff = backoff(settings, message.service, backoff_min, backoff_max)
         if keep_result is not None:
             message.keep_result = checks.seconds(keep_result, "keep_result")
         task, payload = self._seal(message, queue, priority, unique, max_attempts, timeout, due)

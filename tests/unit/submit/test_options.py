@@ -71,7 +71,6 @@ PLACES: dict[str, tuple[Callable[[], set[str]], dict[str, str]]] = {
         lambda: parameters(Gearman.replay),
         {
             **dict.fromkeys(set(REQUEST) - {"body"}, "the request in hand is what is queued"),
-            **dict.fromkeys(("backoff_min", "backoff_max"), "the settings say it"),
             "succeeds": "a redirect means that it has gone well, but one to a login",
             "recorded": "its supervisor writes the record",
             **NO_PLAIN_CALL,

@@ -8,6 +8,7 @@ import pytest
 
 from gearwsgi import GearmanMiddleware
 from gearwsgi.errors import InvalidTask
+from gearwsgi.message.reading import read
 from gearwsgi.testing import capture
 
 Environ = dict[str, Any]
@@ -109,6 +110,18 @@ def test_the_protocol_of_a_replay_is_the_requests(protocol: str) -> None:
 
 def test_a_protocol_that_is_none_is_taken_for_http_1_1() -> None:
     assert replayed(environ(SERVER_PROTOCOL="INCLUDED"))["SERVER_PROTOCOL"] == "HTTP/1.1"
+
+
+def test_a_replayed_request_has_the_backoff_that_it_was_given() -> None:
+    def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        environ["gearman"].replay(backoff_max=60)
+        start_response("202 Accepted", [])
+        return [b""]
+
+    application = GearmanMiddleware(app, "127.0.0.1:1", backoff_min=20)
+    with capture(application) as tasks:
+        list(application(environ(), lambda status, headers, exc_info=None: None))
+        assert read(tasks[0].payload).backoff == (20, 60)
 
 
 @pytest.mark.parametrize("path", ["/tasks", "//tasks", "/x/../tasks", "/tasks/", "/admin/run"])
