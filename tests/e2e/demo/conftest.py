@@ -16,7 +16,7 @@ import pytest
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[3]
-PARTS = ("gearwsgi", "demo_app", "gearman-server.py", "run.sh", "stop.sh", "Makefile", "pyproject.toml")
+FILES = ("gearman-server.py", "run.sh", "stop.sh", "Makefile", "pyproject.toml")
 # The build needs these two to be there.
 FILES_OF_THE_BUILD = ("README.md", "LICENSE")
 MARK = "GEARWSGI_TEST_TREE"
@@ -148,11 +148,11 @@ def trees_in(parent: Path) -> Iterator[Callable[..., Tree]]:
     def make(name: str = "my demo (copy) [1]", servers: str | None = "") -> Tree:
         folder = parent / name
         folder.mkdir()
-        for part in PARTS + FILES_OF_THE_BUILD:
-            if (ROOT / part).is_dir():
-                shutil.copytree(ROOT / part, folder / part)  # with its bytecode: compiling it takes longest of all
-            else:
-                shutil.copy(ROOT / part, folder)
+        # The package itself is the checkout's: a copy would be compiled anew, which takes longest of all.
+        (folder / "gearwsgi").symlink_to(ROOT / "gearwsgi")
+        shutil.copytree(ROOT / "demo_app", folder / "demo_app")
+        for file in FILES + FILES_OF_THE_BUILD:
+            shutil.copy(ROOT / file, folder)
         # A port of its own, so that several tests can run at a time; None leaves the setting to its default.
         tree = Tree(folder, f"embedded://127.0.0.1:{free_port()}" if servers == "" else servers)
         trees.append(tree)
