@@ -16,7 +16,6 @@ process ends after it; what it answers until then counts.
 """
 
 import contextlib
-import math
 import random
 import signal
 import socket
@@ -96,12 +95,12 @@ class Progress:
         self.last: tuple[int, tuple[int, int]] | None = None
         self._next_at = 0.0
 
-    def pass_on(self, running: Held | None, now: float) -> None:
-        """Pass it on if it is time; where `now` is infinite, it always is.
+    def pass_on(self, running: Held | None, now: float, *, is_last: bool = False) -> None:
+        """Pass it on, if it is time; at once where it is the last report, since the job has ended.
 
         A thread that a job has left behind may report long after the job: that does no harm.
         """
-        if self.last is None or now < self._next_at:
+        if self.last is None or (now < self._next_at and not is_last):
             return
         (sequence, progress), self.last = self.last, None
         if running is None or running.sequence != sequence:
@@ -319,7 +318,7 @@ class Process:
                 self._on_foreign(error)
         now = time.monotonic()
         if self._progress.last is not None:
-            self._progress.pass_on(self.running, math.inf)
+            self._progress.pass_on(self.running, now, is_last=True)
         held = self.backlog.answered(sequence, now)
         if held.cancelled is not None:
             self.backlog.cancel(None)
