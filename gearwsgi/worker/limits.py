@@ -6,7 +6,7 @@ queue alone, asks for one job, and for nothing else until that job has ended or 
 are taken than may run, and none lies ahead in a process. While tasks without a key wait too, a slot that has had a
 permit takes one of those first.
 
-What is counted are the permits that are given out. Only one supervisor owns a key at a time (see `Owner`). Before a
+What is counted are the permits that are given out. Only one supervisor owns a key at a time (see `Ownership`). Before a
 task of a key with a rate begins, its owner has written to the records that it is about to.
 """
 
@@ -34,7 +34,7 @@ Booked = Callable[[Line, int, float], None]
 """Called with the key's tasks in a queue, how many of them may start, and until when."""
 
 
-class Owner(Protocol):
+class Ownership(Protocol):
     """Says which keys are this supervisor's."""
 
     @property
@@ -71,29 +71,29 @@ class Owner(Protocol):
 
 
 class Alone:
-    """The owner where records are off: all keys are ours, once nothing of an earlier supervisor can run any more."""
+    """Records are off: all keys are ours, once nothing of an earlier supervisor can run any more."""
 
     def __init__(self) -> None:
         self._since = time.monotonic() + GRACE
 
     @property
     def is_settled(self) -> bool:
-        """See `Owner`."""
+        """See `Ownership`."""
         return time.monotonic() >= self._since
 
     def since(self, queue: str, key: str) -> float | None:
-        """See `Owner`."""
+        """See `Ownership`."""
         return self._since if self.is_settled else None
 
     def tend(self, queues: Collection[str], keys: Keys) -> None:
-        """See `Owner`."""
+        """See `Ownership`."""
 
     def book(self, line: Line, number: int, then: Booked) -> None:
-        """See `Owner`: there is nobody who would have to know."""
+        """See `Ownership`: there is nobody who would have to know."""
         then(line, number, math.inf)
 
     def close(self, keys: Keys) -> None:
-        """See `Owner`."""
+        """See `Ownership`."""
 
 
 class Gate:
@@ -101,7 +101,7 @@ class Gate:
 
     Args:
         steering: says which queues are paused.
-        owner: says which keys are this supervisor's.
+        ownership: says which keys are this supervisor's.
         tell: has a function called in the loop; may be called from any thread.
         stir: has the slots look whether they may have a permit.
     """
@@ -109,13 +109,13 @@ class Gate:
     def __init__(
         self,
         steering: Steering,
-        owner: Owner,
+        ownership: Ownership,
         tell: Callable[[Callable[[], None]], None],
         stir: Callable[[], None],
     ) -> None:
         self._stir = stir
         self._steering = steering
-        self._owner = owner
+        self._ownership = ownership
         self._tell = tell
         self._given: Sequence[Limit] = ()
         self._changed: Mapping[str, Limit] = {}
@@ -150,7 +150,7 @@ class Gate:
         """Stop asking job servers what waits."""
         for watch in self._watches.values():
             watch.stop()
-        self._owner.close(self._keys)
+        self._ownership.close(self._keys)
 
     def tick(self, now: float, queues: Collection[str]) -> None:
         """Do what is due by now; `queues` are the queues that are served here."""
@@ -159,8 +159,8 @@ class Gate:
         for watch in self._watches.values():
             watch.tend()
         self._queues = queues
-        self._owner.tend(queues, self._keys)
-        if not self._owner.is_settled:
+        self._ownership.tend(queues, self._keys)
+        if not self._ownership.is_settled:
             self._settled_at = now
         while self._later and self._later[0][0] <= now:
             _, function = heappop(self._later)
@@ -176,7 +176,7 @@ class Gate:
 
     def is_idle(self) -> bool:
         """Whether every job server that answers has reported that no key of ours has anything to run."""
-        is_known = self._owner.is_settled and len(self._heard) == len(self._watches)
+        is_known = self._ownership.is_settled and len(self._heard) == len(self._watches)
         is_known = is_known and min(self._heard.values()) > self._settled_at
         return is_known and not any(line.where or line.out for line in self._lines.values())
 
@@ -223,7 +223,7 @@ class Gate:
                 if number > 0:
                     line.is_booking = True
                     self._turns.writing += 1
-                    self._owner.book(line, number, self._booked)
+                    self._ownership.book(line, number, self._booked)
                 else:
                     self._put_off(line, now + PROBE)  # those that may start in another queue come first
         for line in passed:
@@ -235,7 +235,7 @@ class Gate:
         permit.line.asked -= 1
         permit.has_job = True
         permit.line.again = permit.line.pause = 0.0
-        if self._owner.since(permit.line.queue, key.name) is None:
+        if self._ownership.since(permit.line.queue, key.name) is None:
             return False
         if key.rate is not None:
             key.starts.append((time.monotonic(), permit.line.queue))
@@ -257,7 +257,7 @@ class Gate:
     def _has_room(self, line: Line, now: float) -> bool:
         """Whether one more may start. Where only time will help, set when to look again."""
         key = line.key
-        since = self._owner.since(line.queue, key.name)
+        since = self._ownership.since(line.queue, key.name)
         paused = self._steering.paused
         if since is None or line.queue.encode() in paused or line.function.encode() in paused:
             return False
@@ -326,7 +326,7 @@ class Gate:
     def _find(self, function: str) -> Line | None:
         """The line of a key that is not known just now, where it is ours."""
         queue, name = split_queue(function)
-        if queue not in self._queues or self._owner.since(queue, name) is None:
+        if queue not in self._queues or self._ownership.since(queue, name) is None:
             return None
         line = self._lines[function] = Line(function, self._keys.find(name))
         return line

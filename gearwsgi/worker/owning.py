@@ -20,7 +20,7 @@ ASK_AGAIN = 10.0
 
 
 class Leases:
-    """Says which keys are this supervisor's: an `Owner` for the gate, by leases in the records.
+    """Says which keys are this supervisor's: the gate's `Ownership`, by leases in the records.
 
     Args:
         recorder: does what is to be done with the records, in a thread.

@@ -23,7 +23,7 @@ from .steering import Steering
 
 if TYPE_CHECKING:  # only imported where it is used: what is off costs no memory
     from ..submit.ticks import Plan
-    from .limits import Gate, Owner
+    from .limits import Gate, Ownership
     from .schedule import Schedule
     from .turnstile import Turnstile
 
@@ -175,12 +175,12 @@ class Site:
         if self.gate is None and settings.limits:
             from .limits import Gate
 
-            self.gate = Gate(self.steering, self._owner(settings), self.connector.tell, stir)
+            self.gate = Gate(self.steering, self._ownership(settings), self.connector.tell, stir)
         if self.gate is not None:
             self.gate.use(settings)
 
-    def _owner(self, settings: Settings) -> "Owner":
-        """The owner for the gate, which says which keys are ours: by the records where they are on."""
+    def _ownership(self, settings: Settings) -> "Ownership":
+        """What tells the gate which keys are ours: the records, where they are on."""
         if not settings.records:
             from .limits import Alone
 
