@@ -4,7 +4,7 @@
      |                                    |
      |-- the queue is being loaded --> waiting -- it is loaded --> open, or paused
      |
-     '-- its bytes make no sense, or the server ends --> doomed: closed when its answers are out
+     '-- its bytes make no sense, or the server ends --> closing: closed when its answers are out
 
 Only an open one is read from. A connection may be a client, a worker, somebody who types commands, or all of these.
 """
@@ -31,10 +31,10 @@ class State(Enum):
     OPEN = auto()
     PAUSED = auto()
     WAITING = auto()
-    DOOMED = auto()
+    CLOSING = auto()
 
 
-OPEN, PAUSED, WAITING, DOOMED = State
+OPEN, PAUSED, WAITING, CLOSING = State
 
 
 class Host(Protocol):
@@ -134,7 +134,7 @@ class Connection(asyncio.Protocol):
                 self._host.serve(self, request, now)
         except BadBytes as problem:
             self.complain(str(problem))
-            self._state = DOOMED
+            self._state = CLOSING
             self._host.on_answers(self)
         self._host.after(self)
 
@@ -191,7 +191,7 @@ class Connection(asyncio.Protocol):
                 self._transport.write(packet)
         except MemoryError:
             self.abort("no memory for its answers: closed")
-        if self._state is DOOMED:
+        if self._state is CLOSING:
             self._transport.close()
 
     def complain(self, what: str) -> None:
@@ -202,12 +202,12 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close it once its answers are read."""
-        self._state = DOOMED
+        self._state = CLOSING
         self._transport.close()
 
     def abort(self, why: str = "") -> None:
         """Close it at once."""
         if why:
             self.complain(why)
-        self._state = DOOMED
+        self._state = CLOSING
         self._transport.abort()

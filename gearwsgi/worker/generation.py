@@ -27,7 +27,7 @@ END_TIMEOUT = 5.0
 """Seconds that a fork server may take to end once its socket is closed."""
 
 
-class _Forked:
+class _ForkedServer:
     """A fork server that was forked from this process, with as much of `subprocess.Popen` as is needed here."""
 
     def __init__(self, control: socket.socket, options: Options, close: Sequence[Callable[[], None]]) -> None:
@@ -84,11 +84,11 @@ class ForkServerProcess:
     @staticmethod
     def _start(
         options: Options, ours: socket.socket, theirs: socket.socket, close: Sequence[Callable[[], None]]
-    ) -> "subprocess.Popen[bytes] | _Forked":
+    ) -> "subprocess.Popen[bytes] | _ForkedServer":
         if threading.active_count() == 1:
             # The first one is forked, so that it need not import anything: that saves time and memory. Later there are
             # threads in this process, and a process with threads is not forked.
-            return _Forked(theirs, options, (ours.close, *close))
+            return _ForkedServer(theirs, options, (ours.close, *close))
         return subprocess.Popen(
             [sys.executable, "-m", "gearwsgi.worker.forkserver", str(theirs.fileno()), options.to_json()],
             pass_fds=[theirs.fileno()],

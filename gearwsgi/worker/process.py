@@ -155,7 +155,7 @@ class Process:
         self._progress = Progress()
         self._jobs_left = None if max_jobs is None else max(1, max_jobs - random.randint(0, max_jobs // 10))
         self._ending_since = 0.0
-        self._spoiler: Held | None = None
+        self._blamed: Held | None = None
         self.exit = Exit()
         self.backlog = Backlog(claim)
 
@@ -202,7 +202,7 @@ class Process:
 
         `why` is what the log says of the jobs that are handed back because of it.
         """
-        if self.state in _WORKS and (len(self.backlog.jobs) > 1 or self._spoiler is not None):
+        if self.state in _WORKS and (len(self.backlog.jobs) > 1 or self._blamed is not None):
             self.backlog.fence(why)
 
     def request_stop(self) -> None:
@@ -322,7 +322,7 @@ class Process:
         held = self.backlog.answered(sequence, now)
         if held.cancelled is not None:
             self.backlog.cancel(None)
-        if held is self._spoiler:
+        if held is self._blamed:
             outcome = Outcome("lost", self.exit.describe(None, held))
         if kind == channel.SKIPPED:
             self.backlog.skipped.append(held)
@@ -368,7 +368,7 @@ class Process:
     def _on_foreign(self, error: ProtocolError) -> None:
         """Handle foreign bytes: the job that runs is lost, and the process ends after it; its answers so far count."""
         self.exit.trouble = f"ended: the application has written to file descriptors that are not its own ({error})"
-        self._spoiler = self.running
+        self._blamed = self.running
         if self.state is State.STARTING or self.backlog.is_damaged():
             self.kill()
         else:
@@ -419,7 +419,7 @@ class Process:
             if len(backlog.jobs) > 1 and now - backlog.jobs[1].since > AHEAD_MAX:
                 self.fence("it waited behind a long job")
         elif backlog.holds_behind(now):
-            if running is self._spoiler:
+            if running is self._blamed:
                 self.kill()
                 return
             for held in backlog.behind():

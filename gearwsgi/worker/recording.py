@@ -131,7 +131,7 @@ class Recording(Recorder):
     def dead(self, held: Held, outcome: Outcome, reason: str, letter: tuple[str, str], *, trusted: bool) -> None:
         """A job has failed for good: see the base."""
         self._counts["dead"] += 1
-        make = self._row if trusted else self._stranger
+        make = self._row if trusted else self._untrusted
         self._put(held, partial(make, state=model.DEAD, outcome=outcome, reason=reason, letter=letter))
 
     def cancelled(self, held: Held, reason: str) -> None:
@@ -273,7 +273,7 @@ class Recording(Recorder):
         task = reading.read(job.payload, max_body=len(job.payload))
         return self._settings.keeps_result(task), notes.response
 
-    def _stranger(
+    def _untrusted(
         self,
         job: Grabbed,
         grabbed_at: float,
