@@ -56,8 +56,8 @@ class Letter:
     def from_bytes(cls, data: bytes) -> "Letter":
         """The letter in a file's bytes.
 
-        BadLetter: they are no letter.
-            BadLetter: they are none.
+        Raises:
+            BadLetter: they are no letter.
         """
         head, end, message = data.partition(b"\n" + _END)
         if not end:

@@ -79,8 +79,8 @@ class Child:
     def run(self) -> None:
         """Work until the supervisor closes the pipe.
 
-        ProtocolError: what comes from the supervisor is no job.
-            ProtocolError: what comes from there is no job.
+        Raises:
+            ProtocolError: what comes from the supervisor is no job.
             Exception: what a hook of `on_worker_start` raises.
         """
         signal.signal(signal.SIGALRM, self._on_alarm)
