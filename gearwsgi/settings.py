@@ -228,7 +228,7 @@ class Settings:
         return Limits(self.attempts_of(task), *(task.backoff or (low, high)))
 
     def attempts_of(self, task: model.Message) -> int:
-        """How often one task is tried: as itself says, its service, or the settings."""
+        """How often one task is tried: as it says itself, or its service, or the settings."""
         if task.max_attempts is not None:
             return task.max_attempts
         entry = self.tasks.get(task.service)

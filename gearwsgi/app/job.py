@@ -100,8 +100,8 @@ class Job:
             task: the message.
             queue: the queue that it came through.
             handle: the job server's.
+            max_attempts: how often it is tried.
             id: the id to use where the message has none.
-            id: where the message has none.
             report: called with `progress`'s numbers.
             stops: answers whether the supervisor wants to stop or reload.
         """

@@ -44,10 +44,10 @@ def compose(
     Args:
         given: the request that is wanted.
         task_id: the task's id.
+        settings: the middleware's.
         request: the request in hand; None where there is none.
-        request: the one in hand; None where there is none.
+        base: what the application's URLs begin with.
         encoder: what writes the data, in place of the setting `json`.
-        encoder: what writes its data, in place of the setting `json`.
 
     Raises:
         InvalidTask: it can't be a request.

@@ -25,8 +25,10 @@ _UNSAFE = (
 
 
 def check_safe(settings: Settings) -> None:
-    """Raises:
-    InvalidTask: others could write an identity into a message.
+    """Check that nobody else can write an identity into a message.
+
+    Raises:
+        InvalidTask: others could.
     """
     if not settings.keeps_identities:
         raise InvalidTask(_UNSAFE)
