@@ -135,7 +135,7 @@ class GearmanMiddleware:
                 instead = self._door.answer(environ, self.client)
                 if instead is not None:
                     return instead.send(environ, start_response)
-        gearman = environ[KEY] = Gearman(self.client, environ, sees_response=True)
+        gearman = environ[KEY] = Gearman(self.client, environ, True)
         if self.settings.short_key:
             environ[SHORT_KEY] = gearman
         if job is not None:

@@ -40,9 +40,9 @@ class Gearman(Asking):
     Args:
         client: the middleware's.
         environ: the request's; None where there is no request.
+        sees_response: whether `finish` is called at the response's end.
         base: what the application's URLs begin with where there is no request; the setting `base_url` where it is not
             given.
-        sees_response: whether `finish` is called at the response's end.
     """
 
     __slots__ = ("_base", "_entered", "_settings")
@@ -53,9 +53,9 @@ class Gearman(Asking):
         self,
         client: Client,
         environ: dict[str, Any] | None,
+        sees_response: bool = False,
         *,
         base: BaseURL | None = None,
-        sees_response: bool = False,
     ) -> None:
         self._client = client
         self._environ = environ
