@@ -3,6 +3,7 @@
 import random as _random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Literal, NamedTuple, TypeAlias
 
 RETRIED_STATUSES = frozenset({408, 425, 429})
@@ -176,8 +177,6 @@ def retry_after(value: str, now: float) -> float | None:
         return None
     if value.isascii() and value.isdigit():
         return min(float(value[:12]), MAX_RETRY_AFTER)
-    from email.utils import parsedate_to_datetime  # imported here, because dates are rare
-
     try:
         at = parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):

@@ -20,6 +20,7 @@ from .clock import Clock
 from .connection import Connection
 from .connections import Connections
 from .jobs import Job, Peer
+from .letters import write_letter
 from .log import Log
 from .protocol import MAX_PACKET, Packet, Request, TooLarge, answer, error
 from .queues import Queue
@@ -214,8 +215,6 @@ class Server:
         """Give up a job: a durable one is kept in `dead/`, and queued again where it can't be kept."""
         handle = self.queue.handle(job)
         if job.durable:
-            from .letters import write_letter  # where none dies, nothing reads messages here
-
             try:
                 name = self._dead.put(write_letter(job, handle, reason, now))
             except SpoolError as problem:
